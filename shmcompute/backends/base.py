@@ -1,0 +1,55 @@
+"""What a backend is: workers that run plans."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+
+from shmcompute.errors import KernelTimeoutError
+from shmcompute.plan import Plan
+
+
+class Backend(ABC):
+    """Runs plans, one at a time or several, until closed.
+
+    Attributes
+    ----------
+    workers : int
+        How many chunks run at the same time.
+    shared : bool
+        Whether chunks run in other processes, which see shared arrays only.
+    """
+
+    workers: int
+    shared: bool = False
+
+    @abstractmethod
+    def run(self, plan: Plan, timeout: float | None) -> None:
+        """Run every chunk; return or raise when none is being written any more."""
+
+    def ready(self, timeout: float | None = None) -> None:
+        """Wait until workers can take work."""
+        return
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers that are processes of their own."""
+        return []
+
+    @abstractmethod
+    def close(self, *, wait: bool = True) -> None:
+        """End the workers, after the call that runs if `wait`. Idempotent."""
+
+
+def deadline_of(timeout: float | None) -> float | None:
+    """When a call that starts now has overrun."""
+    return None if timeout is None else time.monotonic() + timeout
+
+
+def overrun(plan: Plan, timeout: float | None, numbers: list[int]) -> KernelTimeoutError:
+    """The error of a call that has overrun with these chunks not known to be done."""
+    return KernelTimeoutError(
+        f"kernel {plan.kernel.name} overran its timeout of {timeout} s; the content of "
+        f"{len(numbers)} of {len(plan.chunks)} chunks is undefined (see .chunks)",
+        [plan.chunks[number] for number in sorted(numbers)],
+    )

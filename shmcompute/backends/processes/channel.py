@@ -1,0 +1,155 @@
+"""How a plan and its outcome travel: the messages, and the pipe that carries them.
+
+The pipe is the portable channel. A worker answers every `Load`, `Forget` and `Run` with exactly one
+message, and says `Ready` once. `Stop` and `Exit` have no answer; a `Stop` that comes after the
+worker's last answer is a no-op. So after the answers are in, both ends are silent.
+
+Only a parent and its own workers hold the two ends; nothing listens anywhere.
+"""
+
+from __future__ import annotations
+
+import select
+import weakref
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from os import register_at_fork
+from typing import Any
+
+from shmcompute.partition import Chunk
+from shmcompute.storage import Handle
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A plan as bytes; equal bytes are the same plan."""
+
+    kernel: bytes
+    arguments: bytes
+    chunks: tuple[Chunk, ...]
+    handles: frozenset[Handle]  # of all segments it refers to
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.kernel) + len(self.arguments) + 16 * len(self.chunks)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception on its way back."""
+
+    number: int | None  # of the chunk, if one was running
+    error: bytes  # the pickled exception
+    trace: str
+
+
+@dataclass(frozen=True)
+class Load:
+    """To a worker: keep this plan under this number; drop the stale ones. Answer: `Loaded`."""
+
+    plan: int
+    packed: Packed
+    stale: tuple[int, ...]
+    path: tuple[str, ...]  # the parent's sys.path: where the kernel's module is found
+
+
+@dataclass(frozen=True)
+class Run:
+    """To a worker: run these chunks in order. Answer: `Ran`."""
+
+    plan: int
+    numbers: tuple[int, ...] | range
+
+
+@dataclass(frozen=True)
+class Stop:
+    """To a worker: end the run at the next chunk."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """To a worker: unmap these segments and drop these plans. Answer: `Loaded`."""
+
+    handles: frozenset[Handle]
+    stale: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """To a worker: end."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """From a worker: it takes messages now."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """From a worker: done, or why not."""
+
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """From a worker: these chunks are done, and it writes no more."""
+
+    done: tuple[int, ...]
+    failure: Failure | None = None
+
+
+class Lost(Exception):  # noqa: N818  # it never leaves this package
+    """The other end is gone."""
+
+
+_ours: weakref.WeakSet[Channel] = weakref.WeakSet()
+
+
+class Channel:
+    """One end of a duplex pipe.
+
+    The parent's ends are closed in every process forked from it, workers included: an end that
+    lives on in a child would keep the worker behind it from seeing that its parent died.
+    """
+
+    def __init__(self, connection: Connection[Any, Any], *, parent: bool) -> None:
+        self._connection = connection
+        if parent:
+            _ours.add(self)
+        if hasattr(select, "poll"):
+            self._poll = select.poll()
+            self._poll.register(connection.fileno(), select.POLLIN)
+
+    def send(self, message: object) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise Lost from error
+
+    def receive(self) -> Any:
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError) as error:  # also in the middle of a message
+            raise Lost from error
+
+    def pending(self) -> bool:
+        """Whether a message, or the end, is there to be received; costs about a microsecond."""
+        return bool(self._poll.poll(0)) if hasattr(self, "_poll") else self._connection.poll()
+
+    def fileno(self) -> int:
+        """For `multiprocessing.connection.wait`."""
+        return self._connection.fileno()
+
+    def close(self) -> None:
+        _ours.discard(self)
+        self._connection.close()
+
+
+def _close_all() -> None:
+    for channel in list(_ours):
+        channel.close()
+
+
+if hasattr(select, "poll"):  # not Windows, which does not fork either
+    register_at_fork(after_in_child=_close_all)

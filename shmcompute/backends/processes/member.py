@@ -1,0 +1,233 @@
+"""One worker as the parent sees it: its process, its channel, and what it has been sent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, forkserver, spawn
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from shmcompute.backends.processes import worker
+from shmcompute.backends.processes.channel import Channel, Exit, Lost
+from shmcompute.errors import WorkerLostError
+
+PRELOAD = "shmcompute.backends.processes.preload"
+UNKNOWN = 255  # stands in for an exit code that nobody can tell
+LEAVE = 1.0  # seconds that a worker has to end by itself
+
+_starting = threading.Lock()
+_started: weakref.WeakSet[Any] = weakref.WeakSet()  # processes
+_server_is_foreign = False
+
+
+class Member:
+    """A worker process of a pool."""
+
+    def __init__(self, context: BaseContext, number: int, threads: int) -> None:
+        ours, theirs = context.Pipe()
+        self.channel = Channel(ours, parent=True)
+        self.ready = False
+        self.owes = False  # whether it was asked something that it has not answered
+        self.plans: set[int] = set()  # numbers of the plans that it holds
+        try:
+            self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
+                target=worker.main,
+                args=(theirs, threads),
+                name=f"shmcompute-{number}",
+                daemon=True,
+            )
+            with _as_if_no_main(context):
+                self.process.start()
+            _started.add(self.process)
+            self._pidfd = _pidfd(self.process.pid)
+        except BaseException as error:
+            self.channel.close()
+            if isinstance(error, (EOFError, OSError)):  # of the fork server, or of fork itself
+                raise WorkerLostError(
+                    f"a worker process could not be started with {context.get_start_method()!r}: "
+                    f"{type(error).__name__}: {error}. Limits on memory or processes may be too "
+                    'tight; fewer workers, another start method or backend="threads" need less'
+                ) from error
+            raise
+        finally:
+            theirs.close()
+
+    @property
+    def alive(self) -> bool:
+        # Where others reap our children (SIGCHLD ignored) there is never an exit code. Behind a
+        # fork server the exit code may come a moment before the end.
+        return self.process.exitcode is None and not connection.wait([self.end], 0)
+
+    @property
+    def end(self) -> int:
+        """A descriptor to wait for, ready when the process has ended."""
+        # The sentinel is a pipe under fork and spawn, which a grandchild may hold open.
+        return int(self.process.sentinel if self._pidfd is None else self._pidfd)
+
+    def ask(self, message: object) -> None:
+        """Send what will be answered."""
+        self.owes = True
+        self.channel.send(message)
+
+    def answer(self) -> Any:
+        """Receive an answer, which `wait` has found to be there; `Lost` if there will be none."""
+        self.owes = True  # until all of it is here
+        if not self.channel.pending():
+            raise Lost  # it ended, though a child of its own may hold the pipe open
+        message = self.channel.receive()
+        self.owes = False
+        return message
+
+    def wait(self, patience: float | None = None) -> bool:
+        """Whether within `patience` seconds it has answered or ended."""
+        watched: list[Any] = [self.channel, self.end]
+        return bool(connection.wait(watched, patience))
+
+    def ended(self) -> str:
+        """How the process ended, in words; waits for it, and brings it about if need be."""
+        connection.wait([self.end], LEAVE)
+        if self.process.exitcode is None:  # a fork server tells it a moment later
+            self.process.join(LEAVE)
+        self.kill()
+        return told(self.process.exitcode)
+
+    def kill(self) -> None:
+        """End it at once, whatever it runs."""
+        kill_all([self])
+
+    def leave(self) -> None:
+        """Ask it to end."""
+        with suppress(Lost, OSError):
+            self.channel.send(Exit())
+
+    def close(self) -> None:
+        """Wait for its end, or bring it about, and give back its descriptors."""
+        connection.wait([self.end], LEAVE)
+        self.kill()
+        self.process.join(LEAVE)  # until it is reaped too, by us or by the fork server
+        self.channel.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self.process.exitcode is None:
+            # Somebody else reaped it. multiprocessing has no word for that: it would take the
+            # process for running, and keep it and its descriptors, for ever.
+            self.process._popen.returncode = UNKNOWN
+        self.process.close()
+
+
+def kill_all(members: Sequence[Member]) -> None:
+    """End them at once, whatever they run. An interrupt has to wait until they are gone."""
+    interrupt = None
+    while left := [member for member in members if member.alive]:
+        try:
+            for member in left:  # alive: else its number may be another process's by now
+                member.process.kill()
+            for member in left:
+                member.process.join(LEAVE)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _pidfd(pid: int) -> int | None:
+    """A descriptor of a process, where the platform has such and the process is still there."""
+    try:
+        return os.pidfd_open(pid) if sys.platform == "linux" else None
+    except OSError:
+        return None
+
+
+def told(exitcode: int | None) -> str:
+    """An exit code in words."""
+    if exitcode is None:
+        return "without an exit code"
+    if exitcode < 0:
+        try:
+            return f"killed by {signal.Signals(-exitcode).name}"
+        except ValueError:
+            return f"killed by signal {-exitcode}"
+    return f"exit code {exitcode}"
+
+
+@contextmanager
+def _as_if_no_main(context: BaseContext) -> Iterator[None]:
+    """Start a process that does not import ``__main__``, so that no script needs a guard.
+
+    ``spawn`` and ``forkserver`` tell the child where the parent's main module is, for it to run it
+    again. In this thread, and while this lasts, they tell nothing of it; what a kernel needs of it
+    travels by value.
+    """
+    starter, told_all = threading.get_ident(), spawn.get_preparation_data
+
+    def without_main(name: str) -> dict[str, Any]:
+        data = told_all(name)
+        if threading.get_ident() == starter:
+            data.pop("init_main_from_name", None)
+            data.pop("init_main_from_path", None)
+        return data
+
+    with _starting, warnings.catch_warnings(), _uninterrupted():
+        # 3.12 warns of fork in a process with threads. Who asks for fork has been told.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        if context.get_start_method() == "forkserver":
+            _preload()
+        spawn.get_preparation_data = without_main
+        try:
+            yield
+        finally:
+            spawn.get_preparation_data = told_all
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep Ctrl-C from a child until it ignores it, and from us until it is started.
+
+    The mask of signals survives fork and exec. A worker lifts it when it has its handler, the fork
+    server when it has imported what it preloads.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _preload() -> None:
+    """Have the fork server import what workers need, beside what the program has asked for."""
+    server: Any = getattr(forkserver, "_forkserver", None)
+    asked = [name for name in getattr(server, "_preload_modules", []) if name != "__main__"]
+    if PRELOAD not in asked:
+        multiprocessing.set_forkserver_preload([*asked, PRELOAD])
+
+
+def usable(start_method: str) -> str:
+    """The start method to use where this one is wanted."""
+    # The standard library's fork server serves the process that started it, not its children.
+    return "spawn" if start_method == "forkserver" and _server_is_foreign else start_method
+
+
+def _after_fork() -> None:
+    """In a forked child the workers and the fork server are its parent's."""
+    global _starting, _server_is_foreign
+    _starting = threading.Lock()
+    server = getattr(forkserver, "_forkserver", None)
+    _server_is_foreign = getattr(server, "_forkserver_pid", None) is not None
+    # A child by plain os.fork() would try to join them when it exits.
+    getattr(multiprocessing.process, "_children", set()).difference_update(_started)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

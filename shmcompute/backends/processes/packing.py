@@ -1,0 +1,120 @@
+"""Pickles of plans, in which shared arrays and views of them are handles, and of exceptions.
+
+By value (cloudpickle) go functions and classes that a worker can't import: those of ``__main__``,
+of notebooks, lambdas, closures. An ndarray that looks into a segment goes as its handle, offset,
+shape and strides, wherever in the arguments it stands.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import sys
+import traceback
+import weakref
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from shmcompute.array import SharedArray
+from shmcompute.backends.processes.channel import Failure, Packed
+from shmcompute.errors import KernelSerializationError, RemoteKernelError, ShmComputeError
+from shmcompute.kernel import Kernel, NumbaKernel
+from shmcompute.plan import Plan
+from shmcompute.storage import Handle
+from shmcompute.views import reduce_view
+
+# A jitted kernel is what it was when Numba compiled it, so it is pickled once.
+_kernels: weakref.WeakKeyDictionary[Any, tuple[bytes, set[Handle]]] = weakref.WeakKeyDictionary()
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        # In a child of multiprocessing the main module has this name, under which workers
+        # could not import it: it goes by value, as __main__ does.
+        main = sys.modules.get("__mp_main__")
+        if main is not None and main.__name__ == "__mp_main__":
+            cloudpickle.register_pickle_by_value(main)
+        self.handles: set[Handle] = set()
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, SharedArray) and not value.closed:
+            self.handles.add(value.segment.handle)
+        elif type(value) is np.ndarray and (reduced := reduce_view(value)) is not None:
+            self.handles.add(reduced[1][0])
+            return reduced
+        return super().reducer_override(value)
+
+
+def pack(plan: Plan) -> Packed:
+    """The plan as bytes.
+
+    Raises
+    ------
+    KernelSerializationError
+        If the kernel or an argument can't be pickled.
+    """
+    kernel, captured = _pack_kernel(plan.kernel)
+    arguments, passed = _dumps(plan.arguments, f"an argument of kernel {plan.kernel.name}")
+    return Packed(kernel, arguments, plan.chunks, frozenset(captured | passed))
+
+
+def _pack_kernel(kernel: Kernel) -> tuple[bytes, set[Handle]]:
+    what = f"kernel {kernel.name}"
+    if not isinstance(kernel, NumbaKernel) or kernel.function is not kernel.dispatcher:
+        return _dumps(kernel, what)
+    if kernel.dispatcher not in _kernels:
+        _kernels[kernel.dispatcher] = _dumps(kernel, what)
+    return _kernels[kernel.dispatcher]
+
+
+def _dumps(value: Any, what: str) -> tuple[bytes, set[Handle]]:
+    buffer = io.BytesIO()
+    pickler = _Pickler(buffer)
+    try:
+        pickler.dump(value)
+    except ShmComputeError:
+        raise
+    except Exception as error:
+        raise KernelSerializationError(
+            f"{what} can't be sent to a worker process: {type(error).__name__}: {error}. Make what "
+            'it refers to inside the kernel, or choose backend="threads"'
+        ) from error
+    return buffer.getvalue(), pickler.handles
+
+
+def pack_error(number: int | None, error: BaseException) -> Failure:
+    """An exception as bytes; one that does not survive pickling is replaced by its text."""
+    trace = "".join(traceback.format_exception(error))
+    try:
+        packed: bytes = cloudpickle.dumps(error)
+        if type(pickle.loads(packed)) is not type(error):
+            raise TypeError("it comes back as another type")
+    except BaseException as why:  # noqa: BLE001  # pickling runs any code
+        stand_in = RemoteKernelError(
+            "".join(traceback.format_exception_only(error)).strip()
+            + f" (the exception itself does not pickle: {type(why).__name__})"
+        )
+        for note in getattr(error, "__notes__", ()):
+            stand_in.add_note(note)
+        packed = cloudpickle.dumps(stand_in)
+    return Failure(number, packed, trace)
+
+
+class _RemoteTraceback(Exception):  # noqa: N818  # named as in concurrent.futures
+    """The traceback in the worker, shown as the cause of what is raised here."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def unpack_error(failure: Failure) -> BaseException:
+    """The exception that a worker sent, with the worker's traceback as its cause."""
+    try:
+        error: BaseException = pickle.loads(failure.error)
+    except Exception as why:  # noqa: BLE001  # unpickling runs any code
+        error = RemoteKernelError(f"a kernel failed; its exception does not unpickle here: {why}")
+    error.__cause__ = _RemoteTraceback(failure.trace)
+    return error

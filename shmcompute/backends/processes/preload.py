@@ -1,0 +1,22 @@
+"""Imported by the fork server before it forks: what every worker would else do for itself."""
+
+from __future__ import annotations
+
+import signal
+
+from numba.core.registry import cpu_target
+
+from shmcompute.backends.processes import worker
+
+__all__ = ["worker"]
+
+# 0.3 s of Numba's registries, which the first compilation would load in each worker.
+cpu_target.typing_context.refresh()
+cpu_target.target_context.refresh()
+
+# The server was started with Ctrl-C blocked, not to die of one while it imports. Drop one that
+# came, and lift the block: its other children, not ours, may want to hear of the next.
+if hasattr(signal, "pthread_sigmask"):
+    _handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, _handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

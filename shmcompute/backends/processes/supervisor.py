@@ -1,0 +1,284 @@
+"""`Processes`: starts workers, hands them plans, replaces the dead."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from shmcompute.backends.base import Backend, deadline_of
+from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Packed, Ready
+from shmcompute.backends.processes.member import LEAVE, Member, kill_all, usable
+from shmcompute.backends.processes.packing import pack, unpack_error
+from shmcompute.backends.processes.run import Run
+from shmcompute.errors import (
+    ClosedError,
+    KernelSerializationError,
+    KernelTimeoutError,
+    ShmComputeError,
+    WorkerLostError,
+)
+from shmcompute.plan import Plan
+from shmcompute.storage import Handle, mapped
+
+KEPT = 64  # plans that workers keep,
+KEPT_BYTES = 16 << 20  # and how much they may be in all
+
+
+class Processes(Backend):
+    """Persistent worker processes.
+
+    Invariant: outside `_lock` every live member is silent; it has answered all it was sent.
+    """
+
+    shared = True
+
+    def __init__(
+        self, workers: int, start_method: str, *, threads: int, caller_runs: bool = False
+    ) -> None:
+        self.workers = workers
+        self.start_method = usable(start_method)
+        self._context = multiprocessing.get_context(self.start_method)
+        self._threads = threads
+        self._caller_runs = caller_runs
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._closed = False
+        self._plans: OrderedDict[Packed, int] = OrderedDict()  # by use, oldest first
+        self._packed: weakref.WeakKeyDictionary[Plan, Packed] = weakref.WeakKeyDictionary()
+        self._numbers = 0
+        self._watched: set[Handle] = set()
+        self._ended: deque[Handle] = deque()  # segments that workers are to unmap
+        self._members: list[Member] = []
+        self._finalizer = weakref.finalize(self, _end, self._members, self._pid)
+        self._finalizer.atexit = False  # the pool's own end comes first
+        self._staff()
+
+    def run(self, plan: Plan, timeout: float | None) -> None:
+        deadline = deadline_of(timeout)
+        with self._entered(timeout):
+            self._flush()
+            self._staff()
+            members = self._members[: len(plan.chunks) - self._caller_runs]
+            self._await_ready(members, deadline)
+            number = self._load(plan, members)
+            run = Run(plan, number, members, timeout, deadline)
+            run.complete(caller_runs=self._caller_runs)
+
+    def ready(self, timeout: float | None = None) -> None:
+        deadline = deadline_of(timeout)
+        with self._entered(timeout):
+            self._staff()
+            self._await_ready(self._members, deadline)
+
+    @property
+    def pids(self) -> list[int]:
+        self._check()
+        return [member.process.pid for member in list(self._members)]
+
+    def close(self, *, wait: bool = True) -> None:
+        self._closed = True
+        if not self._lock.acquire(timeout=-1 if wait else LEAVE):
+            # A call that does not end, in a thread that exit does not wait for: what it uses is
+            # its own to close.
+            kill_all(self._members)
+            return
+        try:
+            self._finalizer()
+            self._members.clear()
+        finally:
+            self._lock.release()
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("this pool is closed; make another one")
+
+    @contextmanager
+    def _entered(self, timeout: float | None) -> Iterator[None]:
+        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
+            raise KernelTimeoutError(
+                f"the pool was busy with other calls for {timeout} s; nothing has run"
+            )
+        try:
+            self._check()
+            yield
+        finally:
+            try:
+                self._silence()
+            finally:
+                self._lock.release()
+        # What ended while the lock was held relied on its holder.
+        if self._ended:
+            self._flush_if_idle()
+
+    def _silence(self) -> None:
+        """End members that owe an answer: the call was interrupted before it came."""
+        kill_all([member for member in self._members if member.owes])
+
+    def _staff(self) -> None:
+        """Replace workers that died and start those that are missing."""
+        self._check()
+        for member in [member for member in self._members if not member.alive]:
+            self._members.remove(member)
+            member.close()
+        while len(self._members) < self.workers - self._caller_runs:
+            self._members.append(Member(self._context, len(self._members), self._threads))
+
+    def _await_ready(self, members: Sequence[Member], deadline: float | None) -> None:
+        for member in members:
+            if member.ready:
+                continue
+            patience = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not member.wait(patience):
+                raise KernelTimeoutError(
+                    "workers were not ready in time; nothing has run, and they go on starting"
+                )
+            member.ready = isinstance(self._answer(member, "started"), Ready)
+
+    def _answer(self, member: Member, doing: str) -> object:
+        """The answer that a member owes. Its death is an error of the call."""
+        try:
+            member.wait()
+            return member.answer()
+        except Lost:
+            how = member.ended()
+            raise WorkerLostError(
+                f"worker {member.process.pid} was lost ({how}) while it {doing}; nothing has run. "
+                "The next call starts another one",
+                member.process.exitcode,
+            ) from None
+
+    def _load(self, plan: Plan, members: Sequence[Member]) -> int:
+        """Have these members hold the plan; under which number."""
+        packed = self._packed.get(plan)
+        if packed is None:
+            packed = self._packed[plan] = pack(plan)
+        else:
+            self._check_open(packed)
+        number = self._numbered(packed)
+        self._watch(packed)
+        lacking = [member for member in members if number not in member.plans]
+        path = tuple(sys.path)
+        self._ask(lacking, lambda member: Load(number, packed, self._stale(member), path))
+        for member in lacking:
+            member.plans.difference_update(self._stale(member))
+            member.plans.add(number)
+        return number
+
+    def _stale(self, member: Member) -> tuple[int, ...]:
+        """Plans that a member holds and nobody will ask for again."""
+        return tuple(member.plans.difference(self._plans.values()))
+
+    def _check_open(self, packed: Packed) -> None:
+        for handle in packed.handles:
+            segment = mapped(handle)
+            if segment is None or segment.ended:
+                raise ClosedError(
+                    f"this plan's array {handle.name!r} was closed; make another plan"
+                )
+
+    def _numbered(self, packed: Packed) -> int:
+        if packed not in self._plans:
+            self._numbers += 1
+            self._plans[packed] = self._numbers
+        self._plans.move_to_end(packed)
+        while len(self._plans) > 1 and (
+            len(self._plans) > KEPT or sum(kept.nbytes for kept in self._plans) > KEPT_BYTES
+        ):
+            self._plans.popitem(last=False)
+        return self._plans[packed]
+
+    def _ask(self, members: Sequence[Member], message: Callable[[Member], object]) -> None:
+        """Send each a message, wait for all their answers, then raise the first failure."""
+        error: BaseException | None = None
+        for member in members:
+            with suppress(Lost):  # noticed below
+                member.ask(message(member))
+        for member in members:
+            try:
+                answer = self._answer(member, "took a plan")
+            except WorkerLostError as lost:
+                error = error or lost
+                continue
+            if isinstance(answer, Loaded) and answer.failure is not None:
+                error = error or _refused(unpack_error(answer.failure))
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # it refers to this frame: let the frame not refer to it
+
+    def _watch(self, packed: Packed) -> None:
+        """Learn of the end of each segment, for workers to let go of it."""
+        news = packed.handles - self._watched
+        if not news:
+            return
+        ended, flush = self._ended, weakref.WeakMethod(self._flush_if_idle)
+
+        def callback(handle: Handle) -> None:
+            ended.append(handle)
+            if (call := flush()) is not None:
+                call()
+
+        for handle in news:
+            segment = mapped(handle)
+            if segment is None or not segment.watch(callback):
+                ended.append(handle)
+        self._watched |= news
+
+    def _flush_if_idle(self) -> None:
+        # Called from close() of an array, or within garbage collection in any thread, perhaps one
+        # that holds the lock: then who holds it will flush.
+        if os.getpid() != self._pid or self._closed or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._flush()
+        finally:
+            try:
+                self._silence()
+            finally:
+                self._lock.release()
+
+    def _flush(self) -> None:
+        """Have workers unmap what has ended; on return its memory is back."""
+        handles = set()
+        while self._ended:
+            handles.add(self._ended.popleft())
+        if not handles:
+            return
+        self._watched -= handles
+        for packed in [packed for packed in self._plans if packed.handles & handles]:
+            del self._plans[packed]
+        ready = [member for member in self._members if member.ready and member.alive]
+        ended = frozenset(handles)
+        with suppress(ShmComputeError):  # a worker that is gone has forgotten too
+            self._ask(ready, lambda member: Forget(ended, self._stale(member)))
+        for member in ready:
+            member.plans.difference_update(self._stale(member))
+
+
+def _refused(error: BaseException) -> BaseException:
+    """What a worker said when a plan did not unpack there, as an error of the call."""
+    if isinstance(error, ShmComputeError):
+        return error
+    wrapped = KernelSerializationError(
+        f"a worker can't unpack this call: {type(error).__name__}: {error}. What the kernel "
+        "imports must be importable there too; nothing has run"
+    )
+    wrapped.__cause__ = error.__cause__
+    return wrapped
+
+
+def _end(members: list[Member], pid: int) -> None:
+    if os.getpid() != pid:
+        return
+    for member in members:
+        member.leave()
+    for member in members:
+        member.close()

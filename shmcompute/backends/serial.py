@@ -1,0 +1,24 @@
+"""One chunk after the other, in the calling thread: the debugger's friend."""
+
+from __future__ import annotations
+
+import time
+
+from shmcompute.backends.base import Backend, deadline_of, overrun
+from shmcompute.plan import Plan
+
+
+class Serial(Backend):
+    """Runs chunks in order. A timeout is looked at between chunks; a kernel can't be stopped."""
+
+    workers = 1
+
+    def run(self, plan: Plan, timeout: float | None) -> None:
+        deadline = deadline_of(timeout)
+        for number in range(len(plan.chunks)):
+            if deadline is not None and time.monotonic() > deadline:
+                raise overrun(plan, timeout, list(range(number, len(plan.chunks))))
+            plan.run_chunk(number)
+
+    def close(self, *, wait: bool = True) -> None:
+        pass

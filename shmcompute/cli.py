@@ -1,0 +1,183 @@
+"""What the command line tells: of this machine, and of the segments on it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import multiprocessing
+import os
+import platform
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import psutil
+
+from shmcompute import __version__, cores, pool
+from shmcompute.storage import reaper, shm
+
+PACKAGES = ("numpy", "numba", "llvmlite", "psutil", "cloudpickle", "threadpoolctl", "tqdm")
+Fact = tuple[str, str]
+
+
+def info() -> int:
+    """Tell versions, what this machine offers, and what is set."""
+    say(*table([*versions(), *machine(), *_storages(), *_start_methods(), *_settings()]))
+    return 0
+
+
+def ls() -> int:
+    """List the segments of this user."""
+    rows = [_row(found) for found in sorted(reaper.listed(), key=_name)]
+    if rows:
+        say(*table([("name", "shape", "dtype", "size", "state"), *rows], right=(3,)))
+    else:
+        say("no segments: nothing of yours is in shared memory")
+    return 0
+
+
+def gc() -> int:
+    """Remove segments that no process holds, and list them."""
+    removed = sorted(reaper.reap(), key=_name)
+    alive = sum(found.alive for found in reaper.listed())
+    if removed:
+        rows = [(found.name, human(found.size)) for found in removed]
+        say(*table([("removed", "size"), *rows], right=(1,)))
+        say(f"{human(sum(found.size for found in removed))} given back; {alive} alive left alone")
+    else:
+        say(f"no orphans; {alive} alive left alone")
+    return 0
+
+
+def say(*lines: str) -> None:
+    """Write lines to stdout, now: a forked worker must not inherit and repeat them."""
+    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.flush()
+
+
+def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Lines with columns as wide as their widest cell.
+
+    Parameters
+    ----------
+    rows : sequence of sequences of str
+        All of one length.
+    right : collection of int
+        Numbers of the columns that are flush right.
+
+    Examples
+    --------
+    >>> print(*table([("name", "size"), ("a", "10")], right=(1,)), sep="|")
+    name  size|a       10
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def padded(number: int, cell: str) -> str:
+        return cell.rjust(widths[number]) if number in right else cell.ljust(widths[number])
+
+    return ["  ".join(padded(*cell) for cell in enumerate(row)).rstrip() for row in rows]
+
+
+def human(size: float) -> str:
+    """Bytes in a unit that reads well.
+
+    Examples
+    --------
+    >>> human(512), human(3 << 19)
+    ('512 B', '1.5 MiB')
+    """
+    if size < 1024:
+        return f"{size:.0f} B"
+    for unit in ("KiB", "MiB", "GiB"):
+        size /= 1024
+        if size < 1024:
+            return f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} TiB"
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> list[Fact]:
+    """What runs: this package, Python, and those packages."""
+    python = f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
+    rest = [(package, _version(package)) for package in packages]
+    return [("shmcompute", __version__), ("Python", python), *rest]
+
+
+def machine() -> list[Fact]:
+    """Where it runs: platform, cores, memory."""
+    quota, memory, limit = cores.cgroup_quota(), psutil.virtual_memory(), memory_limit()
+    limited = "none" if limit is None else human(limit)
+    quoted = "none" if quota is None else f"{quota:g}"
+    return [
+        ("platform", platform.platform()),
+        ("cores", f"{cores.seen()} seen, {cores.granted()} granted (cgroup quota: {quoted})"),
+        ("memory", f"{_free(memory.total, memory.available)} (cgroup limit: {limited})"),
+        (str(shm.FOLDER), _folder()),
+    ]
+
+
+def memory_available(root: Path = Path("/")) -> int:
+    """Bytes that may still be taken, the container's limit respected."""
+    available = int(psutil.virtual_memory().available)
+    limit = memory_limit(root)
+    return available if limit is None else min(available, limit)
+
+
+def memory_limit(root: Path = Path("/")) -> int | None:
+    """Bytes granted to this container by cgroup version 2 or 1, or None if that is no limit."""
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            said = (root / "sys/fs/cgroup" / name).read_text().strip()
+        except OSError:
+            continue
+        # Version 2 says "max" and version 1 an enormous number where there is none.
+        if said.isdigit() and int(said) < psutil.virtual_memory().total:
+            return int(said)
+    return None
+
+
+def _name(found: reaper.Found) -> str:
+    return found.name
+
+
+def _row(found: reaper.Found) -> tuple[str, ...]:
+    state = "alive" if found.alive else "orphaned"
+    if found.layout is None:
+        return found.name, "-", "-", human(found.size), f"{state}, damaged"
+    return found.name, str(found.layout.shape), str(found.layout.dtype), human(found.size), state
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _free(total: float, free: float) -> str:
+    return f"{human(total)}, {human(free)} free"
+
+
+def _folder() -> str:
+    free = shm.free_bytes()
+    if free is None:
+        return "no such folder, or it does not tell its size"
+    return _free(psutil.disk_usage(str(shm.FOLDER)).total, free)
+
+
+def _storages() -> list[Fact]:
+    reason = shm.unavailable()
+    return [
+        ("storage shm", "available" if reason is None else f"not available: {reason}"),
+        ("storage file", "available, at a path of your choice"),
+        ("storage array", "available"),
+    ]
+
+
+def _start_methods() -> list[Fact]:
+    default = pool.default_start_method()
+    methods = ", ".join(multiprocessing.get_all_start_methods())
+    return [("start methods", f"{methods}; default {default}")]
+
+
+def _settings() -> list[Fact]:
+    told = sorted(fact for fact in os.environ.items() if fact[0].startswith("SHMCOMPUTE_"))
+    return told or [("settings", "no SHMCOMPUTE_* is set")]

@@ -1,0 +1,59 @@
+"""Settings: what the environment says, and the words that are known.
+
+Read at each use, so that a test or a notebook can change them while it runs.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Iterable
+
+STORAGES = ("auto", "shm", "file", "array")
+BACKENDS = ("processes", "threads", "serial")
+SCHEDULES = ("static", "dynamic", "guided")
+START_METHODS = ("fork", "spawn", "forkserver")
+
+
+def setting(name: str) -> str | None:
+    """What ``SHMCOMPUTE_<name>`` says, or None where it is unset or empty."""
+    return os.environ.get(f"SHMCOMPUTE_{name}") or None
+
+
+def one_of(what: str, value: object, known: Iterable[str]) -> str:
+    """`value`, if it is one of the known words; else a ValueError that lists them."""
+    words = tuple(known)
+    if not isinstance(value, str) or value not in words:
+        listed = ", ".join(repr(word) for word in words)
+        raise ValueError(f"unknown {what}: {value!r}; known: {listed}")
+    return value
+
+
+def chosen(what: str, value: str | None, name: str, known: Iterable[str], default: str) -> str:
+    """The argument if one was given, else the environment's word, else `default`."""
+    if value is None:
+        value = setting(name)
+        what = f"{what} (from SHMCOMPUTE_{name})" if value is not None else what
+    return one_of(what, default if value is None else value, known)
+
+
+def count(what: str, value: object) -> int:
+    """`value` as a whole number of at least 1."""
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        whole = None
+    if whole is None:
+        raise TypeError(f"{what}: expected a whole number, got {value!r} ({type(value).__name__})")
+    if whole < 1:
+        raise ValueError(f"{what}: expected at least 1, got {whole}")
+    return whole
+
+
+def enter_worker() -> None:
+    """From here on this process is a worker: what it runs within a kernel, it runs serially."""
+    global in_worker
+    in_worker = True
+
+
+in_worker = False

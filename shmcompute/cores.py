@@ -1,0 +1,60 @@
+"""How many cores this process was granted, which is seldom how many the machine has."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+
+def seen() -> int:
+    """Cores of the machine."""
+    return os.cpu_count() or 1
+
+
+def granted(root: Path = Path("/")) -> int:
+    """Cores that this process may use: affinity and cgroup quota respected, at least 1."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        allowed = seen()
+    quota = cgroup_quota(root)
+    return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
+
+
+def cgroup_quota(root: Path = Path("/")) -> float | None:
+    """The tightest CPU quota on the way from this process's cgroup to the root, in cores."""
+    quotas = [quota for group in _groups(root) if (quota := _quota(group)) is not None]
+    return min(quotas, default=None)
+
+
+def _groups(root: Path) -> list[Path]:
+    """Folders of this process's cgroup and of all above it, version 2 and 1."""
+    base = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    folders = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # In a container the path may be the host's and not exist here; the walk up ends at base.
+        top = base / controllers if controllers else base
+        here = top / path.lstrip("/")
+        folders += [here, *(up for up in here.parents if up == top or top in up.parents)]
+    return folders
+
+
+def _quota(group: Path) -> float | None:
+    """Cores granted by one cgroup, or None where it sets no limit."""
+    try:
+        if (group / "cpu.max").exists():
+            limit, period = (group / "cpu.max").read_text().split()
+        else:
+            limit = (group / "cpu.cfs_quota_us").read_text().strip()
+            period = (group / "cpu.cfs_period_us").read_text().strip()
+        return None if limit in ("max", "-1") else int(limit) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None

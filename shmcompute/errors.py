@@ -1,0 +1,99 @@
+"""What can go wrong, by name.
+
+Wrong arguments stay ``TypeError`` and ``ValueError``. Everything else that this library raises
+is a `ShmComputeError`, so one ``except`` catches it all. Where the standard library has a name
+for the same trouble, ours is a subclass of it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ShmComputeError(Exception):
+    """Base of every error that shmcompute raises of its own."""
+
+
+class StorageError(ShmComputeError):
+    """A segment could not be made, mapped or removed."""
+
+
+class StorageFullError(StorageError):
+    """There is not enough room for a segment; nothing was left behind."""
+
+
+class SegmentNotFoundError(StorageError, FileNotFoundError):
+    """No segment answers to that name."""
+
+
+class SegmentExistsError(StorageError, FileExistsError):
+    """The name asked for is taken."""
+
+
+class SegmentFormatError(StorageError):
+    """Something answers to that name, but it is not a whole segment of ours."""
+
+
+class ClosedError(ShmComputeError):
+    """An array or a pool was used after its ``close()``."""
+
+
+class ForkedPoolError(ShmComputeError):
+    """A pool was used in a process forked from the one that made it."""
+
+
+class KernelTypeError(ShmComputeError, TypeError):
+    """A kernel does not take these arguments, or returns instead of writing in place."""
+
+
+class KernelSerializationError(ShmComputeError):
+    """A kernel or an argument does not travel to another process; nothing has run."""
+
+
+class _ChunksError(ShmComputeError):
+    """An error that says which chunks it leaves undefined."""
+
+    def __init__(self, message: str, chunks: Sequence[tuple[int, int]] = ()) -> None:
+        super().__init__(message)
+        self.chunks = list(chunks)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.args[0], self.chunks)
+
+
+class KernelTimeoutError(_ChunksError, TimeoutError):
+    """A call overran its ``timeout``.
+
+    Attributes
+    ----------
+    chunks : list of (start, stop)
+        Ranges along the split axis whose content is undefined or was not reached.
+    """
+
+
+class WorkerLostError(_ChunksError):
+    """A worker process died while it had work, or before it was ready.
+
+    Attributes
+    ----------
+    exitcode : int or None
+        As `multiprocessing.Process.exitcode`: negative for a signal.
+    chunks : list of (start, stop)
+        Ranges along the split axis whose content is undefined.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        exitcode: int | None = None,
+        chunks: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        super().__init__(message, chunks)
+        self.exitcode = exitcode
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.args[0], self.exitcode, self.chunks)
+
+
+class RemoteKernelError(ShmComputeError):
+    """Stands in for a kernel's exception that can't be pickled; carries its text."""

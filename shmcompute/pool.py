@@ -1,0 +1,220 @@
+"""`Pool`: long-lived workers of one backend, and the default pool."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import os
+import sys
+import threading
+import weakref
+from types import TracebackType
+from typing import Self
+
+from shmcompute import config, cores
+from shmcompute.backends.base import Backend
+from shmcompute.backends.processes.supervisor import Processes
+from shmcompute.backends.serial import Serial
+from shmcompute.backends.threads import Threads
+from shmcompute.errors import ClosedError, ForkedPoolError
+from shmcompute.plan import Plan
+
+_open: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+class Pool:
+    """Workers that run kernels; kept, since starting them costs more than most calls.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many run at the same time. By default ``SHMCOMPUTE_WORKERS``, else the cores that
+        affinity and cgroup grant this process.
+    backend : {'processes', 'threads', 'serial'}
+        Who they are: isolated processes, threads of this one, or the caller itself.
+    start_method : {'forkserver', 'spawn', 'fork'}, optional
+        How processes start: ``SHMCOMPUTE_START_METHOD``, else ``forkserver`` on Linux and
+        ``spawn`` elsewhere.
+    caller_runs : bool
+        Whether the calling thread is one of the `workers`, as OpenMP's main thread is. A crash in
+        a kernel may then take the caller along.
+    threads_per_worker : int
+        Threads that each worker process may use in Numba, OpenMP, MKL and OpenBLAS.
+
+    Attributes
+    ----------
+    workers : int
+        How many there are.
+    pids : list of int
+        Process ids of the worker processes, for debuggers and profilers.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For a number below 1, or a word that is not known.
+
+    Examples
+    --------
+    >>> import numpy as np, shmcompute as sc
+    >>> with sc.Pool(2, backend="threads") as pool, sc.SharedArray(np.ones(4)) as arr:
+    ...     sc.parallel_apply(np.negative, arr, pool=pool)
+    ...     print(arr.array)
+    [-1. -1. -1. -1.]
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        backend: str | None = None,
+        start_method: str | None = None,
+        caller_runs: bool = False,
+        threads_per_worker: int = 1,
+    ) -> None:
+        self._backend: Backend | None = None
+        self._pid = os.getpid()
+        self.backend = config.chosen("backend", backend, "BACKEND", config.BACKENDS, "processes")
+        method = config.chosen(
+            "start method",
+            start_method,
+            "START_METHOD",
+            config.START_METHODS,
+            default_start_method(),
+        )
+        threads = config.count("threads_per_worker", threads_per_worker)
+        self._backend = _made(self.backend, _workers(workers), method, threads, bool(caller_runs))
+        _open.add(self)
+
+    @property
+    def running(self) -> Backend:
+        """The backend behind it."""
+        if self._backend is None:
+            raise ClosedError("this pool is closed; make another one")
+        if self._foreign():
+            raise ForkedPoolError(
+                f"this pool belongs to process {self._pid}; process {os.getpid()} was forked from "
+                "it and must make its own: shmcompute.Pool(...)"
+            )
+        return self._backend
+
+    def _foreign(self) -> bool:
+        """Whether this is the copy in a forked child, which has the pool's workers not."""
+        return self.backend != "serial" and os.getpid() != self._pid
+
+    @property
+    def workers(self) -> int:
+        """How many chunks run at the same time."""
+        return self.running.workers
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the worker processes; empty for other backends."""
+        return self.running.pids
+
+    def ready(self, timeout: float | None = None) -> Self:
+        """Wait until every worker can take work, at most `timeout` seconds."""
+        self.running.ready(timeout)
+        return self
+
+    def run(self, plan: Plan, timeout: float | None = None) -> None:
+        """Run a plan; see `parallel_apply`."""
+        self.running.run(plan, timeout)
+
+    def close(self) -> None:
+        """Wait for the call that runs, then end the workers. Idempotent."""
+        self._end(wait=True)
+
+    def _end(self, *, wait: bool) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None and not self._foreign():
+            backend.close(wait=wait)
+
+    def __enter__(self) -> Self:
+        self.running  # noqa: B018  # a closed pool is not entered again
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._backend is None else f"workers={self._backend.workers}"
+        return f"Pool(backend={self.backend!r}, {state})"
+
+
+def default_start_method() -> str:
+    """The start method where neither argument nor environment names one."""
+    known = multiprocessing.get_all_start_methods()
+    return "forkserver" if sys.platform == "linux" and "forkserver" in known else "spawn"
+
+
+def _workers(workers: int | None) -> int:
+    if workers is not None:
+        return config.count("workers", workers)
+    said = config.setting("WORKERS")
+    if said is None:
+        return cores.granted()
+    try:
+        return config.count("workers", int(said))
+    except ValueError as error:
+        raise ValueError(f"SHMCOMPUTE_WORKERS={said!r}: expected a number of at least 1") from error
+
+
+def _made(backend: str, workers: int, method: str, threads: int, caller_runs: bool) -> Backend:
+    if backend == "serial":
+        return Serial()
+    if backend == "threads":
+        return Threads(workers, caller_runs=caller_runs)
+    return Processes(workers, method, threads=threads, caller_runs=caller_runs)
+
+
+_defaults: dict[str, Pool] = {}  # by backend
+_defaults_of = os.getpid()
+_making = threading.Lock()
+
+
+def default_pool(backend: str | None = None) -> Pool:
+    """The pool that calls without one share, made at first use, anew in a forked child."""
+    global _defaults_of
+    name = config.chosen("backend", backend, "BACKEND", config.BACKENDS, _possible())
+    with _making:
+        if _defaults_of != os.getpid():
+            _defaults_of = os.getpid()
+            _defaults.clear()
+        pool = _defaults.get(name)
+        if pool is None or pool._backend is None:
+            pool = _defaults[name] = Pool(backend=name)
+        return pool
+
+
+def _possible() -> str:
+    # A daemonic process, such as a worker of multiprocessing.Pool, may start no processes.
+    return "threads" if multiprocessing.current_process().daemon else "processes"
+
+
+def shutdown() -> None:
+    """End the default pools. The next call without a pool makes another one."""
+    with _making:
+        pools = list(_defaults.values()) if _defaults_of == os.getpid() else []
+        _defaults.clear()
+    for pool in pools:
+        pool.close()
+
+
+@atexit.register
+def _close_all() -> None:
+    for pool in list(_open):
+        pool._end(wait=False)  # a daemon thread may be in a call that does not end
+
+
+def _after_fork() -> None:
+    global _making
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

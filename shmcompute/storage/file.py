@@ -1,0 +1,152 @@
+"""``storage="file"``: a memory-mapped ``.npy``, for what is larger than memory or is to last.
+
+The file is plain NumPy: `numpy.load` reads it, and what `numpy.save` wrote can be opened. It has
+no trailer and no lock, for it is meant to stay; only ``unlink()`` removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.lib import format as npy
+
+from shmcompute.config import one_of
+from shmcompute.errors import (
+    SegmentExistsError,
+    SegmentFormatError,
+    SegmentNotFoundError,
+    StorageError,
+    StorageFullError,
+)
+from shmcompute.storage.layout import Layout
+from shmcompute.storage.segment import Array, Segment
+
+MODES = ("r", "r+")
+
+
+@dataclass(frozen=True)
+class FileHandle:
+    """An absolute path, how it is opened, and the device and inode behind it."""
+
+    name: str = field(compare=False)
+    mode: str
+    serial: tuple[int, int]
+    kind = "file"
+
+    def map(self) -> tuple[Segment, Array]:
+        """Map the file; shape, dtype and order come from it."""
+        fd = _open(self.name, self.mode)
+        try:
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) != self.serial:
+                raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
+            made, offset = _described(self.name)
+            return _mapped(fd, self, made, offset, created=False)
+        finally:
+            os.close(fd)
+
+
+def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:
+    """The handle of a file that exists and can be opened in that mode."""
+    one_of("mode", mode, MODES)
+    path = os.path.abspath(os.fspath(name))
+    fd = _open(path, mode)
+    found = os.fstat(fd)
+    os.close(fd)
+    return FileHandle(path, mode, (found.st_dev, found.st_ino))
+
+
+def create(made: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, Array]:
+    """Make a ``.npy`` file; its disk space is reserved and reads as zero."""
+    if name is None:
+        raise ValueError('storage="file" needs a path: name="data.npy"')
+    path = os.path.abspath(os.fspath(name))
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise SegmentExistsError(
+            f"{path!r} exists: SharedArray.open() maps it as it is; to make it anew, remove it"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{path!r} can't be made: {error}") from error
+    try:
+        found = os.fstat(fd)
+        handle = FileHandle(path, "r+", (found.st_dev, found.st_ino))
+        return _mapped(fd, handle, made, _fill(fd, path, made), created=True)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _open(path: str, mode: str) -> int:
+    try:
+        return os.open(path, (os.O_RDONLY if mode == "r" else os.O_RDWR) | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SegmentNotFoundError(f"there is no file {path!r}") from None
+    except PermissionError as error:
+        raise StorageError(
+            f'{path!r} is read-only here; open it with mode="r" ({error})'
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{path!r} can't be opened: {error}") from error
+
+
+def _fill(fd: int, path: str, made: Layout) -> int:
+    """Write the header and reserve the data; where the data starts."""
+    try:
+        view = npy.open_memmap(
+            path, mode="w+", dtype=made.dtype, shape=made.shape, fortran_order=made.fortran
+        )
+        offset = int(view.offset)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, offset + max(1, made.nbytes))
+        return offset
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageError(f"{path!r} can't be made: {error}") from error
+        free = shutil.disk_usage(os.path.dirname(path)).free
+        raise StorageFullError(
+            f"the disk is full: asked for {made.nbytes} bytes for {path!r}, {free} free; "
+            "choose a path on a larger disk"
+        ) from error
+
+
+def _described(path: str) -> tuple[Layout, int]:
+    """What a ``.npy`` holds and where its data starts. NumPy reads all versions of the header."""
+    try:
+        # Always "r": in "r+" NumPy would lengthen a truncated file.
+        view = npy.open_memmap(path, mode="r")
+    except (ValueError, EOFError, OSError) as error:
+        raise SegmentFormatError(f"{path!r} is no .npy file that can be mapped: {error}") from error
+    fortran = view.flags.f_contiguous and not view.flags.c_contiguous
+    return Layout(view.shape, view.dtype, fortran), int(view.offset)
+
+
+def _mapped(
+    fd: int, handle: FileHandle, made: Layout, offset: int, *, created: bool
+) -> tuple[Segment, Array]:
+    access = mmap.ACCESS_READ if handle.mode == "r" else mmap.ACCESS_WRITE
+    try:
+        base = mmap.mmap(fd, offset + made.nbytes, access=access)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{handle.name!r} can't be mapped: {error}") from error
+    memory = np.frombuffer(base, np.uint8, count=made.nbytes, offset=offset)
+    remove = partial(_remove, handle.name, handle.serial) if created else None
+    return Segment(handle, made, base, memory, remove, lasting=True), made.over(memory)
+
+
+def _remove(path: str, serial: tuple[int, int]) -> None:
+    with suppress(OSError):
+        found = os.lstat(path)
+        if (found.st_dev, found.st_ino) == serial:
+            os.unlink(path)

@@ -1,0 +1,110 @@
+"""Removes what nobody holds: segments whose processes all died without a word.
+
+Called by the first creation in each process and by ``python -m shmcompute gc``. A segment is an
+orphan if an exclusive lock on it can be had, for every process that maps it holds a shared one
+(see `liveness`). While the reaper holds its lock nobody can attach, so what it removes is unused.
+Never another user's, and nothing that does not end in our magic.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from shmcompute.errors import SegmentFormatError, SegmentNotFoundError, ShmComputeError
+from shmcompute.storage import shm
+from shmcompute.storage.layout import Layout
+from shmcompute.storage.name import check_name
+
+try:
+    from shmcompute.storage import liveness
+except ImportError:  # Windows: shared memory ends with its last handle, nothing to reap
+    liveness = None  # type: ignore[assignment]  # listed() yields nothing then
+
+
+@dataclass(frozen=True)
+class Found:
+    """One segment of ours in the namespace."""
+
+    name: str
+    size: int
+    alive: bool
+    layout: Layout | None  # None where its trailer is damaged
+
+
+def listed() -> Iterator[Found]:
+    """Every segment of this user, alive or orphaned."""
+    for name in _names():
+        found = _look(name, remove=False)
+        if found is not None:
+            yield found
+
+
+def reap() -> list[Found]:
+    """Remove every orphan of this user; what was removed."""
+    looked = [_look(name, remove=True) for name in _names()]
+    return [found for found in looked if found is not None and not found.alive]
+
+
+def _names() -> list[str]:
+    if liveness is None or shm.unavailable() is not None:
+        return []
+    folder = liveness.folder() if liveness.by_file() else shm.FOLDER
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if _candidate(entry)]
+    except OSError:
+        return []
+
+
+def _candidate(entry: os.DirEntry[str]) -> bool:
+    try:
+        check_name(entry.name)
+        found = entry.stat(follow_symlinks=False)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _look(name: str, *, remove: bool) -> Found | None:
+    """What one name is, if it is ours; removed first if nobody uses it and `remove` is set."""
+    try:
+        fd = shm.open_segment(name)
+    except SegmentNotFoundError:
+        if remove:
+            _sweep(name)
+        return None
+    except ShmComputeError:
+        return None
+    try:
+        if not shm.claimed(fd, name):
+            return None
+        size, layout = os.fstat(fd).st_size, _layout(fd, name)
+        lock = liveness.seize(fd, name)
+        if lock is not None:
+            if remove and os.fstat(fd).st_nlink:
+                shm.remove(name, os.fstat(fd).st_ino)
+            os.close(lock)
+        return Found(name, size, lock is None, layout)
+    except OSError:
+        return None  # gone, or out of reach, while we looked
+    finally:
+        os.close(fd)
+
+
+def _layout(fd: int, name: str) -> Layout | None:
+    try:
+        return shm.read_layout(fd, name)
+    except SegmentFormatError:
+        return None
+
+
+def _sweep(name: str) -> None:
+    """Remove a lock file whose segment is gone."""
+    lock = liveness.seize(-1, name) if liveness.by_file() else None
+    if lock is not None:
+        if not shm.exists(name):
+            liveness.forget(name)
+        os.close(lock)

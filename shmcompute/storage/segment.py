@@ -1,0 +1,182 @@
+"""A segment as this process has it mapped, and the register of all such.
+
+Ownership of memory: *views own the mapping*. A `Segment` holds only a weak reference to the object
+that owns the bytes (an ``mmap``, or the ctypes array of a ``multiprocessing.Array``); the ndarrays
+over it hold the strong ones. So a segment is unmapped with its last view, in whatever order
+arrays, views and the interpreter end, and nothing here can unmap memory under a view's feet.
+
+Ownership of the name: the process that made a segment removes its name, at ``end()`` or, at the
+latest, when the mapping goes (garbage collection, interpreter exit). A forked child is another
+process: it owns nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from shmcompute.errors import ClosedError
+from shmcompute.storage.layout import Layout
+
+Array = np.ndarray[Any, Any]
+
+
+class Handle(Protocol):
+    """What names a segment in another process: small, picklable, hashable."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+    def map(self) -> tuple[Segment, Array]:
+        """Map the segment here, anew; an attacher's mapping."""
+        ...
+
+
+class Segment:
+    """One block of memory that several processes can map, mapped here.
+
+    Parameters
+    ----------
+    handle, layout
+        What names it elsewhere; what it holds.
+    base : object
+        The owner of the bytes. Only a weak reference is kept.
+    memory : ndarray of uint8
+        All bytes of data, over `base`.
+    remove : callable, optional
+        Takes the name away; given by the process that made the segment.
+    lasting : bool
+        Whether the name outlives this process unless `unlink` is called.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        layout: Layout,
+        base: object,
+        memory: Array,
+        remove: Callable[[], None] | None = None,
+        *,
+        lasting: bool = False,
+        finally_: Callable[[], None] | None = None,
+    ) -> None:
+        self.handle = handle
+        self.layout = layout
+        self.address: int = memory.__array_interface__["data"][0]
+        self.extent = max(1, memory.nbytes)
+        self.ended = False  # True once the name is gone or about to go: no one new may attach
+        self._memory = weakref.ref(memory)
+        self._remove = remove
+        self._lasting = lasting
+        self._maker = os.getpid() if remove is not None else None
+        self._watchers: list[Callable[[Handle], None]] = []
+        _register[self.address] = self
+        _handles[handle] = self
+        # The callback must not refer to `base`. It does to `self`, which is what keeps a Segment
+        # alive exactly as long as its mapping.
+        weakref.finalize(base, self._unmapped, finally_)
+
+    @property
+    def owner(self) -> bool:
+        """Whether this process made the segment and so is the one to unlink it."""
+        return self._maker == os.getpid()
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the name stays when this process goes."""
+        return self._lasting
+
+    def array(self) -> Array | None:
+        """A fresh array over the whole segment, or None if its last view is gone."""
+        memory = self._memory()
+        return None if memory is None else self.layout.over(memory)
+
+    def watch(self, callback: Callable[[Handle], None]) -> bool:
+        """Have `callback(handle)` called once, when nobody here will use the segment again.
+
+        Returns
+        -------
+        bool
+            False if that moment has passed.
+        """
+        if not self.ended:
+            self._watchers.append(callback)
+        return not self.ended
+
+    def check(self) -> None:
+        """Raise ClosedError if the owner has ended the segment."""
+        if self.ended:
+            raise ClosedError(
+                f"{self.handle.name!r} was closed or unlinked by its owner: views of it stay "
+                "valid, but workers can't attach any more; run before close()"
+            )
+
+    def end(self) -> None:
+        """The owner has finished: take the name away, unless it is to last."""
+        if self.owner and not self._lasting:
+            self.unlink()
+
+    def unlink(self) -> None:
+        """Take the name away, once. Mappings stay valid until their views are gone."""
+        self.ended = True
+        remove, self._remove = self._remove, None
+        if remove is not None and self.owner:
+            remove()  # before the watchers, who may be interrupted while they wait for workers
+        self._retire()
+
+    def _retire(self) -> None:
+        self.ended = True
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            watcher(self.handle)
+
+    def _unmapped(self, finally_: Callable[[], None] | None) -> None:
+        # Runs inside garbage collection, in any thread: watchers must not wait for a lock.
+        if _register.get(self.address) is self:
+            del _register[self.address]
+        if _handles.get(self.handle) is self:
+            del _handles[self.handle]
+        try:
+            self.end()
+            self._retire()
+        finally:
+            if finally_ is not None:
+                finally_()
+
+
+_register: dict[int, Segment] = {}  # by address
+_handles: dict[Handle, Segment] = {}
+
+
+def live() -> list[Segment]:
+    """Every segment mapped in this process."""
+    return list(_register.values())
+
+
+def mapped(handle: Handle) -> Segment | None:
+    """The segment of that handle, if this process has it mapped already."""
+    return _handles.get(handle)
+
+
+def locate(view: Array) -> tuple[Segment, int] | None:
+    """The segment that `view` looks into, and the offset of its first element.
+
+    By address, since a view's ``.base`` may be any object along the way.
+    """
+    address: int = view.__array_interface__["data"][0]
+    starts = sorted(_register)  # one C call: safe against other threads
+    at = bisect_right(starts, address) - 1
+    segment = _register.get(starts[at]) if at >= 0 else None
+    if segment is None or address > segment.address + segment.extent:
+        return None
+    # A zero-size view may stand one past the end; any other has its first byte inside.
+    if address == segment.address + segment.extent and view.size:
+        return None
+    return segment, address - segment.address

@@ -1,0 +1,325 @@
+"""``storage="shm"``: named POSIX shared memory.
+
+Order of making, which leaves no half-made segment under any name and no moment at which a reaper
+could take a new one for an orphan: on Linux a nameless file in /dev/shm is reserved
+(`posix_fallocate`: `ftruncate` reserves nothing, and the write that finds tmpfs full dies of
+SIGBUS), described, locked, and only then linked to its name. Elsewhere, ``shm_open`` with
+``O_EXCL`` comes first and the lock next, and the maker looks again whether the name is still its
+own.
+
+`multiprocessing.shared_memory.SharedMemory` is not used for this: before Python 3.13 it registers
+each segment with a resource tracker that unlinks what others still use (gh-82300), and its
+``close()`` unmaps under live arrays (numpy#23305).
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import stat
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from shmcompute.errors import (
+    SegmentExistsError,
+    SegmentNotFoundError,
+    StorageError,
+    StorageFullError,
+)
+from shmcompute.storage import layout as described
+from shmcompute.storage.layout import Layout
+from shmcompute.storage.name import PREFIX, candidates, check_name
+from shmcompute.storage.segment import Array, Segment
+
+try:
+    import _posixshmem  # type: ignore[import-not-found]  # what the standard library's SharedMemory opens segments with
+
+    from shmcompute.storage import liveness
+except ImportError:  # Windows
+    _posixshmem = None
+
+FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux has its shared memory
+_READABLE: bool = sys.platform == "linux"  # macOS only maps shared memory
+STEP = 256 << 20  # reserve in steps, so that a signal never restarts a long reservation
+
+
+@dataclass(frozen=True)
+class ShmHandle:
+    """A name, and the inode behind it: the name alone could be another segment's by now."""
+
+    name: str
+    serial: int
+    kind = "shm"
+
+    def map(self) -> tuple[Segment, Array]:
+        segment, array = attach(self.name)
+        if segment.handle != self:
+            raise SegmentNotFoundError(
+                f"the segment {self.name!r} is gone; another one has its name now"
+            )
+        return segment, array
+
+
+def unavailable() -> str | None:
+    """Why there is no shared memory on this host, or None if there is."""
+    if _posixshmem is None:
+        return "this platform has no POSIX shared memory"
+    if sys.platform == "linux" and not os.access(FOLDER, os.W_OK | os.X_OK):
+        return f"{FOLDER} is missing or not writable"
+    return None
+
+
+def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
+    """Make a segment; its memory is reserved and zero."""
+    if name is not None:
+        check_name(name)
+    if (reason := unavailable()) is not None:
+        raise StorageError(f'storage="shm": {reason}; use storage="array"')
+    build = partial(_fill, made=made)
+    fd, named, lock = (_create_linux if _nameless() else _create_posix)(name, build)
+    return _mapped(fd, named, made, lock, partial(remove, named, os.fstat(fd).st_ino))
+
+
+def find(name: str) -> ShmHandle:
+    """The handle of the segment that has that name now."""
+    check_name(name)
+    if (reason := unavailable()) is not None:
+        raise StorageError(f'storage="shm": {reason}')
+    fd = open_segment(name)
+    try:
+        return ShmHandle(name, os.fstat(fd).st_ino)
+    finally:
+        os.close(fd)
+
+
+def attach(name: str) -> tuple[Segment, Array]:
+    """Map the segment of that name, whoever made it; shape and dtype come from it."""
+    fd = open_segment(name)
+    lock = None
+    try:
+        lock = liveness.hold(fd, name)
+        found = os.fstat(fd)
+        if not found.st_nlink:
+            raise SegmentNotFoundError(f"the segment {name!r} was removed just now")
+        return _mapped(fd, name, read_layout(fd, name), lock, None, close_on_error=False)
+    except BaseException:
+        os.close(fd)
+        if lock is not None:
+            os.close(lock)
+        raise
+
+
+def open_segment(name: str) -> int:
+    """A descriptor of a segment of this user; refuses links, foreign owners and what is no file."""
+    try:
+        fd: int = _posixshmem.shm_open(f"/{name}", os.O_RDWR, mode=0o600)
+    except FileNotFoundError:
+        raise SegmentNotFoundError(
+            f"no segment is called {name!r}; it was closed by its owner, its owner has died, or "
+            "the name is wrong (python -m shmcompute ls lists what there is)"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"segment {name!r} can't be opened: {error}") from error
+    found = os.fstat(fd)
+    if found.st_uid == os.geteuid() and stat.S_ISREG(found.st_mode):
+        return fd
+    os.close(fd)
+    raise StorageError(
+        f"segment {name!r} belongs to user {found.st_uid}, this process is user {os.geteuid()}: "
+        "segments are shared between processes of one user only"
+    )
+
+
+def exists(name: str) -> bool:
+    """Whether anything answers to that name."""
+    try:
+        os.close(open_segment(name))
+    except SegmentNotFoundError:
+        return False
+    except StorageError:
+        pass  # another user's, say
+    return True
+
+
+def read_layout(fd: int, name: str) -> Layout:
+    """What the trailer of an open segment says; SegmentFormatError if it is not whole."""
+    size = os.fstat(fd).st_size
+    start = max(0, size - described.RECORD.size)
+    tail = _bytes_of(fd, start, size)
+    length = described.header_length(name, tail, size)
+    return described.described(name, _bytes_of(fd, start - length, start), tail)
+
+
+def claimed(fd: int, name: str) -> bool:
+    """Whether an open segment is one of ours, whole or not."""
+    size = os.fstat(fd).st_size
+    tail = _bytes_of(fd, max(0, size - described.RECORD.size), size)
+    return name.startswith(PREFIX) or described.claims(tail)
+
+
+def _bytes_of(fd: int, start: int, stop: int) -> bytes:
+    if _READABLE:
+        return os.pread(fd, stop - start, start)  # a hole read through a mapping takes a page
+    if stop == start:
+        return b""
+    with mmap.mmap(fd, stop, access=mmap.ACCESS_READ) as view:
+        return view[start:stop]
+
+
+def _nameless() -> bool:
+    return sys.platform == "linux" and hasattr(os, "O_TMPFILE") and not liveness.by_file()
+
+
+def _create_linux(name: str | None, build: Callable[[int], None]) -> tuple[int, str, int | None]:
+    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    except OSError as error:
+        os.close(folder)
+        if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+            return _create_posix(name, build)  # a sandbox whose /dev/shm has no O_TMPFILE
+        raise StorageError(f"{FOLDER} takes no new segment: {error}") from error
+    try:
+        build(fd)
+        liveness.hold(fd, "")
+        for named in candidates(name):
+            try:
+                os.link(f"/proc/self/fd/{fd}", named, dst_dir_fd=folder, follow_symlinks=True)
+                return fd, named, None
+            except FileExistsError:
+                continue
+        raise _taken(name)
+    except BaseException:
+        os.close(fd)
+        raise
+    finally:
+        os.close(folder)
+
+
+def _create_posix(name: str | None, build: Callable[[int], None]) -> tuple[int, str, int | None]:
+    for named in candidates(name):
+        try:
+            fd = _posixshmem.shm_open(f"/{named}", os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StorageError(f"no segment could be made: {error}") from error
+        lock = None
+        try:
+            lock = liveness.hold(fd, named)
+            if sys.platform == "linux" and not os.fstat(fd).st_nlink:
+                raise _Reaped
+            build(fd)
+            return fd, named, lock
+        except BaseException as error:
+            remove(named, os.fstat(fd).st_ino)
+            os.close(fd)
+            if lock is not None:
+                os.close(lock)
+            if isinstance(error, _Reaped):
+                return _create_posix(name, build)  # anew
+            raise
+    raise _taken(name)
+
+
+class _Reaped(Exception):  # noqa: N818  # it never leaves this file
+    """A reaper saw a new segment before its lock was there."""
+
+
+def _taken(name: str | None) -> SegmentExistsError:
+    return SegmentExistsError(
+        f"a segment called {name!r} exists: attach to it with SharedArray.attach({name!r}), choose "
+        "another name, or remove it if it is orphaned (python -m shmcompute gc)"
+    )
+
+
+def _fill(fd: int, made: Layout) -> None:
+    """Reserve the memory of a new segment and describe it."""
+    tail = described.trailer(made)
+    data = described.sized(made.nbytes)
+    _check_room(data + len(tail))
+    try:
+        os.ftruncate(fd, data + len(tail))
+        if hasattr(os, "posix_fallocate"):
+            for start in range(0, data + len(tail), STEP):
+                os.posix_fallocate(fd, start, min(STEP, data + len(tail) - start))
+    except OSError as error:
+        raise _full(data + len(tail), error) from error
+    with mmap.mmap(fd, len(tail), offset=_granule(data)) as page:  # macOS has no pwrite here
+        page[data - _granule(data) :] = tail
+
+
+def _granule(offset: int) -> int:
+    return offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+
+
+def free_bytes() -> int | None:
+    """Bytes free for segments, or None where the platform does not tell."""
+    try:
+        room = os.statvfs(FOLDER)
+    except OSError:
+        return None
+    return room.f_bavail * room.f_frsize if room.f_blocks else None
+
+
+def _check_room(asked: int) -> None:
+    # Fail before memory is taken rather than after most of it was.
+    free = free_bytes() if sys.platform == "linux" else None
+    if free is not None and asked > free:
+        raise _full(asked, None)
+
+
+def _full(asked: int, error: OSError | None) -> StorageError:
+    if error is not None and error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
+        return StorageError(f"shared memory of {asked} bytes could not be reserved: {error}")
+    free = free_bytes()
+    return StorageFullError(
+        f"shared memory is full: asked for {asked} bytes, "
+        f"{'unknown' if free is None else free} free in {FOLDER}. Close arrays, remove orphans "
+        "(python -m shmcompute gc), enlarge it (docker run --shm-size=2g), or use "
+        'storage="array" or storage="file"'
+    )
+
+
+def _mapped(
+    fd: int,
+    name: str,
+    made: Layout,
+    lock: int | None,
+    remove: Callable[[], None] | None,
+    *,
+    close_on_error: bool = True,
+) -> tuple[Segment, Array]:
+    handle = ShmHandle(name, os.fstat(fd).st_ino)
+    try:
+        base = mmap.mmap(fd, described.sized(made.nbytes) or os.fstat(fd).st_size)
+    except (OSError, ValueError) as error:
+        if close_on_error:
+            os.close(fd)
+            if lock is not None:
+                os.close(lock)
+            if remove is not None:
+                remove()
+        raise StorageError(f"segment {name!r} can't be mapped: {error}") from error
+    memory = np.frombuffer(base, np.uint8, count=made.nbytes)
+    finally_ = None if lock is None else partial(os.close, lock)
+    segment = Segment(handle, made, base, memory, remove, finally_=finally_)
+    os.close(fd)  # `base` keeps a duplicate, and with it the lock
+    return segment, made.over(memory)
+
+
+def remove(name: str, serial: int) -> None:
+    """Take the name away if it is still this segment's."""
+    try:
+        if sys.platform == "linux" and (FOLDER / name).lstat().st_ino != serial:
+            return
+        _posixshmem.shm_unlink(f"/{name}")
+    except OSError:
+        pass  # somebody was faster: a gc, an administrator, a standard library's tracker
+    liveness.forget(name)

@@ -1,0 +1,167 @@
+"""What every backend on every storage must do: one check a promise, bit-equal to NumPy.
+
+A new backend or storage is ready when `check_all` passes for it.
+"""
+
+from __future__ import annotations
+
+import kernels
+import numpy as np
+import pytest
+
+import shmcompute as sc
+
+
+def check_all(pool, keywords):
+    for check in CHECKS:
+        check(pool, keywords)
+
+
+def _array(data, keywords):
+    return sc.SharedArray(data, **{key: keywords[key] for key in keywords})
+
+
+def check_kernels(pool, keywords):
+    """Every kind of kernel gives the same result."""
+    for kernel in (
+        kernels.affine,
+        kernels.affine_nogil,
+        kernels.affine_eager,
+        kernels.affine_prange,
+        kernels.affine_ufunc,
+        kernels.affine_ufunc_eager,
+        kernels.affine_gufunc,
+        kernels.affine_python,
+        kernels.Affine(),
+    ):
+        source = np.linspace(-1, 1, 1001)
+        with _array(source, keywords) as arr:
+            sc.parallel_apply(kernel, arr, 3.0, 1.0, pool=pool)
+            np.testing.assert_array_equal(arr.array, kernels.expected(source), str(kernel))
+
+
+def check_partials(pool, keywords):
+    """A partial is what it calls."""
+    for kernel in (kernels.affine_partial, kernels.affine_numba_partial):
+        with _array(np.arange(10.0), keywords) as arr:
+            sc.parallel_apply(kernel, arr, 3.0, pool=pool)
+            np.testing.assert_array_equal(arr.array, kernels.expected(np.arange(10.0)))
+
+
+def check_schedules(pool, keywords):
+    """Each element is visited once, whatever the schedule, chunksize and length."""
+    for length in (1, 2, 7, 100):
+        for schedule in ("static", "dynamic", "guided"):
+            for chunksize in (None, 1, 3, 1000):
+                with _array(np.zeros(length), keywords) as arr:
+                    sc.parallel_apply(
+                        kernels.add_offset,
+                        arr,
+                        sc.offset,
+                        schedule=schedule,
+                        chunksize=chunksize,
+                        pool=pool,
+                    )
+                    np.testing.assert_array_equal(arr.array, np.arange(length))
+
+
+def check_access(pool, keywords):
+    """Several arrays, cut, read and whole, along axes of their own."""
+    x, table = np.arange(12.0), np.arange(3.0)
+    with (
+        _array(np.zeros(12), keywords) as out,
+        _array(x, keywords) as shared,
+        _array(table, keywords) as weights,
+    ):
+        sc.parallel_apply(
+            kernels.weigh, out, sc.read(shared), sc.whole(weights), chunksize=5, pool=pool
+        )
+        np.testing.assert_array_equal(out.array, x * table.sum())
+        np.testing.assert_array_equal(shared.array, x)
+
+
+def check_axes(pool, keywords):
+    """Any axis, counted from either end, of arrays in C and F order."""
+    for order in ("C", "F"):
+        for axis in (0, 1, 2, -1):
+            source = np.arange(24.0).reshape(2, 3, 4)
+            with _array(np.asarray(source, order=order), keywords) as arr:
+                sc.parallel_apply(kernels.affine_python, arr, 3.0, 1.0, axis=axis, pool=pool)
+                np.testing.assert_array_equal(arr.array, kernels.expected(source))
+
+
+def check_views(pool, keywords):
+    """Views are worked on in place, and nothing around them is touched."""
+    for cut in (np.s_[10:20], np.s_[::2], np.s_[::-1], np.s_[50:10:-3], np.s_[5:5]):
+        source = np.arange(60.0)
+        with _array(source, keywords) as arr:
+            sc.parallel_apply(kernels.affine, arr[cut], 3.0, 1.0, pool=pool)
+            source[cut] = kernels.expected(source[cut])
+            np.testing.assert_array_equal(arr.array, source, str(cut))
+    square = np.arange(36.0).reshape(6, 6)
+    with _array(square, keywords) as arr:
+        sc.parallel_apply(kernels.affine_python, arr.array.T[1:3], 3.0, 1.0, pool=pool)
+        square.T[1:3] = kernels.expected(square.T[1:3])
+        np.testing.assert_array_equal(arr.array, square)
+
+
+def check_dtypes(pool, keywords):
+    """NumPy's own arithmetic, chunk by chunk, on every numeric dtype and byte order."""
+    for code in "?bBhHiIlLqQefdgFDG":
+        for order in "<>":
+            dtype = np.dtype(code).newbyteorder(order)
+            source = np.arange(50).astype(dtype)
+            with _array(source, keywords) as arr:
+                sc.parallel_apply(np.add, arr, source.dtype.type(1), pool=pool)
+                np.testing.assert_array_equal(arr.array, source + source.dtype.type(1))
+                assert arr.array.dtype == dtype
+    times = np.arange(10).astype("M8[s]")
+    with _array(times, keywords) as arr:
+        sc.parallel_apply(np.add, arr, np.timedelta64(5, "s"), pool=pool)
+        np.testing.assert_array_equal(arr.array, times + np.timedelta64(5, "s"))
+    with _array(np.zeros(6, [("a", "i4"), ("b", "f8", (2,))]), keywords) as arr:
+        sc.parallel_apply(_set_fields, arr, sc.offset, chunksize=2, pool=pool)
+        np.testing.assert_array_equal(arr["a"], [0, 0, 2, 2, 4, 4])
+        np.testing.assert_array_equal(arr["b"], np.ones((6, 2)))
+
+
+def _set_fields(x, start):
+    x["a"] = start
+    x["b"] = 1
+
+
+def check_empty(pool, keywords):
+    """An axis of no elements is no work; other axes may have none."""
+    for shape in ((0,), (0, 3), (3, 0)):
+        with _array(np.zeros(shape), keywords) as arr:
+            sc.parallel_apply(kernels.affine_python, arr, 3.0, 1.0, pool=pool)
+            assert arr.shape == shape
+
+
+def check_errors(pool, keywords):
+    """A kernel's exception keeps its type, names the chunk, and leaves the pool usable."""
+    with _array(np.arange(8.0), keywords) as arr:
+        for kernel, kind in ((kernels.divide, ZeroDivisionError), (kernels.fails, ValueError)):
+            with pytest.raises(kind) as caught:
+                sc.parallel_apply(kernel, arr, chunksize=4, pool=pool)
+            assert any("in chunk [" in note for note in caught.value.__notes__)
+        sc.parallel_apply(kernels.affine, arr, 3.0, 1.0, pool=pool)
+        np.testing.assert_array_equal(arr.array, kernels.expected(np.arange(8.0)))
+
+
+def check_plan(pool, keywords):
+    """A plan can be run again and again, and refuses to when its array is closed."""
+    with _array(np.zeros(9), keywords) as arr:
+        step = sc.plan(kernels.affine, arr, 1.0, 2.0, pool=pool)
+        for _ in range(5):
+            step()
+        np.testing.assert_array_equal(arr.array, np.full(9, 10.0))
+    with pytest.raises(sc.errors.ClosedError):
+        step()
+
+
+CHECKS = [
+    value
+    for name, value in list(globals().items())
+    if name.startswith("check_") and name != "check_all"
+]

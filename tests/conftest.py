@@ -1,0 +1,195 @@
+"""Fixtures: pools that the suite shares, and the leak check around every test."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+import shmcompute as sc
+from shmcompute import storage
+from shmcompute.config import START_METHODS
+from shmcompute.pool import default_pool
+from shmcompute.storage import reaper, shm
+
+os.environ.setdefault("SHMCOMPUTE_WORKERS", "2")
+
+
+class Pools:
+    """One pool for each backend and start method, kept for the whole session."""
+
+    def __init__(self):
+        self._pools = {
+            **{
+                method: sc.Pool(2, backend="processes", start_method=method)
+                for method in START_METHODS
+            },
+            "threads": sc.Pool(2, backend="threads"),
+            "serial": sc.Pool(1, backend="serial"),
+        }
+
+    def __getitem__(self, name):
+        return self._pools[name]
+
+    def ready(self):
+        for pool in self._pools.values():
+            pool.ready(60)
+            _warm(pool=pool)
+        _warm_threads(pool=self._pools["threads"])
+
+    def close(self):
+        for pool in self._pools.values():
+            pool.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def pools(request):
+    pools = Pools()
+    pools.ready()
+    _common_pools()
+    yield pools
+    pools.close()
+    sc.shutdown()
+    # The standard library's fork server and resource tracker end with this process.
+    left = [child for child in psutil.Process().children() if not _of_the_library(child)]
+    assert not left, f"worker processes left after the suite: {left}"
+    if not request.session.testsfailed:  # the traceback of a failure keeps what it shows
+        assert not storage.live(), "segments mapped after the suite"
+
+
+_warmed: dict[str, sc.Pool] = {}
+
+
+def _common_pools():
+    """Have the pools of calls that name none: a test may have shut them down."""
+    for backend in ("serial", "threads", "processes"):
+        pool = default_pool(backend)
+        if _warmed.get(backend) is not pool:
+            _warmed[backend] = pool
+            _warm(backend=backend)
+            if backend == "threads":
+                _warm_threads(backend=backend)
+
+
+def _of_the_library(process):
+    command = " ".join(process.cmdline())
+    return "multiprocessing.forkserver" in command or "multiprocessing.resource_tracker" in command
+
+
+def _touch(x):
+    x += 1
+
+
+def _warm(**keywords):
+    """Have every worker and thread started that will be."""
+    with sc.SharedArray([1.0, 2.0]) as arr:
+        sc.parallel_apply(_touch, arr, **keywords)
+
+
+def _warm_threads(**keywords):
+    """An executor starts a thread only if none is idle: have both wait for each other."""
+    meeting = threading.Barrier(2)
+    sc.parallel_apply(lambda _: (meeting.wait(), None)[1], np.zeros(2), **keywords)
+
+
+@pytest.fixture(params=[*START_METHODS, "threads", "serial"])
+def any_pool(request, pools):
+    """A pool of every backend and start method."""
+    return pools[request.param]
+
+
+@pytest.fixture(params=START_METHODS)
+def process_pool(request, pools):
+    """A process pool of every start method."""
+    return pools[request.param]
+
+
+@pytest.fixture(params=["shm", "file", "array"])
+def any_storage(request, tmp_path):
+    """Keywords that choose each kind of storage."""
+    if request.param != "file":
+        return {"storage": request.param}
+    return _Path(tmp_path)
+
+
+class _Path(dict):
+    """Keywords for ``storage="file"``, with a new path at each use."""
+
+    def __init__(self, folder: Path):
+        super().__init__(storage="file", name="")
+        self._folder = folder
+        self._used = 0
+
+    def __getitem__(self, key):
+        if key != "name":
+            return super().__getitem__(key)
+        self._used += 1
+        return self._folder / f"{self._used}.npy"
+
+
+def _descriptors():
+    """Open descriptors by what they lead to, without multiprocessing's own pooled memory."""
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue
+        if "/pym-" not in target:  # arenas that multiprocessing keeps for later arrays
+            found.append((int(entry), target))
+    return set(found)
+
+
+_ours = set()  # names of the segments that this process made or mapped
+
+
+def _recorded(fd, name, *args, _real=shm._mapped, **keywords):
+    _ours.add(name)
+    return _real(fd, name, *args, **keywords)
+
+
+shm._mapped = _recorded
+
+
+def _orphans():
+    """Segments of this process that nobody holds; other programs may leave some meanwhile."""
+    return _ours & {found.name for found in reaper.listed() if not found.alive}
+
+
+def _children():
+    return {child.pid for child in psutil.Process().children() if child.status() != "zombie"}
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(pools, request):
+    """Every test leaves as many segments, descriptors, children and threads as it found."""
+    _common_pools()
+    gc.collect()
+    before = (
+        _descriptors(),
+        _children(),
+        set(threading.enumerate()),
+        {s.address for s in storage.live()},
+    )
+    orphans = _orphans()
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        return  # the traceback of a failure keeps what it shows
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gc.collect()
+    left = {
+        "segments mapped": {s.address for s in storage.live()} - before[3],
+        "segments in the namespace": _orphans() - orphans,
+        "descriptors": _descriptors() - before[0],
+        "child processes": _children() - before[1],
+        "threads": set(threading.enumerate()) - before[2],
+    }
+    assert not any(left.values()), {what: found for what, found in left.items() if found}

@@ -1,0 +1,272 @@
+"""The command line tells what is, removes only what nobody uses, and fails in one line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from tempfile import NamedTemporaryFile
+
+import numpy as np
+import pytest
+
+from shmcompute import SharedArray, __version__, cli
+from shmcompute.__main__ import main
+from shmcompute.errors import StorageError
+from shmcompute.storage import reaper, shm
+
+needs_names = pytest.mark.skipif(shm.unavailable() is not None, reason="no shared memory here")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="segments are no files elsewhere")
+
+ORPHAN = """
+import os, signal, shmcompute
+array = shmcompute.SharedArray.zeros((3, 4), dtype="float32", name={name!r}, storage="shm")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def run(*args, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "shmcompute", *args],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def row_of(name, text):
+    """The cells after the name in the line of a table that begins with it."""
+    rows = [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith(name)]
+    return rows[0] if rows else None
+
+
+def names(*, alive):
+    return {found.name for found in reaper.listed() if found.alive is alive}
+
+
+@pytest.fixture
+def live():
+    # Made before the orphan: a process's first creation removes the orphans that there are.
+    with SharedArray(np.zeros(5), name=f"shmc_live_{secrets.token_hex(4)}", storage="shm") as array:
+        yield array
+
+
+@pytest.fixture
+def orphan(live):
+    # Looked at at once and in this process, since any other process may remove it meanwhile.
+    name = f"shmc_dead_{secrets.token_hex(4)}"
+    code = ORPHAN.format(name=name)
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    yield name
+    if name in names(alive=False):
+        (shm.FOLDER / name).unlink(missing_ok=True)
+
+
+@needs_names
+class TestLs:
+    def test_tells_the_living_from_the_dead(self, live, orphan, capsys):
+        """A segment is alive while a process maps it; one whose maker was killed is orphaned."""
+        assert main(["ls"]) == 0
+        text = capsys.readouterr().out
+        assert row_of(orphan, text).split() == ["(3,", "4)", "float32", "8.0", "KiB", "orphaned"]
+        assert row_of(live.name, text).split() == ["(5,)", "float64", "8.0", "KiB", "alive"]
+
+    def test_removes_nothing(self, live, orphan, capsys):
+        """Listing an orphan leaves it where it is."""
+        assert main(["ls"]) == 0
+        assert orphan in capsys.readouterr().out
+        assert orphan in names(alive=False)
+
+    def test_sees_what_other_processes_hold(self, live):
+        """Another process sees this one's segment, and sees it alive."""
+        done = run("ls")
+        assert done.returncode == 0
+        assert row_of(live.name, done.stdout).endswith(" alive")
+
+    @linux
+    def test_says_damaged(self, capsys):
+        """What has a name of ours but no trailer is damaged: it has neither shape nor dtype."""
+        path = shm.FOLDER / f"{shm.PREFIX}{secrets.token_hex(8)}"
+        with NamedTemporaryFile(dir=shm.FOLDER, delete=False) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)  # before it has the name: nobody may remove it
+            file.write(b"x" * 100)
+            file.flush()
+            os.rename(file.name, path)
+            try:
+                assert main(["ls"]) == 0
+            finally:
+                path.unlink()
+        row = row_of(path.name, capsys.readouterr().out)
+        assert row.split() == ["-", "-", "100", "B", "alive,", "damaged"]
+
+    def test_prints_any_name(self, monkeypatch, capsys):
+        """A file name that stdout's encoding does not know is shown escaped."""
+        found = reaper.Found("shmc_\udcff", 0, alive=False, layout=None)
+        monkeypatch.setattr(reaper, "listed", lambda: iter([found]))
+        assert main(["ls"]) == 0
+        assert row_of("shmc_\\udcff", capsys.readouterr().out).endswith("orphaned, damaged")
+
+    def test_says_that_there_is_none(self, monkeypatch, capsys):
+        """No segment is told in words, not by an empty table."""
+        monkeypatch.setattr(reaper, "listed", lambda: iter(()))
+        assert main(["ls"]) == 0
+        assert capsys.readouterr().out.startswith("no segments")
+
+
+@needs_names
+class TestGc:
+    def test_removes_orphans_and_keeps_the_living(self, live, orphan, capsys):
+        """Gc removes what no process holds, says so, and leaves the rest alone."""
+        live[:] = 7
+        assert main(["gc"]) == 0
+        text = capsys.readouterr().out
+        assert row_of(orphan, text) == "8.0 KiB"
+        assert "given back" in text.splitlines()[-1]
+        assert orphan not in names(alive=False)
+        assert live.name not in text
+        assert live.name in names(alive=True)
+        with SharedArray.attach(live.name) as again:
+            assert (again.array == 7).all()
+
+    def test_keeps_what_other_processes_hold(self, live):
+        """Gc in one process keeps the segment of another."""
+        done = run("gc")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert live.name not in done.stdout
+        assert live.name in names(alive=True)
+
+    def test_says_that_there_is_none(self, monkeypatch, capsys):
+        """Nothing to remove is told in words."""
+        monkeypatch.setattr(reaper, "reap", list)
+        assert main(["gc"]) == 0
+        assert capsys.readouterr().out.startswith("no orphans")
+
+
+class TestInfo:
+    def test_tells_versions_machine_and_settings(self):
+        """Every fact has its line, with values aligned in one column."""
+        done = run("info", SHMCOMPUTE_WORKERS="3")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert row_of("shmcompute", done.stdout).strip() == __version__
+        assert row_of("numpy", done.stdout).strip() == np.__version__
+        assert row_of("SHMCOMPUTE_WORKERS", done.stdout).strip() == "3"
+        for word in ("Python", "numba", "llvmlite", "psutil", "cloudpickle", "platform", "cores"):
+            assert row_of(word, done.stdout), word
+        for word in ("memory", "/dev/shm", "storage shm", "storage file", "start methods"):
+            assert row_of(word, done.stdout), word
+        column = done.stdout.index(__version__)
+        assert all(line[column - 2 : column] == "  " for line in done.stdout.splitlines())
+
+    def test_says_why_there_is_no_shared_memory(self, monkeypatch, capsys):
+        """A storage that can't be had is listed with the reason."""
+        monkeypatch.setattr(shm, "unavailable", lambda: "it is full of eels")
+        assert main(["info"]) == 0
+        row = row_of("storage shm", capsys.readouterr().out)
+        assert row.endswith(" not available: it is full of eels")
+
+    def test_works_under_a_setting_that_is_wrong(self):
+        """A wrong setting is shown, where it would stop other commands."""
+        done = run("info", SHMCOMPUTE_START_METHOD="teleport")
+        assert done.returncode == 0
+        assert row_of("SHMCOMPUTE_START_METHOD", done.stdout).strip() == "teleport"
+
+
+class TestMemoryLimit:
+    @pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+    @pytest.mark.parametrize(
+        ("said", "limit"), [("1048576\n", 1 << 20), ("max\n", None), (f"{2**63 - 4096}\n", None)]
+    )
+    def test_is_what_the_cgroup_grants(self, tmp_path, name, said, limit):
+        """A cgroup's limit counts in both versions; "max" and what exceeds the machine do not."""
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(said)
+        assert cli.memory_limit(tmp_path) == limit
+        assert cli.memory_available(tmp_path) == (limit or pytest.approx(cli.memory_available()))
+
+    def test_is_none_without_cgroups(self, tmp_path):
+        """Where no cgroup says anything there is no limit."""
+        assert cli.memory_limit(tmp_path) is None
+
+
+class TestText:
+    @pytest.mark.parametrize(
+        ("size", "told"),
+        [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (5 << 30, "5.0 GiB"),
+            (3 << 40, "3.0 TiB"),
+            (3 << 50, "3072.0 TiB"),
+        ],
+    )
+    def test_human_sizes(self, size, told):
+        """Bytes are told in the largest unit that they fill, up to TiB."""
+        assert cli.human(size) == told
+
+    def test_columns_are_as_wide_as_their_widest_cell(self):
+        """Cells stand under each other, flush left or right, and no line ends in blanks."""
+        rows = [("a", "1", "x"), ("bbb", "22", ""), ("", "", "yy")]
+        assert cli.table(rows, right=(1,)) == ["a     1  x", "bbb  22", "         yy"]
+
+
+class TestErrors:
+    @pytest.mark.parametrize("args", [["unknown"], [], ["ls", "--nonsense"]])
+    def test_wrong_usage_exits_2(self, args):
+        """An unknown command or option is told with the usage, exit code 2."""
+        done = run(*args)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("usage: shmcompute")
+
+    @pytest.mark.parametrize(
+        ("args", "told"),
+        [
+            (["--workers", "0"], "shmcompute: workers: expected at least 1, got 0\n"),
+            (["--repeat", "0"], "shmcompute: --repeat: expected at least 1, got 0\n"),
+            (["--size", "-1"], "shmcompute: --size: expected at least 1, got -1\n"),
+        ],
+    )
+    def test_a_wrong_number_is_told_in_one_line(self, args, told, capsys):
+        """A number out of range is one line on stderr that names it, exit code 2."""
+        assert main(["demo", *args]) == 2
+        assert capsys.readouterr() == ("", told)
+
+    def test_a_wrong_setting_is_told_in_one_line(self):
+        """So is a setting that is wrong."""
+        done = run("demo", "--size", "1", SHMCOMPUTE_WORKERS="many")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("shmcompute: SHMCOMPUTE_WORKERS='many'")
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("error", "code"),
+        [(StorageError("no room"), 1), (ValueError("bad"), 2), (KeyboardInterrupt(), 130)],
+    )
+    def test_errors_of_the_library_become_exit_codes(self, error, code, monkeypatch, capsys):
+        """What the library raises is one line on stderr and an exit code, no traceback."""
+
+        def fail():
+            raise error
+
+        monkeypatch.setattr(cli, "ls", fail)
+        assert main(["ls"]) == code
+        assert capsys.readouterr() == ("", f"shmcompute: {str(error) or 'interrupted'}\n")
+
+    def test_a_reader_that_leaves_is_no_trouble(self):
+        """With nobody at the other end of the pipe the command ends without a word."""
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, "w") as pipe:
+            done = subprocess.run(
+                [sys.executable, "-m", "shmcompute", "info"],
+                stdout=pipe,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=120,
+            )
+        assert (done.returncode, done.stderr) == (1, "")

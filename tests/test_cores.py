@@ -1,0 +1,76 @@
+"""Cores granted, not cores seen."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from shmcompute import cores
+
+
+def _tree(root, **files):
+    (root / "proc/self").mkdir(parents=True)
+    for path, text in files.items():
+        target = root / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("150000 100000", 1.5), ("max 100000", None), ("50000 100000", 0.5), ("nonsense", None)],
+)
+def test_a_version_2_quota_is_read(tmp_path, limit, expected):
+    root = _tree(tmp_path, **{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": limit})
+    assert cores.cgroup_quota(root) == expected
+
+
+def test_the_tightest_quota_on_the_way_up_counts(tmp_path):
+    root = _tree(
+        tmp_path,
+        **{
+            "proc/self/cgroup": "0::/a/b\n",
+            "sys/fs/cgroup/a/b/cpu.max": "max 100000",
+            "sys/fs/cgroup/a/cpu.max": "100000 100000",
+            "sys/fs/cgroup/cpu.max": "800000 100000",
+        },
+    )
+    assert cores.cgroup_quota(root) == 1
+    assert cores.granted(root) == 1
+
+
+def test_a_version_1_quota_is_read(tmp_path):
+    root = _tree(
+        tmp_path,
+        **{
+            "proc/self/cgroup": "5:memory:/x\n4:cpu,cpuacct:/job\n",
+            "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "300000\n",
+            "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
+        },
+    )
+    assert cores.cgroup_quota(root) == 3
+
+
+def test_a_path_of_the_host_falls_back_to_the_top(tmp_path):
+    """In a container the cgroup's path may not exist; its limit then stands at the top."""
+    root = _tree(
+        tmp_path,
+        **{"proc/self/cgroup": "0::/host/path\n", "sys/fs/cgroup/cpu.max": "200000 100000"},
+    )
+    assert cores.cgroup_quota(root) == 2
+
+
+def test_no_cgroup_is_no_quota(tmp_path):
+    assert cores.cgroup_quota(tmp_path) is None
+
+
+def test_affinity_is_respected():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert cores.granted() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert 1 <= cores.granted() <= cores.seen()

@@ -1,0 +1,68 @@
+"""The examples run as they stand, in silence but for what they print, and stay short."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "examples"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+
+# What a reader should see; an example that is new needs its line here.
+TOLD = {
+    "fallback.py": ["storage='shm'", "storage='array'", "same result, bit for bit: True"],
+    "image_stack.py": ["brightest pixel before: 5", "frames of deviation 1: 48"],
+    "larger_than_memory.py": [
+        "recorded: 256 MiB; memory left: 96 MiB",
+        "np.load: MemoryError",
+        "detrended in place: [ 0.",
+    ],
+    "own_kernel.py": ["3000 stars", "forces add up to nothing: True"],
+    "quickstart.py": ["after two half-lives: [  0.   62.5", "mean activity: 125.0 of 500.0"],
+}
+
+
+def run(*command, **options):
+    return subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+def check(done, name):
+    assert done.stderr == ""
+    assert done.returncode == 0
+    if done.stdout.startswith("skipped: "):
+        pytest.skip(done.stdout)
+    for line in TOLD[name]:
+        assert line in done.stdout
+
+
+def test_each_is_known():
+    """No example goes unchecked, and none that is checked is gone."""
+    assert [path.name for path in EXAMPLES] == sorted(TOLD)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_runs(path):
+    """It ends well, warns of nothing and says what it should."""
+    check(run(str(path)), path.name)
+
+
+@pytest.mark.parametrize("name", ["quickstart.py", "image_stack.py"])
+def test_runs_from_stdin(name):
+    """Kernels of a script that is no file can't be imported; they run all the same."""
+    check(run("-", input=(FOLDER / name).read_text()), name)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_is_short_and_has_no_guard(path):
+    """Under 60 lines, and nothing to keep worker processes from importing it."""
+    text = path.read_text()
+    assert len(text.splitlines()) < 60
+    assert "__main__" not in text

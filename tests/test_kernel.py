@@ -1,0 +1,152 @@
+"""Kernels: what can be called, and what is found out before anything runs."""
+
+from __future__ import annotations
+
+import functools
+
+import kernels
+import numba as nb
+import numpy as np
+import pytest
+
+import shmcompute as sc
+from shmcompute.errors import KernelTypeError
+
+
+@pytest.fixture
+def arr():
+    with sc.SharedArray(np.arange(1.0, 9.0)) as arr:
+        yield arr
+
+
+def _refused(arr, kind, match, kernel, *args, **keywords):
+    before = arr.array.copy()
+    for backend in ("serial", "threads", "processes"):
+        with pytest.raises(kind, match=match):
+            sc.parallel_apply(kernel, arr, *args, backend=backend, **keywords)
+        np.testing.assert_array_equal(arr.array, before)
+
+
+@pytest.mark.parametrize("kernel", [kernels.affine, kernels.affine_python, kernels.affine_eager])
+@pytest.mark.parametrize("args", [(), (1.0,), (1.0, 2.0, 3.0)])
+def test_wrong_arity_is_found_before_dispatch(arr, kernel, args):
+    _refused(arr, KernelTypeError, "affine", kernel, *args)
+
+
+def test_wrong_types_are_found_before_dispatch(arr):
+    _refused(arr, KernelTypeError, "does not compile", kernels.affine, "a", "b")
+    _refused(arr, KernelTypeError, "no version for", kernels.affine_eager, 1.0, 1j)
+    _refused(arr, KernelTypeError, "Numba does not know", kernels.affine, object(), 1.0)
+    _refused(arr, KernelTypeError, "does not take", kernels.affine_ufunc_eager, "a", "b")
+
+
+def test_an_eager_kernel_converts_as_numba_does(arr):
+    sc.parallel_apply(kernels.affine_eager, arr, 3, 1)
+    np.testing.assert_array_equal(arr.array, np.arange(1.0, 9.0) * 3 + 1)
+
+
+def test_writing_what_is_read_only_does_not_compile(arr):
+    with sc.SharedArray(np.zeros(8)) as out:
+        _refused(out, KernelTypeError, "readonly", _writes_second, sc.read(arr))
+        _refused(out, KernelTypeError, "readonly", _writes_second, sc.whole(arr))
+
+
+@nb.njit
+def _writes_second(x, y):
+    y[0] = x[0]
+
+
+def test_python_kernels_find_read_only_arrays_read_only(arr):
+    def write(x, y):
+        y[0] = 1
+
+    with sc.SharedArray(np.zeros(8)) as out, pytest.raises(ValueError, match="read-only"):
+        sc.parallel_apply(write, out, sc.read(arr))
+
+
+def test_a_jitted_kernel_that_returns_is_refused_before_it_runs(arr):
+    _refused(arr, TypeError, "must write in place", kernels.returns)
+
+
+def test_a_python_kernel_that_returns_is_told(any_pool):
+    with sc.SharedArray(np.zeros(3)) as arr, pytest.raises(TypeError, match="must write in place"):
+        sc.parallel_apply(lambda x: x + 1, arr, pool=any_pool)
+
+
+@pytest.mark.parametrize("kernel", [None, 7, "np.sqrt", [np.sqrt]])
+def test_what_cannot_be_called_is_a_type_error(arr, kernel):
+    _refused(arr, TypeError, "expected a callable", kernel)
+
+
+def test_ufuncs_write_the_first_split_argument(any_pool):
+    x, y = np.arange(1.0, 7.0), np.arange(6.0)
+    with sc.SharedArray(x) as a, sc.SharedArray(y) as b, sc.SharedArray(np.zeros(6)) as out:
+        sc.parallel_apply(np.add, a, sc.read(b), pool=any_pool)
+        np.testing.assert_array_equal(a.array, x + y)
+        sc.parallel_apply(np.hypot, out, sc.read(a), sc.read(b), pool=any_pool)
+        np.testing.assert_array_equal(out.array, np.hypot(x + y, y))
+        sc.parallel_apply(np.negative, sc.read(b), out, pool=any_pool)
+        np.testing.assert_array_equal(out.array, -y)
+        np.testing.assert_array_equal(b.array, y)
+        sc.parallel_apply(np.multiply, 2.0, out, pool=any_pool)
+        np.testing.assert_array_equal(out.array, -y * 2)
+        sc.parallel_apply(
+            np.modf,
+            out,
+            a,
+            sc.read(np.sqrt(y)) if any_pool.backend == "serial" else sc.read(b),
+            pool=any_pool,
+        )
+
+
+def test_a_ufunc_with_whole_tables_broadcasts(any_pool):
+    table = np.arange(3.0)
+    with sc.SharedArray(np.ones((5, 3))) as arr:
+        sc.parallel_apply(np.multiply, arr, sc.whole(table), pool=any_pool)
+        np.testing.assert_array_equal(arr.array, np.ones((5, 3)) * table)
+
+
+def test_a_ufunc_that_does_not_fit_is_refused(arr):
+    _refused(arr, KernelTypeError, "takes 2 inputs and 1 outputs", np.add)
+    _refused(arr, KernelTypeError, "takes 1 inputs and 2 outputs", np.modf)
+    _refused(arr, KernelTypeError, "affine_gufunc", kernels.affine_gufunc, "a", "b")
+    with sc.SharedArray([1, 4, 9]) as ints:
+        _refused(ints, KernelTypeError, "Cannot cast", np.sqrt)
+
+
+def test_partials_of_partials_and_of_ufuncs(any_pool):
+    nested = functools.partial(functools.partial(kernels.affine, b=1.0), a=3.0)
+    with sc.SharedArray(np.arange(4.0)) as arr:
+        sc.parallel_apply(nested, arr, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, np.arange(4.0) * 3 + 1)
+        sc.parallel_apply(functools.partial(np.subtract, 10.0), arr, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, 9 - np.arange(4.0) * 3)
+        sc.parallel_apply(functools.partial(np.add, casting="unsafe"), arr, 1, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, 10 - np.arange(4.0) * 3)
+
+
+def test_a_partial_of_a_jitted_kernel_is_checked_too(arr):
+    _refused(arr, KernelTypeError, "compile", functools.partial(kernels.affine, b="x"), 1.0)
+    _refused(arr, KernelTypeError, "arguments", functools.partial(kernels.affine, b=1.0))
+
+
+def test_threads_run_jitted_kernels_without_the_gil():
+    """The twin is compiled once, and only where the kernel holds the GIL."""
+    from shmcompute.kernel import _nogil
+
+    twin = _nogil(kernels.affine)
+    assert twin.targetoptions["nogil"]
+    assert _nogil(kernels.affine) is twin
+    assert _nogil(kernels.affine_nogil) is kernels.affine_nogil
+    assert not _nogil(kernels.affine_prange).targetoptions["parallel"]
+
+
+def test_an_object_mode_kernel_runs(any_pool):
+    with sc.SharedArray(np.arange(4.0)) as arr:
+        sc.parallel_apply(_object_mode, arr, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, np.arange(4.0) + 1)
+
+
+@nb.jit(forceobj=True)
+def _object_mode(x):
+    x += 1

@@ -1,0 +1,120 @@
+"""Layouts and trailers: what goes in comes out, and damage is a typed error."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from shmcompute.errors import SegmentFormatError
+from shmcompute.storage import layout as described
+from shmcompute.storage.layout import Layout
+
+layout = Layout.of
+
+DTYPES = hnp.scalar_dtypes() | hnp.nested_dtypes(max_leaves=4) | hnp.unicode_string_dtypes()
+SHAPES = hnp.array_shapes(min_dims=0, min_side=0, max_dims=6)
+
+
+def _read(tail):
+    record = tail[-described.RECORD.size :]
+    length = described.header_length("x", record, len(tail))
+    header = tail[len(tail) - described.RECORD.size - length : len(tail) - described.RECORD.size]
+    return described.described("x", header, record)
+
+
+@given(SHAPES, DTYPES, st.sampled_from("CF"))
+def test_a_trailer_tells_shape_dtype_and_order(shape, dtype, order):
+    made = layout(shape, dtype, order)
+    page = described.trailer(made)
+    found = _read(b"\0" * described.sized(made.nbytes) + page)
+    assert found == made
+    assert found.dtype.itemsize == made.dtype.itemsize
+    assert len(page) % 4096 == 0
+
+
+@pytest.mark.parametrize("dtype", [[("λ", "f8")], [("a", "i1"), ("ü", "<c16", (2, 3))]])
+def test_field_names_may_be_in_any_script(dtype):
+    made = layout(3, dtype)
+    assert _read(b"\0" * 4096 + described.trailer(made)) == made
+
+
+def test_a_header_may_be_longer_than_a_page():
+    made = layout(2, [(f"a field with a long name {i}", "f8") for i in range(400)])
+    page = described.trailer(made)
+    assert len(page) > 4096
+    assert _read(b"\0" * described.sized(made.nbytes) + page) == made
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_a_damaged_trailer_is_a_format_error_or_harmless(data):
+    """Any one change of the trailer is found, unless it left what is read as it was."""
+    made = layout((3, 4), "f8")
+    whole = bytearray(b"\0" * 4096 + described.trailer(made))
+    at = data.draw(st.integers(4096, len(whole) - 1))
+    whole[at] ^= data.draw(st.integers(1, 255))
+    with contextlib.suppress(SegmentFormatError):
+        assert _read(bytes(whole)) == made
+
+
+@given(st.binary(max_size=9000))
+def test_any_bytes_are_a_format_error(noise):
+    for tail in (noise, noise + described.MAGIC):
+        with pytest.raises(SegmentFormatError):
+            _read(tail.rjust(described.RECORD.size, b"\0"))
+
+
+def test_a_newer_version_says_so():
+    tail = bytearray(described.trailer(layout(1, "f8")))
+    tail[-12] = 9
+    with pytest.raises(SegmentFormatError, match="version 9"):
+        _read(b"\0" * 4096 + bytes(tail))
+
+
+@pytest.mark.parametrize(
+    "dtype", [object, [("a", object)], np.dtypes.StringDType(), np.dtype((object, (2,)))]
+)
+def test_a_dtype_that_owns_objects_is_a_type_error(dtype):
+    with pytest.raises(TypeError, match="objects"):
+        layout(3, dtype)
+
+
+def test_a_dtype_that_a_header_cannot_describe_is_a_type_error():
+    overlapping = np.dtype({"names": ["a", "b"], "formats": ["i4", "i2"], "offsets": [0, 2]})
+    with pytest.raises(TypeError, match="npy"):
+        layout(3, overlapping)
+
+
+def test_a_subarray_dtype_joins_the_shape_as_in_numpy():
+    dtype = np.dtype(("f4", (2, 3)))
+    made = layout((5,), dtype)
+    plain = np.empty((5,), dtype)
+    assert (made.shape, made.dtype) == (plain.shape, plain.dtype)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        (-1, ValueError),
+        ((2, -3), ValueError),
+        ((2**62, 2**10), ValueError),
+        (2**63, ValueError),
+        (1.5, TypeError),
+        ("3", TypeError),
+        ((2, None), TypeError),
+        ((1,) * 65, ValueError),
+    ],
+)
+def test_a_bad_shape_is_named(shape, kind):
+    with pytest.raises(kind, match="shape"):
+        layout(shape, "f8")
+
+
+def test_an_unknown_order_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'C', 'F'"):
+        layout(3, "f8", "Z")

@@ -1,0 +1,184 @@
+"""Kernels may come from anywhere, and no script needs a guard."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from kernels import run
+
+BODY = """
+import sys
+import numba as nb
+import numpy as np
+import shmcompute as sc
+
+factor = 3.0
+
+@nb.njit
+def jitted(x):
+    for i in range(x.size):
+        x[i] *= factor
+
+def plain(x):
+    x *= factor
+
+class Oops(Exception):
+    pass
+
+def fails(x):
+    raise Oops(factor)
+
+def closure(n):
+    def inner(x):
+        x *= n
+    return inner
+
+def main(factor_now):
+    global factor
+    for method in ("fork", "spawn", "forkserver"):
+        with sc.Pool(1, start_method=method) as pool, sc.SharedArray(np.ones(10)) as arr:
+            for kernel in (jitted, plain, lambda x: plain(x), closure(3.0)):
+                arr[:] = 1
+                sc.parallel_apply(kernel, arr, pool=pool)
+                assert (arr.array == 3).all(), (method, kernel, arr.array)
+            try:
+                sc.parallel_apply(fails, arr, pool=pool)
+            except Oops as error:
+                print("caught", error)
+            factor = factor_now
+            arr[:] = 1
+            sc.parallel_apply(plain, arr, pool=pool)
+            assert (arr.array == factor_now).all(), "a changed global is seen"
+            factor = 3.0
+    print("done")
+"""
+
+CALL = "\nmain(4.0)\n"  # no guard
+
+
+def _check(done):
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == "caught 3.0\n" * 3 + "done\n"
+
+
+def _run(*command, **keywords):
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=120, **keywords
+    )
+
+
+def test_from_a_script_without_a_guard(tmp_path):
+    """It is run once, though spawn and forkserver would import it again."""
+    script = tmp_path / "script.py"
+    script.write_text(BODY + CALL)
+    _check(_run(script))
+
+
+def test_from_the_command_line():
+    _check(_run("-c", BODY + CALL))
+
+
+def test_from_standard_input():
+    _check(_run("-", input=BODY + CALL))
+
+
+def test_from_a_module_beside_the_script(tmp_path):
+    """A module's globals are the worker's own: they are what the module says."""
+    (tmp_path / "beside.py").write_text(BODY)
+    script = tmp_path / "script.py"
+    script.write_text("import beside\nbeside.main(3.0)\n")
+    _check(_run(script))
+
+
+@pytest.mark.parametrize("namespace", [{}, {"__name__": "nowhere"}])
+def test_from_exec(namespace):
+    """In a namespace with and without a name."""
+    _check(_run("-c", f"exec({BODY + CALL!r}, {namespace!r})"))
+
+
+def test_from_a_notebook():
+    """Cells are code in __main__ that no file holds."""
+    _check(
+        _run(
+            "-c",
+            "import __main__\n"
+            "from code import InteractiveInterpreter\n"
+            "shell = InteractiveInterpreter(vars(__main__))\n"
+            f"for cell in ({BODY!r}, {CALL!r}):\n"
+            "    shell.runcode(compile(cell, '<cell>', 'exec'))\n",
+        )
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_from_a_module_found_after_the_pool_started(method, tmp_path):
+    (tmp_path / "late.py").write_text(
+        "import numpy as np\ndef kernel(x):\n    x += np.float64(1)\n"
+    )
+    done = run(
+        """
+        import sys
+        import numpy as np, shmcompute as sc
+        with sc.Pool(1, start_method=sys.argv[2]) as pool, sc.SharedArray(np.zeros(3)) as arr:
+            pool.ready()
+            sys.path.insert(0, sys.argv[1])
+            import late
+            sc.parallel_apply(late.kernel, arr, pool=pool)
+            print(arr.array)
+        """,
+        tmp_path,
+        method,
+    )
+    assert done.stdout == "[1. 1. 1.]\n"
+
+
+def test_from_the_main_module_of_a_multiprocessing_child(tmp_path):
+    """There it has another name, which workers could not import."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, sys\n"
+        "import numpy as np, shmcompute as sc\n"
+        "def kernel(x):\n    x += 1\n"
+        "def work():\n"
+        "    with sc.Pool(1) as pool, sc.SharedArray(np.zeros(2)) as arr:\n"
+        "        sc.parallel_apply(kernel, arr, pool=pool)\n"
+        "        print(arr.array, flush=True)\n"
+        "if __name__ == '__main__':\n"
+        "    for method in ('fork', 'spawn', 'forkserver'):\n"
+        "        process = multiprocessing.get_context(method).Process(target=work)\n"
+        "        process.start()\n"
+        "        process.join()\n"
+    )
+    done = _run(script)
+    assert (done.stdout, done.stderr) == ("[1. 1.]\n" * 3, "")
+
+
+def test_other_threads_keep_their_main_module_while_a_pool_starts():
+    done = run(
+        """
+        import pickle, threading
+        import shmcompute as sc
+        class Mine:
+            pass
+        stop, failed, count = threading.Event(), [], [0]
+        def work():
+            while not stop.is_set():
+                count[0] += 1
+                try:
+                    pickle.loads(pickle.dumps(Mine()))
+                except Exception as error:
+                    failed.append(error)
+        thread = threading.Thread(target=work)
+        thread.start()
+        for method in ("spawn", "forkserver"):
+            with sc.Pool(1, start_method=method) as pool:
+                pool.ready()
+        stop.set()
+        thread.join()
+        print(len(failed), count[0] > 10)
+        """
+    )
+    assert done.stdout == "0 True\n"

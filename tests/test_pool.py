@@ -1,0 +1,145 @@
+"""Pools: who they are, how many, and which one a call gets."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+from kernels import run
+
+import shmcompute as sc
+from shmcompute import cores
+
+
+@pytest.mark.parametrize(
+    ("workers", "kind"),
+    [(0, ValueError), (-2, ValueError), ("two", TypeError), (1.5, TypeError), (True, TypeError)],
+)
+@pytest.mark.parametrize("backend", ["processes", "threads", "serial"])
+def test_a_bad_number_of_workers_is_named(workers, kind, backend):
+    with pytest.raises(kind, match="workers"):
+        sc.Pool(workers, backend=backend)
+
+
+def test_words_that_are_not_known_list_those_that_are():
+    with pytest.raises(ValueError, match="'processes', 'threads', 'serial'"):
+        sc.Pool(1, backend="gpu")
+    with pytest.raises(ValueError, match="'fork', 'spawn', 'forkserver'"):
+        sc.Pool(1, start_method="clone")
+    with pytest.raises(ValueError, match="threads_per_worker"):
+        sc.Pool(1, threads_per_worker=0)
+
+
+def test_the_environment_chooses(monkeypatch):
+    monkeypatch.setenv("SHMCOMPUTE_WORKERS", "3")
+    monkeypatch.setenv("SHMCOMPUTE_BACKEND", "threads")
+    with sc.Pool() as pool:
+        assert (pool.backend, pool.workers, pool.pids) == ("threads", 3, [])
+    monkeypatch.setenv("SHMCOMPUTE_WORKERS", "many")
+    with pytest.raises(ValueError, match="SHMCOMPUTE_WORKERS='many'"):
+        sc.Pool()
+    monkeypatch.delenv("SHMCOMPUTE_WORKERS")
+    with sc.Pool() as pool:
+        assert pool.workers == cores.granted()
+    monkeypatch.setenv("SHMCOMPUTE_BACKEND", "gpu")
+    with pytest.raises(ValueError, match="SHMCOMPUTE_BACKEND"):
+        sc.Pool()
+
+
+def test_workers_are_processes_with_these_pids(process_pool):
+    with sc.SharedArray(np.zeros(2, int)) as arr:
+
+        def kernel(x):
+            x[:] = os.getpid()
+
+        sc.parallel_apply(kernel, arr, pool=process_pool)
+        assert sorted(arr.array) == sorted(process_pool.pids)
+
+
+def test_repr_tells_backend_and_workers():
+    pool = sc.Pool(2, backend="threads")
+    assert repr(pool) == "Pool(backend='threads', workers=2)"
+    pool.close()
+    assert repr(pool) == "Pool(backend='threads', closed)"
+
+
+def test_ready_returns_the_pool(any_pool):
+    assert any_pool.ready() is any_pool
+
+
+def test_the_common_pool_lives_until_shutdown():
+    done = run(
+        """
+        import numpy as np, shmcompute as sc
+        from shmcompute.pool import default_pool
+        with sc.SharedArray(np.ones(4)) as arr:
+            sc.parallel_apply(np.negative, arr)
+            first = default_pool()
+            sc.parallel_apply(np.negative, arr)
+            assert default_pool() is first
+            sc.shutdown()
+            sc.shutdown()
+            sc.parallel_apply(np.negative, arr)
+            assert default_pool() is not first
+            print(arr.array[0])
+        """
+    )
+    assert done.stdout == "-1.0\n"
+
+
+def _within(conn):
+    with sc.SharedArray(np.ones(4)) as arr:
+        sc.parallel_apply(np.negative, arr)
+        conn.send(arr.array.sum())
+    sc.shutdown()
+
+
+def test_a_daemonic_process_uses_threads():
+    """A worker of multiprocessing.Pool may start no processes; a call works all the same."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_within, args=(theirs,), daemon=True)
+    process.start()
+    theirs.close()
+    assert ours.recv() == -4
+    process.join()
+    process.close()
+    ours.close()
+
+
+def test_a_threads_pool_in_a_forked_child_says_so(pools):
+    pool = pools["threads"]
+    pid = os.fork()
+    if pid == 0:
+        try:
+            sc.parallel_apply(np.negative, np.ones(4), pool=pool)
+        except sc.errors.ForkedPoolError:
+            os._exit(0)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_exit_does_not_wait_for_a_daemon_thread():
+    """A call that does not end, in a thread that nobody waits for: its workers are killed."""
+    done = run(
+        """
+        import threading, time
+        import numpy as np, shmcompute as sc
+        arr = sc.SharedArray(np.zeros(2), storage="shm")
+        def kernel(x):
+            x += 1
+            time.sleep(3600)
+        def call():
+            try:
+                sc.parallel_apply(kernel, arr)
+            except sc.errors.ShmComputeError:
+                pass
+        threading.Thread(target=call, daemon=True).start()
+        while arr[0] == 0 or arr[1] == 0:
+            time.sleep(0.001)
+        print(arr.name)
+        """
+    )
+    assert not os.path.exists(f"/dev/shm/{done.stdout.strip()}")
