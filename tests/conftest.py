@@ -53,6 +53,8 @@ def pools(request):
     pools = Pools()
     pools.ready()
     _common_pools()
+    gc.collect()
+    gc.freeze()  # a collection around every test is to look at what the test made, not at Numba
     yield pools
     pools.close()
     sc.shutdown()
