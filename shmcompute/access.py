@@ -18,6 +18,9 @@ from shmcompute.array import SharedArray
 from shmcompute.partition import Chunk
 from shmcompute.storage import Array, locate
 
+Number = bool | int | float | complex
+Values = tuple[Number, ...]
+
 WORK = 100_000  # steps that NumPy may take to tell whether two views overlap: milliseconds
 
 
@@ -108,7 +111,7 @@ class Part:
     axis: int
     writes: bool
 
-    def at(self, start: int, stop: int) -> Array:
+    def at(self, start: int, stop: int, values: Values) -> Array:
         return self.view[(slice(None),) * self.axis + (slice(start, stop),)]
 
 
@@ -118,31 +121,43 @@ class Same:
 
     value: Any
 
-    def at(self, start: int, stop: int) -> Any:
+    def at(self, start: int, stop: int, values: Values) -> Any:
         return self.value
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar:
+    """A number that may change from call to call; which one of the plan's."""
+
+    number: int
+
+    def at(self, start: int, stop: int, values: Values) -> Number:
+        return values[self.number]
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
     """The chunk's start index."""
 
-    def at(self, start: int, stop: int) -> int:
+    def at(self, start: int, stop: int, values: Values) -> int:
         return start
 
 
-Bound = Part | Same | Start
+Bound = Part | Same | Scalar | Start
 
 
 @dataclass(frozen=True, eq=False)
 class Arguments:
-    """All arguments of a plan, resolved; `length` is what they share along their split axes."""
+    """All arguments of a kernel, resolved; `length` is what they share along their split axes."""
 
     bound: tuple[Bound, ...]
     length: int
+    values: Values = ()  # of the numbers, where a call does not bring others
 
-    def at(self, chunk: Chunk) -> list[Any]:
+    def at(self, chunk: Chunk, values: Values | None = None) -> list[Any]:
         """What the kernel is called with for one chunk."""
-        return [argument.at(*chunk) for argument in self.bound]
+        numbers = self.values if values is None else values
+        return [argument.at(*chunk, numbers) for argument in self.bound]
 
     def samples(self, chunks: Sequence[Chunk]) -> list[list[Any]]:
         """Arguments of chunks that between them have every type that any of these has.
@@ -157,7 +172,7 @@ class Arguments:
         return [self.at(chunk) for chunk in kinds.values()] or [self.at((0, 0))]
 
 
-def bind(args: Sequence[Any], axis: int, *, shared: bool) -> Arguments:
+def bind(args: Sequence[Any], axis: int, *, shared: bool, before: Values = ()) -> Arguments:
     """Resolve and check the arguments of a call; nothing has run when this raises.
 
     Parameters
@@ -168,6 +183,8 @@ def bind(args: Sequence[Any], axis: int, *, shared: bool) -> Arguments:
         Split axis of those that do not name their own.
     shared : bool
         Whether other processes will see the arrays, so that a plain ndarray won't do.
+    before : tuple of numbers
+        Those of kernels that come before this one in a chain.
 
     Raises
     ------
@@ -177,7 +194,8 @@ def bind(args: Sequence[Any], axis: int, *, shared: bool) -> Arguments:
         For nothing to split, unlike lengths, an axis out of range, overlapping or read-only
         targets.
     """
-    bound = tuple(_bound(position, arg, axis, shared) for position, arg in enumerate(args))
+    values = [*before]
+    bound = tuple(_bound(position, arg, axis, shared, values) for position, arg in enumerate(args))
     parts = [(i, arg) for i, arg in enumerate(bound) if isinstance(arg, Part)]
     if not parts:
         raise ValueError(
@@ -191,10 +209,19 @@ def bind(args: Sequence[Any], axis: int, *, shared: bool) -> Arguments:
         )
         raise ValueError(f"split arguments must have one length along their split axis: {told}")
     _check_overlap([(i, arg) for i, arg in parts if arg.writes])
-    return Arguments(bound, lengths.pop())
+    return Arguments(bound, lengths.pop(), tuple(values))
 
 
-def _bound(position: int, arg: Any, axis: int, shared: bool) -> Bound:
+def is_number(arg: Any) -> bool:
+    """Whether an argument is a number that may change without making another plan."""
+    kind = type(arg)
+    return kind in (float, bool, complex) or (kind is int and -(2**63) <= arg < 2**63)
+
+
+def _bound(position: int, arg: Any, axis: int, shared: bool, values: list[Number]) -> Bound:
+    if is_number(arg):
+        values.append(arg)
+        return Scalar(len(values) - 1)
     if arg is offset:
         return Start()
     if isinstance(arg, Whole):
@@ -275,18 +302,64 @@ def _distinct(view: Array) -> bool:
 
 def _check_overlap(parts: Sequence[tuple[int, Part]]) -> None:
     for (i, one), (j, other) in itertools.combinations(parts, 2):
-        same = (
-            one.view.__array_interface__["data"] == other.view.__array_interface__["data"]
-            and one.view.shape == other.view.shape
-            and one.view.strides == other.view.strides
-            and one.view.dtype == other.view.dtype
-            and one.axis == other.axis
-        )
-        if not same and _overlap(one.view, other.view):
+        if not _same(one, other) and _overlap(one.view, other.view):
             raise ValueError(
                 f"arguments {i} (shape {one.view.shape}) and {j} (shape {other.view.shape}) are "
                 "both written and overlap in memory; pass one of them as sc.read(x), or a copy"
             )
+
+
+def check_chain(links: Sequence[Arguments]) -> None:
+    """Refuse chains in which a link would see, or undo, what another did to other chunks.
+
+    Raises
+    ------
+    ValueError
+        For unlike lengths, and for an array that one link writes and another one sees otherwise
+        than in the same parts.
+    """
+    if len({arguments.length for arguments in links}) > 1:
+        told = ", ".join(str(arguments.length) for arguments in links)
+        raise ValueError(f"the links of a chain must split one length, got {told}")
+    for (i, one), (j, other) in itertools.permutations(enumerate(links), 2):
+        for written, seen in itertools.product(one.bound, other.bound):
+            if isinstance(written, Part) and written.writes and _crosses(written, seen):
+                raise ValueError(
+                    f"link {i} of the chain writes an array (shape {written.view.shape}) that link "
+                    f"{j} sees in other parts: a chunk goes through all links before the next one, "
+                    "so it would see some of it written and some not; make it two calls"
+                )
+
+
+def _crosses(written: Part, seen: Bound) -> bool:
+    """Whether a chunk of what is seen may be in another chunk of what is written."""
+    if isinstance(seen, Part):
+        return not _same(written, seen) and _overlap(written.view, seen.view)
+    return isinstance(seen, Same) and isinstance(seen.value, np.ndarray) and (
+        _overlap(written.view, seen.value)
+    )
+
+
+def bytes_of(links: Sequence[Arguments]) -> int:
+    """Bytes of all that is split, each array counted once."""
+    parts = [part for link in links for part in link.bound if isinstance(part, Part)]
+    return sum({_data(part.view): part.view.nbytes for part in parts}.values())
+
+
+def _data(view: Array) -> int:
+    address: int = view.__array_interface__["data"][0]
+    return address
+
+
+def _same(one: Part, other: Part) -> bool:
+    """Whether two arguments are one, cut alike."""
+    return (
+        _data(one.view) == _data(other.view)
+        and one.view.shape == other.view.shape
+        and one.view.strides == other.view.strides
+        and one.view.dtype == other.view.dtype
+        and one.axis == other.axis
+    )
 
 
 def _overlap(one: Array, other: Array) -> bool:

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
-from shmcompute import config
-from shmcompute.access import Read, Split, Whole, bind
+from shmcompute import config, cores
+from shmcompute.access import (
+    Read,
+    Split,
+    Values,
+    Whole,
+    bind,
+    bytes_of,
+    check_chain,
+    is_number,
+    offset,
+)
 from shmcompute.array import SharedArray
+from shmcompute.backends.base import Backend
 from shmcompute.kernel import kernel as made_kernel
-from shmcompute.partition import chunks
-from shmcompute.plan import Plan, inside_kernel
+from shmcompute.partition import Chunk, chunks
+from shmcompute.plan import Link, Plan, inside_kernel
 from shmcompute.pool import Pool, default_pool
 
+MARKERS = (Split, Read, Whole)
 LONGEST = 1e6  # seconds that a timeout may be: twelve days; more overflows what the system takes
 
 
@@ -21,12 +35,12 @@ class BoundPlan:
     """A call that is bound once and can be run again and again; see `plan`."""
 
     def __init__(
-        self, plan: Plan, pool: Pool, arrays: tuple[SharedArray, ...], timeout: float | None
+        self, plan: Plan, pool: Pool, arrays: tuple[SharedArray, ...], seconds: float | None
     ) -> None:
         self._plan = plan
         self._pool = pool
         self._arrays = arrays
-        self._timeout = timeout
+        self._seconds = seconds
 
     @property
     def chunks(self) -> tuple[tuple[int, int], ...]:
@@ -35,14 +49,17 @@ class BoundPlan:
 
     def __call__(self) -> None:
         """Run it. Returns when no worker writes any more."""
+        self._run(self._plan.values)
+
+    def _run(self, values: Values) -> None:
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
         if self._plan.chunks:
             pool = default_pool("serial") if _nested() else self._pool
-            pool.run(self._plan, self._timeout)
+            pool.running.run(self._plan, values, self._seconds)
 
     def __repr__(self) -> str:
-        return f"<plan of {self._plan.kernel.name}: {len(self.chunks)} chunks on {self._pool!r}>"
+        return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
 
 
 def plan(
@@ -69,15 +86,57 @@ def plan(
     ...     print(arr.array)
     [3. 3. 3. 3. 3.]
     """
-    pool = _pool(pool, backend)
-    running = pool.running
-    arguments = bind(args, axis, shared=running.shared)
-    made = made_kernel(kernel, arguments)
-    cut = chunks(arguments.length, running.workers, schedule, chunksize)
-    made.check(arguments, cut)
-    arrays = tuple(array for arg in args if (array := _shared(arg)) is not None)
-    static = schedule == "static"
-    return BoundPlan(Plan(made, arguments, cut, static), pool, arrays, _seconds(timeout))
+    seconds = _seconds(timeout)
+    return _plan(kernel, args, _pool(pool, backend), axis, chunksize, schedule, seconds)
+
+
+def _plan(
+    kernel: Any,
+    args: tuple[Any, ...],
+    pool: Pool,
+    axis: int,
+    chunksize: int | None,
+    schedule: str,
+    seconds: float | None,
+) -> BoundPlan:
+    calls = _calls(kernel, args)
+    links = _links(calls, axis, pool.running)
+    cut = _cut(links, pool.workers, schedule, chunksize)
+    for link in links:
+        link.kernel.check(link.arguments, cut)
+    arrays = tuple(array for _, *own in calls for arg in own if (array := _shared(arg)) is not None)
+    return BoundPlan(Plan(links, cut, schedule == "static"), pool, arrays, seconds)
+
+
+def _calls(kernel: Any, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    """The kernel, or each of a chain, with its arguments: its own, where it comes with them."""
+    if not isinstance(kernel, list):
+        return [(kernel, *args)]
+    if not kernel:
+        raise ValueError("kernel: expected at least one kernel in the chain, got []")
+    return [link if isinstance(link, tuple) and link else (link, *args) for link in kernel]
+
+
+def _links(calls: list[tuple[Any, ...]], axis: int, running: Backend) -> tuple[Link, ...]:
+    links: list[Link] = []
+    for function, *args in calls:
+        before = links[-1].arguments.values if links else ()
+        arguments = bind(args, axis, shared=running.shared, before=before)
+        made = made_kernel(function, arguments)
+        links.append(Link(made.threaded() if running.threaded else made, arguments))
+    check_chain([link.arguments for link in links])
+    return tuple(links)
+
+
+def _cut(
+    links: tuple[Link, ...], workers: int, schedule: str, chunksize: int | None
+) -> tuple[Chunk, ...]:
+    length = links[0].arguments.length
+    if len(links) > 1 and chunksize is None and schedule != "guided":
+        # Small enough to stay in a core's cache from the first kernel to the last.
+        size = bytes_of([link.arguments for link in links])
+        chunksize = max(1, min(cores.cache() // 2 * length // max(1, size), -(-length // workers)))
+    return chunks(length, workers, schedule, chunksize)
 
 
 def parallel_apply(
@@ -94,17 +153,20 @@ def parallel_apply(
 
     Parameters
     ----------
-    kernel : callable
+    kernel : callable, or list of them
         A Numba dispatcher, a NumPy or Numba ufunc (called with ``out=`` the first split argument),
         or any Python callable. It writes in place and returns nothing. It may come from anywhere,
-        and no ``__main__`` guard is needed.
+        and no ``__main__`` guard is needed. A list is a chain: each chunk goes through all of its
+        kernels before the next, so memory is crossed once. A link of a chain may also be a tuple
+        ``(kernel, *args)``, with arguments of its own in place of those of the call.
     *args
         What it is called with. A `SharedArray`, or an ndarray view of one, is split along `axis`;
         see `split`, `read`, `whole` and `offset`. All else is passed as it is.
     axis : int
         Axis along which arguments are split, unless they name their own.
     chunksize : int, optional
-        Elements along the axis that one call of the kernel gets.
+        Elements along the axis that one call of the kernel gets. In a chain, by default, as many
+        as stay in a core's second-level cache.
     schedule : {'static', 'dynamic', 'guided'}
         Who takes which chunk, as in OpenMP: dealt round in advance, or the next free worker takes
         the next one, of constant or of falling size.
@@ -138,17 +200,46 @@ def parallel_apply(
     ...     sc.parallel_apply(scale, arr, 10)
     ...     print(arr.array)
     [ 0. 10. 20. 30.]
+
+    A chain, whose second link has an argument of its own:
+
+    >>> with sc.SharedArray(np.arange(4.0)) as arr:
+    ...     sc.parallel_apply([np.negative, (scale, arr, 3), np.square], arr)
+    ...     print(arr.array)
+    [ 0.  9. 36. 81.]
     """
-    plan(
-        kernel,
-        *args,
-        axis=axis,
-        chunksize=chunksize,
-        schedule=schedule,
-        pool=pool,
-        backend=backend,
-        timeout=timeout,
-    )()
+    chosen, seconds = _pool(pool, backend), _seconds(timeout)
+    key = _key(kernel, args, axis, chunksize, schedule)
+    values = tuple(filter(is_number, args))
+    known = chosen.recent.find(key)
+    if known is not None:
+        if known.chunks:
+            chosen.running.run(known, values, seconds)
+        return
+    bound = _plan(kernel, args, chosen, axis, chunksize, schedule, seconds)
+    chosen.recent.keep(key, bound._plan, bound._arrays)
+    bound()
+
+
+def _key(kernel: Any, args: tuple[Any, ...], *options: Any) -> Hashable | None:
+    """What makes calls alike but for the values of numbers; None for a call like no other.
+
+    Python functions change with their globals and closures, plain arrays with their content.
+    """
+    if not isinstance(kernel, (Dispatcher, np.ufunc)):
+        return None
+    parts: list[Hashable] = [kernel, *options]
+    for arg in args:
+        kind = type(arg)
+        if kind is SharedArray or arg is offset:
+            parts.append(id(arg))
+        elif is_number(arg):
+            parts.append(kind)
+        elif kind in MARKERS and type(arg.value) is SharedArray:
+            parts.append((kind, id(arg.value), getattr(arg, "axis", None)))
+        else:
+            return None
+    return tuple(parts)
 
 
 def _pool(pool: Pool | None, backend: str | None) -> Pool:
@@ -169,7 +260,7 @@ def _nested() -> bool:
 
 
 def _shared(arg: Any) -> SharedArray | None:
-    value = arg.value if isinstance(arg, (Split, Read, Whole)) else arg
+    value = arg.value if isinstance(arg, MARKERS) else arg
     return value if isinstance(value, SharedArray) else None
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
@@ -72,12 +73,13 @@ class SharedArray(NDArrayOperatorsMixin):
     [2. 3.] True
     """
 
-    __slots__ = ("__weakref__", "_array", "_made", "_segment")
+    __slots__ = ("__weakref__", "_array", "_dependents", "_made", "_segment")
     __hash__ = None  # type: ignore[assignment]  # == compares elements, as for ndarray
 
     _array: Array | None
     _segment: Segment
     _made: bool
+    _dependents: list[weakref.finalize[..., Any]]
 
     def __init__(
         self,
@@ -89,6 +91,7 @@ class SharedArray(NDArrayOperatorsMixin):
         storage: str = "auto",
     ) -> None:
         self._array = None  # so that a failure below leaves something that can be dropped
+        self._dependents = []
         source = np.asarray(data) if isinstance(data, (np.ndarray, SharedArray)) else None
         if source is None:
             source = np.asarray(data, dtype=dtype)
@@ -109,6 +112,7 @@ class SharedArray(NDArrayOperatorsMixin):
     def _of(cls, segment: Segment, array: Array, *, made: bool) -> Self:
         self = cls.__new__(cls)
         self._segment, self._array, self._made = segment, array, made
+        self._dependents = []
         return self
 
     @classmethod
@@ -250,6 +254,14 @@ class SharedArray(NDArrayOperatorsMixin):
         if self.owner:
             self._segment.end()
         self._array = None
+        while self._dependents:
+            self._dependents.pop()()
+
+    def when_closed(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Have ``callback(*args)`` called when this array is closed or dropped, once."""
+        dependent = weakref.finalize(self, callback, *args)
+        dependent.atexit = False
+        self._dependents.append(dependent)
 
     def unlink(self) -> None:
         """Remove the name, or the file; only the owner may. Idempotent."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 STORAGES = ("auto", "shm", "file", "array")
 BACKENDS = ("processes", "threads", "serial")
+CHANNELS = ("doorbell", "pipe")
 SCHEDULES = ("static", "dynamic", "guided")
 START_METHODS = ("fork", "spawn", "forkserver")
 

@@ -12,6 +12,18 @@ def seen() -> int:
     return os.cpu_count() or 1
 
 
+def cache(root: Path = Path("/")) -> int:
+    """Bytes of a core's second-level cache; 1 MiB where the system does not tell."""
+    for index in sorted(root.glob("sys/devices/system/cpu/cpu0/cache/index*")):
+        try:
+            if (index / "level").read_text().strip() == "2":
+                size = (index / "size").read_text().strip()
+                return int(size.rstrip("KM")) << {"K": 10, "M": 20}.get(size[-1], 0)
+        except (OSError, ValueError):
+            continue
+    return 1 << 20
+
+
 def granted(root: Path = Path("/")) -> int:
     """Cores that this process may use: affinity and cgroup quota respected, at least 1."""
     try:

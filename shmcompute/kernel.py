@@ -12,7 +12,7 @@ import inspect
 import re
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numba
@@ -22,8 +22,9 @@ from numba.core.errors import NumbaError
 from numba.np.ufunc.dufunc import DUFunc
 from numba.np.ufunc.gufunc import GUFunc
 
-from shmcompute.access import Arguments, Part
+from shmcompute.access import Arguments, Part, Same
 from shmcompute.errors import KernelTypeError
+from shmcompute.frame import Call, native_call
 from shmcompute.partition import Chunk
 
 UFUNCS = (np.ufunc, DUFunc, GUFunc)
@@ -48,6 +49,9 @@ class Kernel(Protocol):
 
     def threaded(self) -> Kernel:
         """The same kernel, as it should be for several threads of one process."""
+
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Call | None:
+        """The same call without Python, if it can be had."""
 
 
 def kernel(function: Any, arguments: Arguments) -> Kernel:
@@ -105,6 +109,9 @@ class PythonKernel:
     def threaded(self) -> Kernel:
         return self
 
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Call | None:
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class NumbaKernel:
@@ -145,6 +152,13 @@ class NumbaKernel:
             self.before,
             self.keywords,
         )
+
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Call | None:
+        if self.keywords:
+            return None
+        given = [Same(value) for value in self.before]
+        bound = replace(arguments, bound=(*given, *arguments.bound))
+        return native_call(self.dispatcher, bound, chunks)
 
     def _typeof(self, position: int | str, value: Any) -> Any:
         try:
@@ -226,6 +240,9 @@ class UfuncKernel:
 
     def threaded(self) -> Kernel:
         return self
+
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Call | None:
+        return None
 
 
 def _kind(operand: Any) -> Any:

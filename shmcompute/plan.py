@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 
-from shmcompute.access import Arguments
+from shmcompute.access import Arguments, Values
+from shmcompute.frame import Frame, framed
 from shmcompute.kernel import Kernel
 from shmcompute.partition import Chunk
 
@@ -15,31 +18,54 @@ _inside = threading.local()
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """Frozen and complete. Every backend runs it by `run_chunk`, in whatever process."""
+class Link:
+    """One kernel of a plan, and what it is called with."""
 
     kernel: Kernel
     arguments: Arguments
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Frozen and complete. Every backend runs it by `run_chunk`, in whatever process."""
+
+    links: tuple[Link, ...]  # each chunk goes through all of them
     chunks: tuple[Chunk, ...]
     static: bool  # whether chunks are dealt before the run, or taken by the next free worker
+    number: int = field(default_factory=itertools.count(1).__next__)  # no two have one
 
-    def run_chunk(self, number: int) -> None:
-        """Call the kernel on one chunk. There is no other place where a kernel is called."""
+    @cached_property
+    def name(self) -> str:
+        """What messages call its kernel."""
+        return " + ".join(link.kernel.name for link in self.links)
+
+    @property
+    def values(self) -> Values:
+        """Of the numbers among its arguments, where a call does not bring others."""
+        return self.links[-1].arguments.values
+
+    def run_chunk(self, number: int, values: Values) -> None:
+        """Call the kernel on one chunk. Python calls a kernel in no other place."""
         chunk = self.chunks[number]
         try:
             with _kernel():
-                self.kernel(self.arguments.at(chunk))
+                for link in self.links:
+                    link.kernel(link.arguments.at(chunk, values))
         except BaseException as error:
-            with suppress(
-                Exception
-            ):  # a kernel's exception may refuse, and is to come all the same
-                error.add_note(f"in chunk [{chunk[0]}, {chunk[1]}) of kernel {self.kernel.name}")
+            self.blame(error, number)
             raise
 
-    def threaded(self) -> Plan:
-        """The same plan with a kernel fit for several threads of one process."""
-        kernel = self.kernel.threaded()
-        return self if kernel is self.kernel else replace(self, kernel=kernel)
+    def blame(self, error: BaseException, number: int) -> None:
+        """Say in which chunk an error arose."""
+        start, stop = self.chunks[number]
+        with suppress(Exception):  # a kernel's exception may refuse, and is to come all the same
+            error.add_note(f"in chunk [{start}, {stop}) of kernel {self.name}")
+
+    @cached_property
+    def frame(self) -> Frame | None:
+        """The plan as machine code sees it, if machine code can run it."""
+        calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]
+        return framed([call for call in calls if call is not None], self.chunks, len(calls))
 
 
 def inside_kernel() -> bool:

@@ -12,12 +12,14 @@ from types import TracebackType
 from typing import Self
 
 from shmcompute import config, cores
+from shmcompute.backends import doorbell
 from shmcompute.backends.base import Backend
 from shmcompute.backends.processes.supervisor import Processes
 from shmcompute.backends.serial import Serial
+from shmcompute.backends.team import Team
 from shmcompute.backends.threads import Threads
 from shmcompute.errors import ClosedError, ForkedPoolError
-from shmcompute.plan import Plan
+from shmcompute.recent import Recent
 
 _open: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -72,6 +74,7 @@ class Pool:
         threads_per_worker: int = 1,
     ) -> None:
         self._backend: Backend | None = None
+        self.recent = Recent()
         self._pid = os.getpid()
         self.backend = config.chosen("backend", backend, "BACKEND", config.BACKENDS, "processes")
         method = config.chosen(
@@ -115,10 +118,6 @@ class Pool:
         """Wait until every worker can take work, at most `timeout` seconds."""
         self.running.ready(timeout)
         return self
-
-    def run(self, plan: Plan, timeout: float | None = None) -> None:
-        """Run a plan; see `parallel_apply`."""
-        self.running.run(plan, timeout)
 
     def close(self) -> None:
         """Wait for the call that runs, then end the workers. Idempotent."""
@@ -167,6 +166,8 @@ def _workers(workers: int | None) -> int:
 def _made(backend: str, workers: int, method: str, threads: int, caller_runs: bool) -> Backend:
     if backend == "serial":
         return Serial()
+    if backend == "threads" and doorbell.wanted():
+        return Team(workers)
     if backend == "threads":
         return Threads(workers, caller_runs=caller_runs)
     return Processes(workers, method, threads=threads, caller_runs=caller_runs)

@@ -73,7 +73,7 @@ def test_a_python_kernel_that_returns_is_told(any_pool):
         sc.parallel_apply(lambda x: x + 1, arr, pool=any_pool)
 
 
-@pytest.mark.parametrize("kernel", [None, 7, "np.sqrt", [np.sqrt]])
+@pytest.mark.parametrize("kernel", [None, 7, "np.sqrt", (np.sqrt,), [None]])
 def test_what_cannot_be_called_is_a_type_error(arr, kernel):
     _refused(arr, TypeError, "expected a callable", kernel)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 
+from shmcompute.access import Values
 from shmcompute.errors import KernelTimeoutError
 from shmcompute.plan import Plan
 
@@ -18,14 +19,20 @@ class Backend(ABC):
         How many chunks run at the same time.
     shared : bool
         Whether chunks run in other processes, which see shared arrays only.
+    threaded : bool
+        Whether they run in several threads of this one.
     """
 
     workers: int
     shared: bool = False
+    threaded: bool = False
 
     @abstractmethod
-    def run(self, plan: Plan, timeout: float | None) -> None:
-        """Run every chunk; return or raise when none is being written any more."""
+    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+        """Run every chunk, with these values of the plan's numbers.
+
+        Return or raise when none is being written any more.
+        """
 
     def ready(self, timeout: float | None = None) -> None:
         """Wait until workers can take work."""
@@ -49,7 +56,7 @@ def deadline_of(timeout: float | None) -> float | None:
 def overrun(plan: Plan, timeout: float | None, numbers: list[int]) -> KernelTimeoutError:
     """The error of a call that has overrun with these chunks not known to be done."""
     return KernelTimeoutError(
-        f"kernel {plan.kernel.name} overran its timeout of {timeout} s; the content of "
+        f"kernel {plan.name} overran its timeout of {timeout} s; the content of "
         f"{len(numbers)} of {len(plan.chunks)} chunks is undefined (see .chunks)",
         [plan.chunks[number] for number in sorted(numbers)],
     )

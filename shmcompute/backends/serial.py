@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from shmcompute.access import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
 from shmcompute.plan import Plan
 
@@ -13,12 +14,12 @@ class Serial(Backend):
 
     workers = 1
 
-    def run(self, plan: Plan, timeout: float | None) -> None:
+    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         deadline = deadline_of(timeout)
         for number in range(len(plan.chunks)):
             if deadline is not None and time.monotonic() > deadline:
                 raise overrun(plan, timeout, list(range(number, len(plan.chunks))))
-            plan.run_chunk(number)
+            plan.run_chunk(number, values)
 
     def close(self, *, wait: bool = True) -> None:
         pass

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from shmcompute.access import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
 from shmcompute.partition import dealt
 from shmcompute.plan import Plan
@@ -17,13 +18,15 @@ class Threads(Backend):
     A timeout is looked at between chunks: a thread can't be stopped.
     """
 
+    threaded = True
+
     def __init__(self, workers: int, *, caller_runs: bool = False) -> None:
         self.workers = workers
         self._caller_runs = caller_runs
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="shmcompute")
 
-    def run(self, plan: Plan, timeout: float | None) -> None:
-        _Run(plan.threaded(), timeout).complete(self._executor, self.workers, self._caller_runs)
+    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+        _Run(plan, values, timeout).complete(self._executor, self.workers, self._caller_runs)
 
     def close(self, *, wait: bool = True) -> None:
         self._executor.shutdown(wait)
@@ -32,8 +35,9 @@ class Threads(Backend):
 class _Run:
     """One run: what is left, what went wrong."""
 
-    def __init__(self, plan: Plan, timeout: float | None) -> None:
+    def __init__(self, plan: Plan, values: Values, timeout: float | None) -> None:
         self._plan = plan
+        self._values = values
         self._timeout = timeout
         self._deadline = deadline_of(timeout)
         self._left = set(range(len(plan.chunks)))
@@ -70,7 +74,7 @@ class _Run:
         for number in share:
             if self._stopped or (self._deadline and time.monotonic() > self._deadline):
                 return
-            self._plan.run_chunk(number)
+            self._plan.run_chunk(number, self._values)
             self._left.discard(number)
 
     def _watch(self, futures: list[Future[None]]) -> None:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import select
 import weakref
 from dataclasses import dataclass
+from itertools import chain
 from multiprocessing.connection import Connection
 from os import register_at_fork
 from typing import Any
 
+from shmcompute.access import Number, Values
 from shmcompute.partition import Chunk
 from shmcompute.storage import Handle
 
@@ -24,14 +26,14 @@ from shmcompute.storage import Handle
 class Packed:
     """A plan as bytes; equal bytes are the same plan."""
 
-    kernel: bytes
-    arguments: bytes
+    links: tuple[tuple[bytes, bytes], ...]  # kernel and arguments of each
+    kinds: tuple[type[Number], ...]  # of the numbers that come with a call
     chunks: tuple[Chunk, ...]
     handles: frozenset[Handle]  # of all segments it refers to
 
     @property
     def nbytes(self) -> int:
-        return len(self.kernel) + len(self.arguments) + 16 * len(self.chunks)
+        return sum(map(len, chain.from_iterable(self.links))) + 16 * len(self.chunks)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Run:
 
     plan: int
     numbers: tuple[int, ...] | range
+    values: Values
 
 
 @dataclass(frozen=True)

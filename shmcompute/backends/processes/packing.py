@@ -12,21 +12,26 @@ import pickle
 import sys
 import traceback
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import cloudpickle
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
 from shmcompute.array import SharedArray
 from shmcompute.backends.processes.channel import Failure, Packed
 from shmcompute.errors import KernelSerializationError, RemoteKernelError, ShmComputeError
 from shmcompute.kernel import Kernel, NumbaKernel
-from shmcompute.plan import Plan
+from shmcompute.machine import reduce_dispatcher
+from shmcompute.plan import Link, Plan
 from shmcompute.storage import Handle
 from shmcompute.views import reduce_view
 
-# A jitted kernel is what it was when Numba compiled it, so it is pickled once.
-_kernels: weakref.WeakKeyDictionary[Any, tuple[bytes, set[Handle]]] = weakref.WeakKeyDictionary()
+# A jitted kernel is what it was when Numba compiled it, so each set of versions is pickled once.
+_kernels: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], bytes, set[Handle]]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
@@ -45,6 +50,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
         elif type(value) is np.ndarray and (reduced := reduce_view(value)) is not None:
             self.handles.add(reduced[1][0])
             return reduced
+        elif isinstance(value, Dispatcher) and (sent := reduce_dispatcher(value)) is not None:
+            return sent
         return super().reducer_override(value)
 
 
@@ -56,18 +63,32 @@ def pack(plan: Plan) -> Packed:
     KernelSerializationError
         If the kernel or an argument can't be pickled.
     """
-    kernel, captured = _pack_kernel(plan.kernel)
-    arguments, passed = _dumps(plan.arguments, f"an argument of kernel {plan.kernel.name}")
-    return Packed(kernel, arguments, plan.chunks, frozenset(captured | passed))
+    links, handles = [], set()
+    for link in plan.links:
+        kernel, captured = _pack_kernel(link.kernel)
+        bare = replace(link.arguments, values=())  # they come with each call
+        arguments, passed = _dumps(bare, f"an argument of kernel {link.kernel.name}")
+        links.append((kernel, arguments))
+        handles |= captured | passed
+    kinds = tuple(map(type, plan.values))
+    return Packed(tuple(links), kinds, plan.chunks, frozenset(handles))
+
+
+def unpack(packed: Packed) -> Plan:
+    """The plan, in a worker that has mapped its segments."""
+    links = tuple(Link(*map(pickle.loads, link)) for link in packed.links)
+    return Plan(links, packed.chunks, static=True)
 
 
 def _pack_kernel(kernel: Kernel) -> tuple[bytes, set[Handle]]:
     what = f"kernel {kernel.name}"
     if not isinstance(kernel, NumbaKernel) or kernel.function is not kernel.dispatcher:
         return _dumps(kernel, what)
-    if kernel.dispatcher not in _kernels:
-        _kernels[kernel.dispatcher] = _dumps(kernel, what)
-    return _kernels[kernel.dispatcher]
+    versions = tuple(map(id, kernel.dispatcher.overloads.values()))
+    known = _kernels.get(kernel.dispatcher)
+    if known is None or known[0] != versions:
+        known = _kernels[kernel.dispatcher] = (versions, *_dumps(kernel, what))
+    return known[1:]
 
 
 def _dumps(value: Any, what: str) -> tuple[bytes, set[Handle]]:

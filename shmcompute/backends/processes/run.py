@@ -13,6 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
+from shmcompute.access import Values
 from shmcompute.backends.base import overrun
 from shmcompute.backends.processes import channel as messages
 from shmcompute.backends.processes.channel import Lost
@@ -31,12 +32,14 @@ class Run:
     def __init__(
         self,
         plan: Plan,
+        values: Values,
         number: int,
         members: Sequence[Member],
         timeout: float | None,
         deadline: float | None,
     ) -> None:
         self._plan = plan
+        self._values = values
         self._number = number
         self._members = members
         self._timeout = timeout
@@ -85,7 +88,7 @@ class Run:
             return  # another one was lost while we dealt
         self._busy[member] = set(numbers)
         try:
-            member.ask(messages.Run(self._number, numbers))
+            member.ask(messages.Run(self._number, numbers, self._values))
         except Lost:
             self._lost(member)
 
@@ -99,7 +102,7 @@ class Run:
 
     def _own_chunk(self, caller_runs: bool) -> None:
         if self._mine:
-            self._plan.run_chunk(self._mine.popleft())
+            self._plan.run_chunk(self._mine.popleft(), self._values)
             self._take_next(caller_runs)
 
     def _patience(self) -> float | None:
@@ -172,7 +175,7 @@ class Run:
             chunks = [self._plan.chunks[number] for number in sorted(self._undefined)]
             self._error = WorkerLostError(
                 f"worker {member.process.pid} was lost ({how}) while it ran kernel "
-                f"{self._plan.kernel.name}; the content of chunks {_listed(chunks)} is undefined",
+                f"{self._plan.name}; the content of chunks {_listed(chunks)} is undefined",
                 exitcode,
                 chunks,
             )

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from shmcompute.access import Values
 from shmcompute.backends.base import Backend, deadline_of
 from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Packed, Ready
 from shmcompute.backends.processes.member import LEAVE, Member, kill_all, usable
@@ -60,7 +61,7 @@ class Processes(Backend):
         self._finalizer.atexit = False  # the pool's own end comes first
         self._staff()
 
-    def run(self, plan: Plan, timeout: float | None) -> None:
+    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         deadline = deadline_of(timeout)
         with self._entered(timeout):
             self._flush()
@@ -68,7 +69,7 @@ class Processes(Backend):
             members = self._members[: len(plan.chunks) - self._caller_runs]
             self._await_ready(members, deadline)
             number = self._load(plan, members)
-            run = Run(plan, number, members, timeout, deadline)
+            run = Run(plan, values, number, members, timeout, deadline)
             run.complete(caller_runs=self._caller_runs)
 
     def ready(self, timeout: float | None = None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import pickle
 import select
 import signal
 import sys
@@ -21,6 +20,7 @@ from numba.np.ufunc import parallel
 from threadpoolctl import threadpool_limits
 
 from shmcompute import config
+from shmcompute.access import Values
 from shmcompute.backends.processes.channel import (
     Channel,
     Exit,
@@ -35,7 +35,7 @@ from shmcompute.backends.processes.channel import (
     Run,
     Stop,
 )
-from shmcompute.backends.processes.packing import pack_error
+from shmcompute.backends.processes.packing import pack_error, unpack
 from shmcompute.plan import Plan
 from shmcompute.storage import Array, Handle, map_handle, mapped
 
@@ -111,7 +111,7 @@ class Worker:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._plans: dict[int, tuple[Plan, frozenset[Handle]]] = {}
+        self._plans: dict[int, Plan] = {}
         # Views own mappings: as long as an array stands here its segment stays mapped.
         self._kept: dict[Handle, Array] = {}
 
@@ -123,8 +123,8 @@ class Worker:
                 case Load(number, packed, stale, path):
                     _look_in(path)
                     self._channel.send(self._load(number, packed, stale))
-                case Run(number, chunks):
-                    self._channel.send(self._run(self._plans[number][0], chunks))
+                case Run(number, chunks, values):
+                    self._channel.send(self._run(self._plans[number], chunks, values))
                 case Forget(handles, stale):
                     self._forget(handles, stale)
                     self._channel.send(Loaded())
@@ -138,22 +138,19 @@ class Worker:
         try:
             for handle in packed.handles - self._kept.keys():
                 self._kept[handle] = map_handle(handle)[1]
-            kernel = pickle.loads(packed.kernel)
-            arguments = pickle.loads(packed.arguments)
+            self._plans[number] = unpack(packed)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the caller is to know
             return Loaded(pack_error(None, error))
-        plan = Plan(kernel, arguments, packed.chunks, static=True)
-        self._plans[number] = plan, packed.handles
         return Loaded()
 
-    def _run(self, plan: Plan, numbers: Iterable[int]) -> Ran:
+    def _run(self, plan: Plan, numbers: Iterable[int], values: Values) -> Ran:
         done: list[int] = []
         failure: Failure | None = None
         for number in numbers:
             if done and self._channel.pending():
                 break  # a Stop, to be read in its turn; or the parent is gone
             try:
-                plan.run_chunk(number)
+                plan.run_chunk(number, values)
             except BaseException as error:  # noqa: BLE001  # sys.exit() in a kernel, too
                 failure = pack_error(number, error)
                 break

@@ -1,0 +1,140 @@
+"""Words of memory that several processes read and write at once, for use in jitted code.
+
+Numba has no atomics for the CPU, so each of these is a few instructions of LLVM's. All are
+sequentially consistent: on the machines that matter this costs nothing for a load, and a bell that
+is rung a hundred thousand times a second can afford it for a store.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+Signature = Any  # Numba is not typed
+Generator = Any
+
+WORD = 8  # bytes
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+_BYTES = ir.IntType(8).as_pointer()
+_FUTEX = {"x86_64": 202, "aarch64": 98}  # numbers of the call
+_RELAX = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (1,))}
+_WAIT, _WAKE = 0, 1
+
+
+def available() -> bool:
+    """Whether jitted code can wait for a word here: on Linux, on processors that we know."""
+    return sys.platform == "linux" and platform.machine() in _FUTEX
+
+
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, _I64.as_pointer())
+
+
+@intrinsic  # type: ignore[misc]  # as all decorators of Numba: they are not typed
+def load(_: Any, address: Any) -> tuple[Signature, Generator]:
+    """The word at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", WORD)
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def store(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
+    """Set the word at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[1], _pointer(builder, args[0]), "seq_cst", WORD)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def add(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
+    """Add to the word at an address; what it was before."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", _pointer(builder, args[0]), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def relax(_: Any) -> tuple[Signature, Generator]:
+    """Tell the processor that this is a loop that waits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name, operands = _RELAX[platform.machine()]
+        kind = ir.FunctionType(ir.VoidType(), [_I32] * len(operands))
+        hint = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(hint, [ir.Constant(_I32, operand) for operand in operands])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic  # type: ignore[misc]
+def wait(_: Any, address: Any, value: Any, nanoseconds: Any) -> tuple[Signature, Generator]:
+    """Sleep until woken, unless the word's lower half is not `value` (any more).
+
+    At most that long if `nanoseconds` is positive. Returns 0 if woken; else a negative number:
+    the value differed, the time was up, or a signal came.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address, value, patience = args
+        limit = cgutils.alloca_once(builder, ir.ArrayType(_I64, 2))
+        second = ir.Constant(_I64, 10**9)
+        parts = (builder.sdiv(patience, second), builder.srem(patience, second))
+        for number, part in enumerate(parts):
+            builder.store(part, cgutils.gep_inbounds(builder, limit, 0, number))
+        forever = builder.icmp_signed("<=", patience, ir.Constant(_I64, 0))
+        none = ir.Constant(_I64, 0)
+        until = builder.select(forever, none, builder.ptrtoint(limit, _I64))
+        return _futex(builder, address, _WAIT, value, until)
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+@intrinsic  # type: ignore[misc]
+def wake(_: Any, address: Any) -> tuple[Signature, Generator]:
+    """Wake who sleeps on the word; there is one at most."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        one = ir.Constant(_I64, 1)
+        return _futex(builder, args[0], _WAKE, one, ir.Constant(_I64, 0))
+
+    return types.int64(types.int64), generate
+
+
+def _futex(builder: Any, address: Any, operation: int, value: Any, until: Any) -> Any:
+    # By its name, not by an address: this code is sent to other processes.
+    kind = ir.FunctionType(_I64, [_I64], var_arg=True)
+    call = cgutils.get_or_insert_function(builder.module, kind, "syscall")
+    zero = ir.Constant(_I64, 0)
+    number = ir.Constant(_I64, _FUTEX[platform.machine()])
+    return builder.call(
+        call, [number, address, ir.Constant(_I64, operation), value, until, zero, zero]
+    )
+
+
+@intrinsic  # type: ignore[misc]
+def call(
+    _: Any, function: Any, block: Any, values: Any, start: Any, stop: Any, failure: Any
+) -> tuple[Signature, Generator]:
+    """Call a trampoline (see `shmcompute.frame`); 0, or the code of what the kernel raised."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I32, [_I64] * 5)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        return builder.sext(builder.call(function, args[1:]), _I64)
+
+    return types.int64(*[types.int64] * 6), generate

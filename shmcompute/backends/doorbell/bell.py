@@ -1,0 +1,99 @@
+"""`Bell`: the caller's side of a control block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from shmcompute.backends.doorbell import control
+from shmcompute.backends.doorbell.block import Block
+from shmcompute.frame import Frame
+
+SLICE = 20_000_000  # ns that the caller sleeps at most before it looks after its workers
+
+
+class Bell:
+    """Rings for the workers of a block and waits for their answers.
+
+    Who rings holds a lock: there is one run at a time, and outside of one all slots have answered.
+    """
+
+    def __init__(self, block: Block, turns: int) -> None:
+        self._block = block
+        self._spin = turns
+        self._slots = block.slot(0)
+        self.own = block.slot(block.workers)
+
+    def run(self, number: int, count: int, *, own: bool, frame: Frame | None, step: int) -> bool:
+        """Ring `count` workers for a plan, do the own share if it has a frame, wait for a moment.
+
+        Returns
+        -------
+        bool
+            Whether all is done, and well; else see `finished`, `failed` and the own seat.
+        """
+        return bool(
+            control.run(
+                self._block.address,
+                self._slots,
+                number,
+                count,
+                self.own if own else 0,
+                0 if frame is None else frame.address,
+                step,
+                self._spin,
+            )
+        )
+
+    def ring(self, number: int, count: int, *, own: bool, step: int) -> None:
+        """Ring `count` workers for a plan, and assign the own share."""
+        slot = self.own if own else 0
+        control.ring(self._block.address, self._slots, number, count, slot, step)
+
+    def note(self, number: int) -> None:
+        """Tell one worker to look elsewhere: a message is on its way."""
+        control.ring_one(self._block.slot(number), control.NOTE)
+
+    def finished(self) -> bool:
+        """Sleep until all have answered, for a moment at most; whether they have."""
+        return bool(control.finished(self._block.address, 0, SLICE))
+
+    def stop(self) -> None:
+        """Have all take no more chunks."""
+        self._block.write(self._block.address + control.STOP, 1)
+
+    def owes(self, number: int) -> bool:
+        """Whether a worker has not answered the last ring."""
+        slot = self._block.slot(number)
+        read = self._block.read
+        return read(slot + control.ASKED) != read(slot + control.ANSWERED)
+
+    def failed(self, number: int) -> bool:
+        """Whether a worker's kernel raised."""
+        return self._block.read(self._block.slot(number) + control.STATUS) != control.FINE
+
+    def reset(self, number: int) -> None:
+        """Make a slot ready for another worker; the one that had it is dead."""
+        slot, block = self._block.slot(number), self._block
+        block.write(slot + control.ANSWERED, block.read(slot + control.ASKED))
+        block.write(slot + control.SLEEPS, 0)
+
+    def undone(self, chunks: int, numbers: Iterable[int], step: int) -> set[int]:
+        """Chunks of a run that is over which are not known to be done.
+
+        `numbers` are those of the slots that took part.
+        """
+        read = self._block.read
+        slots = [self._block.slot(number) for number in numbers]
+        if step:
+            return {
+                chunk
+                for slot in slots
+                for chunk in range(
+                    read(slot + control.FIRST) + step * read(slot + control.DONE), chunks, step
+                )
+            }
+        writing = {read(slot + control.CURRENT) for slot in slots}
+        if control.TAKING in writing:  # killed just there: which one it took is not known
+            return set(range(chunks))
+        taken = min(chunks, read(self._block.address + control.CURSOR))
+        return {chunk for chunk in writing if 0 <= chunk < chunks} | set(range(taken, chunks))

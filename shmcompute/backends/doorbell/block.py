@@ -1,0 +1,79 @@
+"""`Block`: the memory of a control block, as Python reads and writes it."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from shmcompute.access import Number, Values
+from shmcompute.backends.doorbell import control
+
+_FORMATS: dict[type[Number], str] = {int: "q8x", float: "d8x", bool: "?15x", complex: "dd"}
+
+
+class Block:
+    """A control block for so many workers and their caller.
+
+    Parameters
+    ----------
+    workers : int
+        How many slots it has, beside the caller's.
+    fd : int, optional
+        The memory, where another process has made it, or -1 for memory of this process alone. What
+        is made here has no name: it goes with the last process that has it, however that ends.
+    """
+
+    def __init__(self, workers: int, fd: int | None = None) -> None:
+        control.prepare()
+        size = control.bytes_for(workers)
+        self.workers = workers
+        self.fd = os.memfd_create("shmcompute", os.MFD_CLOEXEC) if fd is None else fd
+        if fd is None:
+            os.ftruncate(self.fd, size)
+        self._memory = mmap.mmap(self.fd, size)
+        self._words = memoryview(self._memory).cast("q")
+        array = np.frombuffer(self._memory, np.int64)
+        self.address: int = array.__array_interface__["data"][0]
+
+    def slot(self, number: int) -> int:
+        """The address of a worker's slot; the last is the caller's."""
+        return self.address + control.SLOTS_AT + control.SLOT * number
+
+    def read(self, address: int) -> int:
+        """What stands in a word."""
+        return self._words[(address - self.address) >> 3]
+
+    def write(self, address: int, value: int) -> None:
+        """Set a word."""
+        self._words[(address - self.address) >> 3] = value
+
+    def tell(self, values: Values) -> None:
+        """Put the numbers of the next run where workers read them."""
+        form = _layout(tuple(map(type, values)))
+        parts: list[Number] = []
+        for value in values:
+            parts += (value.real, value.imag) if type(value) is complex else (value,)
+        form.pack_into(self._memory, control.VALUES_AT, *parts)
+
+    def told(self, kinds: Sequence[type[Number]]) -> Values:
+        """The numbers of this run."""
+        parts = iter(_layout(tuple(kinds)).unpack_from(self._memory, control.VALUES_AT))
+        return tuple(
+            complex(next(parts), next(parts)) if kind is complex else next(parts) for kind in kinds
+        )
+
+    def close(self) -> None:
+        """Give back the descriptor; the memory goes with this object."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+@lru_cache(maxsize=256)
+def _layout(kinds: tuple[type[Number], ...]) -> struct.Struct:
+    return struct.Struct("<" + "".join(_FORMATS[kind] for kind in kinds))

@@ -1,0 +1,225 @@
+"""The control block: the words through which a caller and its workers speak.
+
+Everything here is jitted and lets go of the GIL. README.md, beside this file, says who may write
+which word, and why no wake-up is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from numba import types
+
+from shmcompute.backends.doorbell.atomics import add, call, load, relax, store, wait, wake
+
+WORD = 8
+LINE = 128  # two cache lines, which processors fetch in pairs: words of others stand elsewhere
+VALUES = 64  # scalars that may change from call to call
+
+# Of the caller
+PENDING = 0  # workers that have not answered yet; the caller sleeps on it
+CALLER_SLEEPS = 8
+STOP = 16  # not 0: take no more chunks
+# Of all
+CURSOR = LINE  # the next chunk, where chunks are not dealt before
+VALUES_AT = 2 * LINE  # 16 bytes each
+SLOTS_AT = VALUES_AT + 16 * VALUES
+# A slot, one for each worker and the last for the caller: a line that the caller writes,
+ASKED = 0  # how often the bell was rung; the worker sleeps on it
+PLAN = 8  # the number of a plan, or NOTE
+FIRST = 16  # the worker's first chunk,
+STEP = 24  # and how far it is to its next; 0: they are to be had at the cursor
+# and one that the worker writes.
+ANSWERED = LINE  # rings that it has answered
+SLEEPS = LINE + 8
+STATUS = LINE + 16  # FINE, or else: Numba's code of what the kernel raised, or RAISED by Python
+CURRENT = LINE + 24  # the chunk that it writes, NONE, or TAKING: one that it may have taken
+DONE = LINE + 32  # chunks that it has done in this run
+FAILURE = LINE + 40  # where Numba described what the kernel raised
+COMPILED = LINE + 48  # how often it had to compile
+SLOT = 2 * LINE
+
+NOTE = 0  # "read what stands in your pipe"
+NONE, TAKING = -1, -2
+FINE, RAISED = 0, 1 << 32
+
+# A frame: a plan as machine code sees it
+COUNT = 0  # of chunks
+LINKS = 8  # kernels that each chunk goes through
+FIRST_LINK = 16  # of each: its trampoline and the block of its arguments; then the edges of chunks
+
+PLANS = 128  # places in a table of frames: a plan's number and its frame, by number
+
+
+_functions: list[Any] = []
+
+
+def _jitted(function: Callable[..., Any]) -> Any:
+    """Compiled once on this machine: what is compiled is kept beside this file, or by the user."""
+    try:
+        made = numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # no folder can be written
+        made = numba.njit(nogil=True)(function)
+    _functions.append(made)
+    return made
+
+
+def prepare() -> None:
+    """Have everything here compiled; else the first calls would wait for it."""
+    for made in _functions:
+        made.compile((types.int64,) * made.py_func.__code__.co_argcount)
+
+
+def bytes_for(workers: int) -> int:
+    """Bytes of a control block for so many workers and the caller."""
+    return SLOTS_AT + (workers + 1) * SLOT
+
+
+@_jitted
+def take(control: int, slot: int, number: int) -> int:
+    """The chunk to do next where `number` was the last (NONE: none was); NONE to do no more.
+
+    What was the last is done.
+    """
+    step = load(slot + STEP)
+    if number != NONE:
+        store(slot + CURRENT, NONE)
+        store(slot + DONE, load(slot + DONE) + 1)
+    if load(control + STOP) != 0:
+        return NONE
+    if step == 0:
+        store(slot + CURRENT, TAKING)
+        number = add(control + CURSOR, 1)
+    elif number == NONE:
+        number = load(slot + FIRST)
+    else:
+        number += step
+    store(slot + CURRENT, number)
+    return number
+
+
+@_jitted
+def fail(control: int, slot: int, code: int) -> None:
+    """This worker has failed: all are to stop."""
+    store(slot + STATUS, code)
+    store(control + STOP, 1)
+
+
+@_jitted
+def share(control: int, slot: int, frame: int) -> int:
+    """Do what falls to this slot; 0, or the code of what a kernel raised, which stops all."""
+    count, links = load(frame + COUNT), load(frame + LINKS)
+    edges = frame + FIRST_LINK + 2 * WORD * links
+    number = take(control, slot, NONE)
+    while 0 <= number < count:
+        start, stop = load(edges + WORD * number), load(edges + WORD * (number + 1))
+        link = frame + FIRST_LINK
+        for _ in range(links):
+            values = control + VALUES_AT
+            code = call(load(link), load(link + WORD), values, start, stop, slot + FAILURE)
+            if code != 0:
+                fail(control, slot, code)
+                return code
+            link += 2 * WORD
+        number = take(control, slot, number)
+    store(slot + CURRENT, NONE)
+    return 0
+
+
+@_jitted
+def answer(control: int, slot: int) -> None:
+    """All of a ring is done and this worker writes no more."""
+    note = load(slot + PLAN) == NOTE
+    store(slot + ANSWERED, load(slot + ASKED))
+    if not note and add(control + PENDING, -1) == 1 and load(control + CALLER_SLEEPS) != 0:
+        wake(control + PENDING)
+
+
+@_jitted
+def serve(control: int, slot: int, table: int, spin: int) -> int:
+    """Wait for rings and answer them, for as long as the table has their plans.
+
+    Returns the code of what a kernel raised, or 0: there is a ring that is Python's to answer.
+    """
+    while True:
+        answered = load(slot + ANSWERED)
+        turns = 0
+        while load(slot + ASKED) == answered:
+            if turns < spin:
+                turns += 1
+                relax()
+                continue
+            store(slot + SLEEPS, 1)
+            wait(slot + ASKED, answered, 0)
+            store(slot + SLEEPS, 0)
+        plan = load(slot + PLAN)
+        place = table + 2 * WORD * (plan % PLANS)
+        if plan == NOTE or load(place) != plan:
+            return 0
+        code = share(control, slot, load(place + WORD))
+        if code != 0:
+            return code
+        answer(control, slot)
+
+
+@_jitted
+def assign(slot: int, first: int, step: int) -> None:
+    """What of a run falls to a slot."""
+    store(slot + FIRST, first)
+    store(slot + STEP, step)
+    store(slot + STATUS, FINE)
+    store(slot + DONE, 0)
+    store(slot + CURRENT, NONE)
+
+
+@_jitted
+def ring_one(slot: int, plan: int) -> None:
+    """Ring for one worker."""
+    store(slot + PLAN, plan)
+    add(slot + ASKED, 1)
+    if load(slot + SLEEPS) != 0:
+        wake(slot + ASKED)
+
+
+@_jitted
+def ring(control: int, slots: int, plan: int, count: int, own: int, step: int) -> None:
+    """Have the first `count` workers run a plan, and assign its share to the slot `own` (or 0)."""
+    store(control + STOP, 0)
+    store(control + CURSOR, 0)
+    store(control + PENDING, count)
+    first = 0
+    if own != 0:
+        assign(own, 0, step)
+        first = 1
+    for number in range(count):
+        slot = slots + SLOT * number
+        assign(slot, first + number, step)
+        ring_one(slot, plan)
+
+
+@_jitted
+def finished(control: int, spin: int, nanoseconds: int) -> bool:
+    """Wait until all have answered, for a while at most; whether they have."""
+    for _ in range(spin):
+        if load(control + PENDING) <= 0:
+            return True
+        relax()
+    store(control + CALLER_SLEEPS, 1)
+    pending = load(control + PENDING)
+    if pending > 0:
+        wait(control + PENDING, pending, nanoseconds)
+    store(control + CALLER_SLEEPS, 0)
+    return load(control + PENDING) <= 0
+
+
+@_jitted
+def run(
+    control: int, slots: int, plan: int, count: int, own: int, frame: int, step: int, spin: int
+) -> bool:
+    """A whole run in one go; False if it is not over yet, or not all is well."""
+    ring(control, slots, plan, count, own, step)
+    if frame != 0:
+        share(control, own, frame)
+    return finished(control, spin, 1_000_000) and load(control + STOP) == 0

@@ -1,0 +1,103 @@
+"""`Seat`: one worker's place at the bell, or the caller's own."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from shmcompute import cores, machine
+from shmcompute.access import Values
+from shmcompute.backends.doorbell import control
+from shmcompute.backends.doorbell.block import Block
+from shmcompute.frame import Frame
+from shmcompute.plan import Plan
+
+SPIN = 2000  # turns, of some 40 ns: a busy caller rings again before they are over
+
+
+def spin(team: int) -> int:
+    """How long to wait by spinning, where so many run at the same time.
+
+    Who spins takes a core, so there must be one for each.
+    """
+    return SPIN if team <= cores.granted() else 0
+
+
+class Table:
+    """Frames by the numbers of plans, as machine code looks them up.
+
+    It keeps none alive, nor need one be taken out: numbers are not used twice, so nobody rings for
+    a plan that is gone.
+    """
+
+    def __init__(self) -> None:
+        self._words = np.zeros((control.PLANS, 2), np.int64)
+        self.address: int = self._words.__array_interface__["data"][0]
+
+    def put(self, number: int, frame: Frame) -> None:
+        """Let machine code run a plan."""
+        self._words[number % control.PLANS] = number, frame.address
+
+    def __contains__(self, number: int) -> bool:
+        return bool(self._words[number % control.PLANS, 0] == number)
+
+
+class Seat:
+    """Waits for rings and does what falls to its slot.
+
+    Machine code answers alone the rings for plans whose frames are in the table; `wait` returns for
+    others.
+    """
+
+    def __init__(self, block: Block, number: int, turns: int, table: Table | None = None) -> None:
+        self._block = block
+        self._spin = turns
+        self.slot = block.slot(number)
+        self.table = Table() if table is None else table
+
+    def wait(self) -> int:
+        """The number of a plan to be run by Python, or `control.NOTE`.
+
+        Raises
+        ------
+        Exception
+            What a kernel raised in machine code; the ring is not yet answered.
+        """
+        code = control.serve(self._block.address, self.slot, self.table.address, self._spin)
+        if code:
+            raise machine.raised(code, self._block.read(self.slot + control.FAILURE))
+        return self._block.read(self.slot + control.PLAN)
+
+    def run(self, plan: Plan, values: Values, deadline: float | None = None) -> None:
+        """Run by Python what falls to this slot; stop all when the deadline has passed."""
+        block, slot = self._block.address, self.slot
+        number = control.take(block, slot, control.NONE)
+        try:
+            while 0 <= number < len(plan.chunks):
+                if deadline is not None and time.monotonic() > deadline:
+                    self._block.write(block + control.STOP, 1)
+                    return
+                plan.run_chunk(number, values)
+                number = control.take(block, slot, number)
+        except BaseException:
+            control.fail(block, slot, control.RAISED)
+            raise
+
+    def error(self, plan: Plan) -> BaseException | None:
+        """What a kernel raised in machine code that the caller ran for this slot."""
+        code = self._block.read(self.slot + control.STATUS)
+        if code in (control.FINE, control.RAISED):
+            return None
+        error = machine.raised(code, self._block.read(self.slot + control.FAILURE))
+        plan.blame(error, self.current)
+        return error
+
+    @property
+    def current(self) -> int:
+        """The chunk that it writes."""
+        return self._block.read(self.slot + control.CURRENT)
+
+    def answer(self) -> None:
+        """Say that this ring is done and this worker writes no more."""
+        control.answer(self._block.address, self.slot)

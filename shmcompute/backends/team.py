@@ -1,0 +1,179 @@
+"""Threads of this process that wait at a doorbell: handed work in microseconds, the caller's share too.
+
+Jitted kernels run in machine code from the bell to the answer, without the GIL. Where there is no
+doorbell, `threads.py` does the same with the standard library's executor.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from typing import NoReturn
+
+from shmcompute.access import Values
+from shmcompute.backends.base import Backend, deadline_of, overrun
+from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, spin
+from shmcompute.backends.serial import Serial
+from shmcompute.plan import Plan
+
+PATIENCE = 1.0  # seconds that threads have to end when the program does
+
+
+class _Call:
+    """What the threads run just now, where machine code does not know it."""
+
+    plan: Plan | None = None
+    values: Values = ()
+    errors: tuple[BaseException, ...] = ()
+
+
+class Team(Backend):
+    """The calling thread and ``workers - 1`` more.
+
+    A call that comes while another one runs is run by its own thread alone. A timeout is looked at
+    between chunks: a thread can't be stopped.
+    """
+
+    threaded = True
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._lock = threading.Lock()
+        self._call = _Call()
+        self._table = Table()
+        self._threads: list[threading.Thread] = []
+        block, turns = Block(workers - 1, fd=-1), spin(workers)
+        self._block = block
+        self._bell = Bell(block, turns)
+        self._seats = [Seat(block, number, turns, self._table) for number in range(workers)]
+        self._finalizer = weakref.finalize(self, _dismiss, self._bell, self._threads)
+        self._finalizer.atexit = False  # the pool's own end comes first
+
+    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+        count = min(self.workers, len(plan.chunks)) - 1
+        if count < 1 or not self._lock.acquire(blocking=False):
+            Serial().run(plan, values, timeout)
+            return
+        try:
+            self._run(plan, values, timeout, count)
+        finally:
+            self._lock.release()
+
+    def ready(self, timeout: float | None = None) -> None:
+        with self._lock:
+            self._start()
+
+    def close(self, *, wait: bool = True) -> None:
+        if self._lock.acquire(timeout=-1 if wait else PATIENCE):
+            self._finalizer()
+
+    def _start(self) -> None:
+        while len(self._threads) < self.workers - 1:
+            number = len(self._threads)
+            thread = threading.Thread(
+                target=_help,
+                args=(self._seats[number], self._call),
+                name=f"shmcompute-{number}",
+                daemon=True,
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def _run(self, plan: Plan, values: Values, timeout: float | None, count: int) -> None:
+        if len(self._threads) < count:
+            self._start()
+        deadline = deadline_of(timeout)
+        frame = plan.frame
+        if frame is not None and plan.number not in self._table:
+            self._table.put(plan.number, frame)
+        if values:
+            self._block.tell(values)
+        call, step = self._call, count + 1 if plan.static else 0
+        call.plan, call.values = plan, values
+        try:
+            if deadline is not None or frame is None:
+                self._bell.ring(plan.number, count, own=True, step=step)
+                self._seats[-1].run(plan, values, deadline)
+            elif self._bell.run(plan.number, count, own=True, frame=frame, step=step):
+                return
+            self._await(deadline)
+        except BaseException:
+            self._bell.stop()
+            raise
+        finally:
+            self._quiesce()
+            errors, call.plan, call.values, call.errors = call.errors, None, (), ()
+        _raise(self._seats[-1].error(plan), *errors)
+        undone = self._bell.undone(len(plan.chunks), [*range(count), self.workers - 1], step)
+        if undone:
+            raise overrun(plan, timeout, list(undone))
+
+    def _await(self, deadline: float | None) -> None:
+        while not self._bell.finished():
+            if deadline is not None and time.monotonic() > deadline:
+                self._bell.stop()
+
+    def _quiesce(self) -> None:
+        """Return when no thread writes any more; an interrupt has to wait for that."""
+        interrupt = None
+        while True:
+            try:
+                if self._bell.finished():
+                    break
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+
+def _raise(*errors: BaseException | None) -> None:
+    """Raise the first error there is."""
+    for error in errors:
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error, errors  # they refer to this frame: let the frame not refer to them
+
+
+def _help(seat: Seat, call: _Call) -> NoReturn | None:
+    """What a thread does: answer rings until dismissed."""
+    while _answered(seat, call):
+        pass
+    return None
+
+
+def _answered(seat: Seat, call: _Call) -> bool:
+    """Answer a ring; False if it was to dismiss. Nothing of the call stays in this thread."""
+    try:
+        if seat.wait() == NOTE:
+            seat.answer()
+            return False
+    except BaseException as error:  # noqa: BLE001  # the caller's to raise
+        _keep(error, seat, call)
+        return True
+    try:
+        if call.plan is not None:
+            seat.run(call.plan, call.values)
+    except BaseException as error:  # noqa: BLE001
+        call.errors += (error,)
+    seat.answer()
+    return True
+
+
+def _keep(error: BaseException, seat: Seat, call: _Call) -> None:
+    """What a kernel raised in machine code, for the caller to raise."""
+    if call.plan is not None:
+        call.plan.blame(error, seat.current)
+    call.errors += (error,)
+    seat.answer()
+
+
+def _dismiss(bell: Bell, threads: list[threading.Thread]) -> None:
+    """End the threads."""
+    for number in range(len(threads)):
+        bell.note(number)
+    for thread in threads:
+        thread.join(PATIENCE)
+    threads.clear()

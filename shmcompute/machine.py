@@ -1,0 +1,282 @@
+"""Machine code of jitted kernels: how it travels, and how it is called without Python.
+
+The one place that knows Numba's private parts. Whatever they refuse here, the caller does without:
+a kernel whose code can't travel goes as its source and is compiled again, one that can't be called
+from machine code is called through its dispatcher.
+
+A *trampoline* is a few instructions that read a kernel's arguments from words of memory, cut those
+that are split, and call it. It depends only on the types and on what is split, so kernels of like
+signatures share one; and it is called by address, so nothing of the kernel is compiled again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import os
+import pickle
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, event, serialize
+from numba.core.bytecode import FunctionIdentity
+from numba.core.compiler import CompileResult
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
+from numba.np import arrayobj
+
+from shmcompute.storage import Array
+
+Compiled = Any  # Numba's CompileResult
+Types = tuple[Any, ...]  # Numba's types
+
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+VALUE = 16  # bytes that a scalar may take where they change from call to call
+
+
+def refresh() -> None:
+    """Load Numba's registries, without which machine code from elsewhere is not to be touched."""
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
+
+
+# How code travels
+
+
+def shipped(dispatcher: Dispatcher) -> tuple[bytes, ...]:
+    """What was compiled of a dispatcher, as bytes; empty where it can't travel."""
+    try:
+        return tuple(
+            serialize.dumps(compiled._reduce())
+            for compiled in dispatcher.overloads.values()
+            if _travels(compiled)
+        )
+    except Exception:  # noqa: BLE001  # private parts: whatever it is, the source will do
+        return ()
+
+
+def _travels(compiled: Compiled) -> bool:
+    # Dynamic globals are addresses, which mean nothing in another process.
+    return not (compiled.objectmode or compiled.library.has_dynamic_globals or compiled.lifted)
+
+
+def reduce_dispatcher(dispatcher: Dispatcher) -> tuple[Any, ...] | None:
+    """A dispatcher with its machine code, in the terms of ``__reduce__``; None to do without."""
+    code = shipped(dispatcher)
+    if len(code) != len(dispatcher.overloads):
+        return None
+    states = dispatcher._reduce_states()
+    if not {"can_compile", "sigs"} <= states.keys():
+        return None
+    return _arrived, (type(dispatcher), serialize.dumps(states | {"sigs": []}), code)
+
+
+def _arrived(kind: type[Dispatcher], packed: bytes, code: tuple[bytes, ...]) -> Dispatcher:
+    """The dispatcher that was sent; where one of its origin is here already, that one."""
+    states = pickle.loads(packed)
+    # Numba gives back what it has under the same uuid: in a forked worker the parent's own.
+    dispatcher = kind._rebuild(**states | {"can_compile": True})
+    for payload in code:
+        _add(dispatcher, states["uuid"], payload)
+    dispatcher._can_compile = states["can_compile"]
+    return dispatcher
+
+
+def _add(dispatcher: Dispatcher, uuid: str, payload: bytes) -> None:
+    parts = pickle.loads(payload)
+    symbol, signature = parts[1].llvm_func_name, tuple(parts[3].args)
+    here = dispatcher.overloads.get(signature)
+    if here is not None and here.fndesc.llvm_func_name == symbol:
+        return
+    with global_compiler_lock:
+        refresh()
+        dispatcher.add_overload(CompileResult._rebuild(cpu_target.target_context, *parts))
+
+
+def own_symbols() -> None:
+    """Have what this process compiles bear names that no other process's code has (numba#10486).
+
+    Numba numbers the functions that it compiles, and finds code by a name made of that number.
+    """
+    if hasattr(FunctionIdentity, "_unique_ids"):
+        FunctionIdentity._unique_ids = itertools.count((os.getpid() << 32) + 1)
+
+
+class Compilations(event.Listener):  # type: ignore[misc]  # Numba is not typed
+    """Counts the compilations of this process from now on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        event.register("numba:compile", self)
+
+    def on_start(self, event: Any) -> None:
+        self.count += 1
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+# How code is called
+
+
+def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled, int] | None:
+    """The version compiled for exactly these types, and where its code stands."""
+    compiled = dispatcher.overloads.get(argument_types)
+    if compiled is None or compiled.objectmode or compiled.lifted:
+        return None
+    try:
+        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    except Exception:  # noqa: BLE001  # private parts: the dispatcher will do
+        return None
+    return (compiled, address) if address else None
+
+
+def laid_out(value: Any) -> bytes | None:
+    """A scalar as machine code has it; None if it is no scalar, or too large."""
+    kinds = {bool: "<?15x", float: "<d8x", complex: "<dd"}
+    if type(value) is int:
+        return struct.pack("<q8x", value) if -(2**63) <= value < 2**63 else None
+    if type(value) in kinds:
+        parts = (value.real, value.imag) if type(value) is complex else (value,)
+        return struct.pack(kinds[type(value)], *parts)
+    if isinstance(value, np.generic) and value.nbytes <= VALUE and value.dtype.kind in "biufcmM":
+        return value.tobytes().ljust(VALUE, b"\0")
+    return None
+
+
+Way = tuple[str, int]  # how an argument comes: ("part", axis), ("same", 0), ("start", 0), ...
+
+
+@functools.lru_cache(maxsize=1024)
+def trampoline(return_type: Any, argument_types: Types, ways: tuple[Way, ...]) -> int:
+    """The address of machine code ``i32 (block, values, start, stop, failure)``.
+
+    `block` and `values` are addresses; in the block stand the kernel's address and then, in turn,
+    the words of each argument: data, itemsize, shape and strides of an array, 16 bytes of a scalar.
+    The result is 0, or the code of what was raised, whose description `failure` then points to.
+    """
+    context = cpu_target.target_context
+    name = f"shmcompute.trampoline.{os.getpid()}.{next(_numbers)}"
+    with global_compiler_lock:
+        refresh()
+        library = context.codegen().create_library(name)
+        module = library.create_ir_module(name)
+        function = ir.Function(module, ir.FunctionType(_I32, [_I64] * 5), name)
+        builder = ir.IRBuilder(function.append_basic_block())
+        _Trampoline(context, builder).build(return_type, argument_types, ways)
+        library.add_ir_module(module)
+        library.finalize()
+        _libraries.append(library)
+        return int(library.get_pointer_to_function(name))
+
+
+_numbers = itertools.count()
+_libraries: list[Any] = []  # keeps the code where it is
+
+
+class _Trampoline:
+    """Writes one trampoline."""
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self._context = context
+        self._builder = builder
+        self._block, self._values, self._start, self._stop, self._failure = builder.function.args
+        self._at = 0  # words read
+
+    def build(self, return_type: Any, argument_types: Types, ways: Sequence[Way]) -> None:
+        builder, convention = self._builder, self._context.call_conv
+        kind = convention.get_function_type(return_type, argument_types)
+        kernel = builder.inttoptr(self._word(), kind.as_pointer())
+        arguments = [self._argument(*pair) for pair in zip(argument_types, ways, strict=True)]
+        status, _ = convention.call_function(
+            builder, kernel, return_type, argument_types, arguments
+        )
+        failure = builder.inttoptr(self._failure, status.excinfoptr.type.as_pointer())
+        builder.store(status.excinfoptr, failure)
+        builder.ret(builder.select(status.is_ok, ir.Constant(_I32, 0), status.code))
+
+    def _word(self) -> Any:
+        place = self._builder.add(self._block, ir.Constant(_I64, 8 * self._at))
+        self._at += 1
+        return self._builder.load(self._builder.inttoptr(place, _I64.as_pointer()))
+
+    def _argument(self, kind: Any, way: Way) -> Any:
+        what, number = way
+        if what == "start":
+            return self._start
+        if what == "value":
+            return self._scalar(kind, self._values, VALUE * number)
+        if what == "scalar":
+            self._at += VALUE // 8
+            return self._scalar(kind, self._block, 8 * self._at - VALUE)
+        return self._array(kind, axis=number if what == "part" else None)
+
+    def _scalar(self, kind: Any, base: Any, offset: int) -> Any:
+        model = self._context.data_model_manager[kind]
+        place = self._builder.add(base, ir.Constant(_I64, offset))
+        pointer = self._builder.inttoptr(place, model.get_data_type().as_pointer())
+        return model.load_from_data_pointer(self._builder, pointer)
+
+    def _array(self, kind: Any, axis: int | None) -> Any:
+        builder = self._builder
+        data, itemsize = self._word(), self._word()
+        shape = [self._word() for _ in range(kind.ndim)]
+        strides = [self._word() for _ in range(kind.ndim)]
+        if axis is not None:
+            data = builder.add(data, builder.mul(self._start, strides[axis]))
+            shape[axis] = builder.sub(self._stop, self._start)
+        array = self._context.make_array(kind)(self._context, builder)
+        arrayobj.populate_array(
+            array,
+            data=builder.inttoptr(data, array.data.type),
+            shape=shape,
+            strides=strides,
+            itemsize=itemsize,
+            meminfo=None,
+        )
+        return array._getvalue()
+
+
+def array_words(array: Array) -> list[int]:
+    """What a trampoline reads of an array."""
+    return [array.__array_interface__["data"][0], array.itemsize, *array.shape, *array.strides]
+
+
+def raised(code: int, failure: int) -> BaseException:
+    """The exception that a kernel left behind when it was called by a trampoline."""
+    try:
+        _raiser()(code, failure)
+    except BaseException as error:  # noqa: BLE001  # it is what we were asked for
+        return error
+    return RuntimeError(f"a kernel failed with code {code}")
+
+
+@functools.cache
+def _raiser() -> Any:
+    """A C function that raises it as Numba would where Python calls a kernel."""
+    context = cpu_target.target_context
+    name = f"shmcompute.raise.{os.getpid()}"
+    with global_compiler_lock:
+        library = context.codegen().create_library(name)
+        module = library.create_ir_module(name)
+        nothing = cgutils.voidptr_t
+        function = ir.Function(module, ir.FunctionType(nothing, [_I32, _I64]), name)
+        builder = ir.IRBuilder(function.append_basic_block())
+        code, failure = function.args
+        convention = context.call_conv
+        described = convention.get_function_type(types.none, ()).args[1].pointee
+        pointer = builder.inttoptr(failure, described)
+        status = convention._get_return_status(builder, code, pointer)
+        convention.raise_error(builder, context.get_python_api(builder), status)
+        builder.ret(ir.Constant(nothing, None))
+        library.add_ir_module(module)
+        library.finalize()
+        _libraries.append(library)
+        address = library.get_pointer_to_function(name)
+    return ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_int32, ctypes.c_int64)(address)

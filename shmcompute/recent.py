@@ -1,0 +1,81 @@
+"""The plans of a pool's latest calls, so that a call like an earlier one is not bound anew."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numba.core.dispatcher import Dispatcher
+
+from shmcompute.array import SharedArray
+from shmcompute.plan import Plan
+
+KEPT = 64  # plans
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    plan: Plan
+    compiled: tuple[Any, ...]
+    arrays: list[int]
+
+
+class Recent:
+    """Plans by what they were made of.
+
+    A plan holds views, and with them memory: it is dropped when any of its arrays is closed or
+    collected. Nothing here refers to a `SharedArray`.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _Entry] = {}
+        self._keys: dict[int, set[Hashable]] = {}  # by id() of the array
+
+    def find(self, key: Hashable | None) -> Plan | None:
+        """The plan kept under that key, if its kernels are still what they were."""
+        try:
+            entry = self._entries.get(key)
+        except TypeError:  # it can't be hashed: an option of a wrong type, which binding refuses
+            return None
+        if entry is None or entry.compiled != _compiled(entry.plan):
+            return None
+        return entry.plan
+
+    def keep(self, key: Hashable | None, plan: Plan, arrays: Sequence[SharedArray]) -> None:
+        """Keep a plan as long as its arrays are open, and it is among the latest."""
+        if key is None:
+            return
+        while len(self._entries) >= KEPT:
+            self._drop(next(iter(self._entries)))
+        self._entries[key] = _Entry(plan, _compiled(plan), [id(array) for array in arrays])
+        for array in arrays:
+            if id(array) not in self._keys:  # the set may be empty: the callback is there
+                array.when_closed(_forget, weakref.ref(self), id(array))
+            self._keys.setdefault(id(array), set()).add(key)
+
+    def forget(self, array: int) -> None:
+        """Drop what was kept of an array."""
+        # Called within garbage collection, too, in any thread.
+        for key in self._keys.pop(array, ()):
+            self._drop(key)
+
+    def _drop(self, key: Hashable) -> None:
+        entry = self._entries.pop(key, None)
+        for array in entry.arrays if entry is not None else ():
+            self._keys.get(array, set()).discard(key)
+
+
+def _forget(recent: weakref.ref[Recent], array: int) -> None:
+    if (alive := recent()) is not None:
+        alive.forget(array)
+
+
+def _compiled(plan: Plan) -> tuple[int, ...]:
+    """What changes when a jitted kernel is compiled anew, by its ``recompile()``."""
+    return tuple(
+        id(next(iter(link.kernel.function.overloads.values()), None))
+        for link in plan.links
+        if isinstance(link.kernel.function, Dispatcher)
+    )
