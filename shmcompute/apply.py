@@ -55,7 +55,7 @@ class BoundPlan:
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
         if self._plan.chunks:
-            pool = default_pool("serial") if _nested() else self._pool
+            pool = default_pool("serial") if inside_kernel() else self._pool
             pool.running.run(self._plan, values, self._seconds)
 
     def __repr__(self) -> str:
@@ -249,14 +249,9 @@ def _pool(pool: Pool | None, backend: str | None) -> Pool:
         raise ValueError(f"backend={backend!r}, but the pool's is {pool.backend!r}; give one")
     if backend is not None:
         config.one_of("backend", backend, config.BACKENDS)
-    if _nested():
+    if inside_kernel():  # it would wait for workers that wait for it, so it runs it itself
         return default_pool("serial")
     return default_pool(backend) if pool is None else pool
-
-
-def _nested() -> bool:
-    """Whether a kernel asks: it would wait for workers that wait for it, so it runs it itself."""
-    return config.in_worker or inside_kernel()
 
 
 def _shared(arg: Any) -> SharedArray | None:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numba
 import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 from numba.np.ufunc.dufunc import DUFunc
@@ -172,9 +173,10 @@ class NumbaKernel:
     def _compile(self, types: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         """Compile for these types, or find the compiled version that takes them."""
         try:
-            template, _, folded, named = self.dispatcher.get_call_template(types, keywords)
-            typing = template(self.dispatcher.typingctx)
-            signature = typing.apply(folded, named)
+            with global_compiler_lock:  # a pool may be starting in another thread
+                template, _, folded, named = self.dispatcher.get_call_template(types, keywords)
+                typing = template(self.dispatcher.typingctx)
+                signature = typing.apply(folded, named)
         except (NumbaError, TypeError, ValueError, NotImplementedError) as error:
             _forget_frames(error)
             raise KernelTypeError(

@@ -42,8 +42,9 @@ VALUE = 16  # bytes that a scalar may take where they change from call to call
 
 def refresh() -> None:
     """Load Numba's registries, without which machine code from elsewhere is not to be touched."""
-    cpu_target.typing_context.refresh()
-    cpu_target.target_context.refresh()
+    with global_compiler_lock:  # another thread may be compiling
+        cpu_target.typing_context.refresh()
+        cpu_target.target_context.refresh()
 
 
 # How code travels
@@ -83,12 +84,12 @@ def _arrived(kind: type[Dispatcher], packed: bytes, code: tuple[bytes, ...]) -> 
     # Numba gives back what it has under the same uuid: in a forked worker the parent's own.
     dispatcher = kind._rebuild(**states | {"can_compile": True})
     for payload in code:
-        _add(dispatcher, states["uuid"], payload)
+        _add(dispatcher, payload)
     dispatcher._can_compile = states["can_compile"]
     return dispatcher
 
 
-def _add(dispatcher: Dispatcher, uuid: str, payload: bytes) -> None:
+def _add(dispatcher: Dispatcher, payload: bytes) -> None:
     parts = pickle.loads(payload)
     symbol, signature = parts[1].llvm_func_name, tuple(parts[3].args)
     here = dispatcher.overloads.get(signature)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+from shmcompute import config
 from shmcompute.access import Arguments, Values
 from shmcompute.frame import Frame, framed
 from shmcompute.kernel import Kernel
@@ -33,6 +35,7 @@ class Plan:
     chunks: tuple[Chunk, ...]
     static: bool  # whether chunks are dealt before the run, or taken by the next free worker
     number: int = field(default_factory=itertools.count(1).__next__)  # no two have one
+    kept: dict[str, Any] = field(default_factory=dict)  # what a backend knows of it, by its name
 
     @cached_property
     def name(self) -> str:
@@ -70,7 +73,7 @@ class Plan:
 
 def inside_kernel() -> bool:
     """Whether this thread is running a kernel right now."""
-    return getattr(_inside, "depth", 0) > 0
+    return config.in_worker or getattr(_inside, "depth", 0) > 0
 
 
 @contextmanager

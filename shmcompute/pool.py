@@ -91,14 +91,15 @@ class Pool:
     @property
     def running(self) -> Backend:
         """The backend behind it."""
-        if self._backend is None:
+        backend = self._backend
+        if backend is None:
             raise ClosedError("this pool is closed; make another one")
-        if self._foreign():
+        if os.getpid() != self._pid and self._foreign():
             raise ForkedPoolError(
                 f"this pool belongs to process {self._pid}; process {os.getpid()} was forked from "
                 "it and must make its own: shmcompute.Pool(...)"
             )
-        return self._backend
+        return backend
 
     def _foreign(self) -> bool:
         """Whether this is the copy in a forked child, which has the pool's workers not."""

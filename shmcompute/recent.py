@@ -18,7 +18,7 @@ KEPT = 64  # plans
 @dataclass(frozen=True, eq=False)
 class _Entry:
     plan: Plan
-    compiled: tuple[Any, ...]
+    compiled: tuple[tuple[dict[Any, Any], Any], ...]
     arrays: list[int]
 
 
@@ -39,8 +39,11 @@ class Recent:
             entry = self._entries.get(key)
         except TypeError:  # it can't be hashed: an option of a wrong type, which binding refuses
             return None
-        if entry is None or entry.compiled != _compiled(entry.plan):
+        if entry is None:
             return None
+        for versions, first in entry.compiled:
+            if next(iter(versions.values()), None) is not first:
+                return None
         return entry.plan
 
     def keep(self, key: Hashable | None, plan: Plan, arrays: Sequence[SharedArray]) -> None:
@@ -72,10 +75,11 @@ def _forget(recent: weakref.ref[Recent], array: int) -> None:
         alive.forget(array)
 
 
-def _compiled(plan: Plan) -> tuple[int, ...]:
-    """What changes when a jitted kernel is compiled anew, by its ``recompile()``."""
+def _compiled(plan: Plan) -> tuple[tuple[dict[Any, Any], Any], ...]:
+    """The versions of each jitted kernel, and the first, which its ``recompile()`` changes."""
+    dispatchers = [link.kernel.function for link in plan.links]
     return tuple(
-        id(next(iter(link.kernel.function.overloads.values()), None))
-        for link in plan.links
-        if isinstance(link.kernel.function, Dispatcher)
+        (function.overloads, next(iter(function.overloads.values()), None))
+        for function in dispatchers
+        if isinstance(function, Dispatcher)
     )

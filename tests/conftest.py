@@ -26,13 +26,15 @@ class Pools:
 
     def __init__(self):
         self._pools = {
-            **{
-                method: sc.Pool(2, backend="processes", start_method=method)
-                for method in START_METHODS
-            },
+            **{method: sc.Pool(2, start_method=method) for method in START_METHODS},
+            "caller": sc.Pool(2, caller_runs=True),
             "threads": sc.Pool(2, backend="threads"),
             "serial": sc.Pool(1, backend="serial"),
         }
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
+            self._pools["pipe"] = sc.Pool(2)
+            self._pools["executor"] = sc.Pool(2, backend="threads")
 
     def __getitem__(self, name):
         return self._pools[name]
@@ -41,7 +43,8 @@ class Pools:
         for pool in self._pools.values():
             pool.ready(60)
             _warm(pool=pool)
-        _warm_threads(pool=self._pools["threads"])
+        for name in ("threads", "executor"):
+            _warm_threads(pool=self._pools[name])
 
     def close(self):
         for pool in self._pools.values():
@@ -100,15 +103,15 @@ def _warm_threads(**keywords):
     sc.parallel_apply(lambda _: (meeting.wait(), None)[1], np.zeros(2), **keywords)
 
 
-@pytest.fixture(params=[*START_METHODS, "threads", "serial"])
+@pytest.fixture(params=[*START_METHODS, "caller", "pipe", "threads", "executor", "serial"])
 def any_pool(request, pools):
-    """A pool of every backend and start method."""
+    """A pool of every backend, start method and channel."""
     return pools[request.param]
 
 
-@pytest.fixture(params=START_METHODS)
+@pytest.fixture(params=[*START_METHODS, "pipe"])
 def process_pool(request, pools):
-    """A process pool of every start method."""
+    """A process pool of every start method and channel."""
     return pools[request.param]
 
 

@@ -208,7 +208,7 @@ def test_the_other_chunks_stop_when_one_fails(process_pool):
     with sc.SharedArray(np.zeros(200)) as arr:
         with pytest.raises(ValueError, match="second worker"):
             sc.parallel_apply(kernel, arr, sc.offset, chunksize=1, pool=process_pool)
-        assert 0 < arr.array.sum() < 100
+        assert arr.array.sum() < 100
 
 
 def test_an_error_shows_the_workers_traceback(process_pool):

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from shmcompute.access import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
-from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, spin
+from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, prepare, spin
 from shmcompute.backends.serial import Serial
 from shmcompute.plan import Plan
 
@@ -69,6 +69,7 @@ class Team(Backend):
             self._finalizer()
 
     def _start(self) -> None:
+        prepare()
         while len(self._threads) < self.workers - 1:
             number = len(self._threads)
             thread = threading.Thread(
@@ -95,7 +96,7 @@ class Team(Backend):
             if deadline is not None or frame is None:
                 self._bell.ring(plan.number, count, own=True, step=step)
                 self._seats[-1].run(plan, values, deadline)
-            elif self._bell.run(plan.number, count, own=True, frame=frame, step=step):
+            elif self._bell.bound(plan.number, count, own=True, frame=frame, step=step)():
                 return
             self._await(deadline)
         except BaseException:
@@ -104,7 +105,10 @@ class Team(Backend):
         finally:
             self._quiesce()
             errors, call.plan, call.values, call.errors = call.errors, None, (), ()
-        _raise(self._seats[-1].error(plan), *errors)
+        try:
+            _raise(self._seats[-1].error(plan), *errors)
+        finally:
+            del errors  # they refer to this frame: let the frame not refer to them
         undone = self._bell.undone(len(plan.chunks), [*range(count), self.workers - 1], step)
         if undone:
             raise overrun(plan, timeout, list(undone))
@@ -134,7 +138,7 @@ def _raise(*errors: BaseException | None) -> None:
             try:
                 raise error
             finally:
-                del error, errors  # they refer to this frame: let the frame not refer to them
+                del error, errors  # as above
 
 
 def _help(seat: Seat, call: _Call) -> NoReturn | None:

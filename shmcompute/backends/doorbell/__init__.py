@@ -4,10 +4,10 @@ from shmcompute import config
 from shmcompute.backends.doorbell import atomics
 from shmcompute.backends.doorbell.bell import Bell
 from shmcompute.backends.doorbell.block import Block
-from shmcompute.backends.doorbell.control import NOTE
+from shmcompute.backends.doorbell.control import NOTE, prepare
 from shmcompute.backends.doorbell.seat import Seat, Table, spin
 
-__all__ = ["NOTE", "Bell", "Block", "Seat", "Table", "spin", "wanted"]
+__all__ = ["NOTE", "Bell", "Block", "Seat", "Table", "prepare", "spin", "wanted"]
 
 
 def wanted() -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from shmcompute.backends.doorbell import control
 from shmcompute.backends.doorbell.block import Block
@@ -23,26 +24,20 @@ class Bell:
         self._slots = block.slot(0)
         self.own = block.slot(block.workers)
 
-    def run(self, number: int, count: int, *, own: bool, frame: Frame | None, step: int) -> bool:
-        """Ring `count` workers for a plan, do the own share if it has a frame, wait for a moment.
+    def bound(
+        self, number: int, count: int, *, own: bool, frame: Frame | None, step: int
+    ) -> Callable[[], bool]:
+        """A run in one go: ring `count` workers, do the own share if it has a frame, wait a moment.
 
         Returns
         -------
-        bool
-            Whether all is done, and well; else see `finished`, `failed` and the own seat.
+        callable
+            Runs, and tells whether all is done, and well; else see `finished`, `failed` and the own
+            seat.
         """
-        return bool(
-            control.run(
-                self._block.address,
-                self._slots,
-                number,
-                count,
-                self.own if own else 0,
-                0 if frame is None else frame.address,
-                step,
-                self._spin,
-            )
-        )
+        slot, address = self.own if own else 0, 0 if frame is None else frame.address
+        where = (self._block.address, self._slots, number, count, slot, address, step, self._spin)
+        return partial(control.run, *where)
 
     def ring(self, number: int, count: int, *, own: bool, step: int) -> None:
         """Ring `count` workers for a plan, and assign the own share."""
@@ -68,14 +63,24 @@ class Bell:
         return read(slot + control.ASKED) != read(slot + control.ANSWERED)
 
     def failed(self, number: int) -> bool:
-        """Whether a worker's kernel raised."""
+        """Whether a worker's kernel raised, and what it raised has not been taken yet."""
         return self._block.read(self._block.slot(number) + control.STATUS) != control.FINE
+
+    def taken(self, number: int) -> None:
+        """It has been taken."""
+        self._block.write(self._block.slot(number) + control.STATUS, control.FINE)
+
+    def compilations(self) -> int:
+        """How often workers had to compile a kernel, where machine code was to spare them that."""
+        slots = map(self._block.slot, range(self._block.workers))
+        return sum(self._block.read(slot + control.COMPILED) for slot in slots)
 
     def reset(self, number: int) -> None:
         """Make a slot ready for another worker; the one that had it is dead."""
         slot, block = self._block.slot(number), self._block
         block.write(slot + control.ANSWERED, block.read(slot + control.ASKED))
         block.write(slot + control.SLEEPS, 0)
+        block.write(slot + control.STATUS, control.FINE)
 
     def undone(self, chunks: int, numbers: Iterable[int], step: int) -> set[int]:
         """Chunks of a run that is over which are not known to be done.

@@ -29,7 +29,6 @@ class Block:
     """
 
     def __init__(self, workers: int, fd: int | None = None) -> None:
-        control.prepare()
         size = control.bytes_for(workers)
         self.workers = workers
         self.fd = os.memfd_create("shmcompute", os.MFD_CLOEXEC) if fd is None else fd

@@ -12,6 +12,7 @@ from typing import Any
 import numba
 from numba import types
 
+from shmcompute import machine
 from shmcompute.backends.doorbell.atomics import add, call, load, relax, store, wait, wake
 
 WORD = 8
@@ -68,6 +69,7 @@ def _jitted(function: Callable[..., Any]) -> Any:
 
 def prepare() -> None:
     """Have everything here compiled; else the first calls would wait for it."""
+    machine.refresh()
     for made in _functions:
         made.compile((types.int64,) * made.py_func.__code__.co_argcount)
 

@@ -13,7 +13,9 @@ from shmcompute.backends.doorbell.block import Block
 from shmcompute.frame import Frame
 from shmcompute.plan import Plan
 
-SPIN = 2000  # turns, of some 40 ns: a busy caller rings again before they are over
+# Turns, of some 30 ns. Longer than it takes to wake a sleeper, at either side: else caller and
+# worker, each asleep when the other is ready, would go on waking each other call after call.
+SPIN = 10_000
 
 
 def spin(team: int) -> int:
@@ -53,6 +55,7 @@ class Seat:
     def __init__(self, block: Block, number: int, turns: int, table: Table | None = None) -> None:
         self._block = block
         self._spin = turns
+        self.number = number
         self.slot = block.slot(number)
         self.table = Table() if table is None else table
 
@@ -67,7 +70,7 @@ class Seat:
         code = control.serve(self._block.address, self.slot, self.table.address, self._spin)
         if code:
             raise machine.raised(code, self._block.read(self.slot + control.FAILURE))
-        return self._block.read(self.slot + control.PLAN)
+        return self.plan
 
     def run(self, plan: Plan, values: Values, deadline: float | None = None) -> None:
         """Run by Python what falls to this slot; stop all when the deadline has passed."""
@@ -97,6 +100,15 @@ class Seat:
     def current(self) -> int:
         """The chunk that it writes."""
         return self._block.read(self.slot + control.CURRENT)
+
+    @property
+    def plan(self) -> int:
+        """The number of the plan that was rung for last."""
+        return self._block.read(self.slot + control.PLAN)
+
+    def compiled(self, count: int) -> None:
+        """Tell how often this process had to compile."""
+        self._block.write(self.slot + control.COMPILED, count)
 
     def answer(self) -> None:
         """Say that this ring is done and this worker writes no more."""

@@ -15,8 +15,10 @@ from multiprocessing import connection, forkserver, spawn
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from shmcompute.backends.doorbell import Bell
 from shmcompute.backends.processes import worker
-from shmcompute.backends.processes.channel import Channel, Exit, Lost
+from shmcompute.backends.processes.channel import Channel, Exit, Failure, Lost
+from shmcompute.backends.processes.place import Place
 from shmcompute.errors import WorkerLostError
 
 PRELOAD = "shmcompute.backends.processes.preload"
@@ -29,21 +31,42 @@ _server_is_foreign = False
 
 
 class Member:
-    """A worker process of a pool."""
+    """A worker process of a pool.
 
-    def __init__(self, context: BaseContext, number: int, threads: int) -> None:
+    Parameters
+    ----------
+    number : int
+        Its place in the pool, and at the bell if there is one.
+    threads : int
+        How many it may use.
+    bell, place
+        The caller's and the worker's side of a doorbell.
+    """
+
+    def __init__(
+        self,
+        context: BaseContext,
+        number: int,
+        threads: int,
+        bell: Bell | None = None,
+        place: Place | None = None,
+    ) -> None:
         ours, theirs = context.Pipe()
         self.channel = Channel(ours, parent=True)
+        self.number = number
+        self._bell = bell
         self.ready = False
-        self.owes = False  # whether it was asked something that it has not answered
+        self._asked = False  # whether it was sent something that it has not answered
         self.plans: set[int] = set()  # numbers of the plans that it holds
         try:
             self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
                 target=worker.main,
-                args=(theirs, threads),
+                args=(theirs, threads, place),
                 name=f"shmcompute-{number}",
                 daemon=True,
             )
+            if bell is not None:
+                bell.reset(number)
             with _as_if_no_main(context):
                 self.process.start()
             _started.add(self.process)
@@ -72,19 +95,41 @@ class Member:
         # The sentinel is a pipe under fork and spawn, which a grandchild may hold open.
         return int(self.process.sentinel if self._pidfd is None else self._pidfd)
 
+    @property
+    def owes(self) -> bool:
+        """Whether it has not answered yet what it was asked."""
+        bell = self._bell
+        return self._asked or (
+            bell is not None and (bell.owes(self.number) or bell.failed(self.number))
+        )
+
     def ask(self, message: object) -> None:
         """Send what will be answered."""
-        self.owes = True
+        self._asked = True
+        self._send(message)
+
+    def _send(self, message: object) -> None:
+        if self._bell is not None:
+            self._bell.note(self.number)  # first: a long message waits until it is being read
         self.channel.send(message)
 
     def answer(self) -> Any:
         """Receive an answer, which `wait` has found to be there; `Lost` if there will be none."""
-        self.owes = True  # until all of it is here
+        self._asked = True  # until all of it is here
         if not self.channel.pending():
             raise Lost  # it ended, though a child of its own may hold the pipe open
         message = self.channel.receive()
-        self.owes = False
+        self._asked = False
         return message
+
+    def failure(self) -> Failure:
+        """Receive the exception that the bell has announced; `Lost` if it will not come."""
+        # What stayed in the pipe would pass for the answer to the next message.
+        assert self._bell is not None  # noqa: S101  # for the type checker
+        self.wait()
+        failure: Failure = self.answer()
+        self._bell.taken(self.number)
+        return failure
 
     def wait(self, patience: float | None = None) -> bool:
         """Whether within `patience` seconds it has answered or ended."""
@@ -106,7 +151,7 @@ class Member:
     def leave(self) -> None:
         """Ask it to end."""
         with suppress(Lost, OSError):
-            self.channel.send(Exit())
+            self._send(Exit())
 
     def close(self) -> None:
         """Wait for its end, or bring it about, and give back its descriptors."""

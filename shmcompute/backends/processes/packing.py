@@ -76,8 +76,12 @@ def pack(plan: Plan) -> Packed:
 
 def unpack(packed: Packed) -> Plan:
     """The plan, in a worker that has mapped its segments."""
-    links = tuple(Link(*map(pickle.loads, link)) for link in packed.links)
-    return Plan(links, packed.chunks, static=True)
+    values = tuple(kind() for kind in packed.kinds)  # of the right types, until a call brings its own
+    links = []
+    for kernel, arguments in packed.links:
+        bound = replace(pickle.loads(arguments), values=values)
+        links.append(Link(pickle.loads(kernel), bound))
+    return Plan(tuple(links), packed.chunks, static=True)
 
 
 def _pack_kernel(kernel: Kernel) -> tuple[bytes, set[Handle]]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 
-from numba.core.registry import cpu_target
-
+from shmcompute import machine
+from shmcompute.backends import doorbell
 from shmcompute.backends.processes import worker
 
 __all__ = ["worker"]
 
-# 0.3 s of Numba's registries, which the first compilation would load in each worker.
-cpu_target.typing_context.refresh()
-cpu_target.target_context.refresh()
+# 0.3 s of Numba's registries, which the first machine code would load in each worker.
+machine.refresh()
+if doorbell.wanted():
+    doorbell.prepare()
 
 # The server was started with Ctrl-C blocked, not to die of one while it imports. Drop one that
 # came, and lift the block: its other children, not ours, may want to hear of the next.

@@ -167,18 +167,12 @@ class Run:
 
     def _lost(self, member: Member) -> None:
         """A worker died at its work: the call is lost, and all others are to stop writing."""
-        how, exitcode = member.ended(), member.process.exitcode
+        how = member.ended()
         self._undefined.extend(self._busy.pop(member))
         self._stop()
         self._quiesce(GRACE)
         if self._error is None:
-            chunks = [self._plan.chunks[number] for number in sorted(self._undefined)]
-            self._error = WorkerLostError(
-                f"worker {member.process.pid} was lost ({how}) while it ran kernel "
-                f"{self._plan.name}; the content of chunks {_listed(chunks)} is undefined",
-                exitcode,
-                chunks,
-            )
+            self._error = lost(self._plan, member, sorted(self._undefined), how)
 
     def _quiesce(self, grace: float) -> None:
         """Let the busy end their chunk, for a while; then kill."""
@@ -203,6 +197,22 @@ class Run:
         kill_all(list(self._busy))
         while self._busy:
             self._undefined.extend(self._busy.popitem()[1])
+
+
+def lost(
+    plan: Plan,
+    member: Member,
+    numbers: Sequence[int],
+    how: str,
+) -> WorkerLostError:
+    """The error of a call whose worker died, with these chunks not known to be done."""
+    chunks = [plan.chunks[number] for number in numbers]
+    return WorkerLostError(
+        f"worker {member.process.pid} was lost ({how}) while it ran kernel {plan.name}; the "
+        f"content of chunks {_listed(chunks)} is undefined",
+        member.process.exitcode,
+        chunks,
+    )
 
 
 def _listed(chunks: Sequence[tuple[int, int]]) -> str:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from shmcompute.access import Values
+from shmcompute.backends import doorbell
 from shmcompute.backends.base import Backend, deadline_of
 from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Packed, Ready
+from shmcompute.backends.processes.hall import Hall
 from shmcompute.backends.processes.member import LEAVE, Member, kill_all, usable
 from shmcompute.backends.processes.packing import pack, unpack_error
 from shmcompute.backends.processes.run import Run
@@ -56,12 +58,18 @@ class Processes(Backend):
         self._numbers = 0
         self._watched: set[Handle] = set()
         self._ended: deque[Handle] = deque()  # segments that workers are to unmap
-        self._members: list[Member] = []
-        self._finalizer = weakref.finalize(self, _end, self._members, self._pid)
+        self._members: list[Member] = []  # by number
+        self._hall = Hall(workers, caller_runs=caller_runs) if doorbell.wanted() else None
+        self._finalizer = weakref.finalize(self, _end, self._members, self._pid, self._hall)
         self._finalizer.atexit = False  # the pool's own end comes first
-        self._staff()
+        if self.start_method == "fork":  # which is quick, and best left to the calling thread
+            self._staff()
+        else:
+            _start(self)
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+        if timeout is None and self._hall is not None and self._again(self._hall, plan, values):
+            return
         deadline = deadline_of(timeout)
         with self._entered(timeout):
             self._flush()
@@ -69,8 +77,35 @@ class Processes(Backend):
             members = self._members[: len(plan.chunks) - self._caller_runs]
             self._await_ready(members, deadline)
             number = self._load(plan, members)
-            run = Run(plan, values, number, members, timeout, deadline)
-            run.complete(caller_runs=self._caller_runs)
+            if self._hall is None or not members:
+                run = Run(plan, values, number, members, timeout, deadline)
+                run.complete(caller_runs=self._caller_runs)
+                return
+            ring = self._hall.ring(plan, number, members, timeout, deadline)
+            self._hall.tell(values)
+            ring.complete(plan, values)
+
+    def _again(self, hall: Hall, plan: Plan, values: Values) -> bool:
+        """Run a plan that was run before by workers that still hold it; False if there is none.
+
+        What `run` does, without looking for what a repeated call does not need.
+        """
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            ring = hall.known(plan)
+            if ring is None or self._ended or self._closed:
+                return False
+            hall.tell(values)
+            ring.complete(plan, values)
+        except BaseException:
+            self._silence()
+            raise
+        finally:
+            self._lock.release()
+        if self._ended:
+            self._flush_if_idle()
+        return True
 
     def ready(self, timeout: float | None = None) -> None:
         deadline = deadline_of(timeout)
@@ -80,7 +115,8 @@ class Processes(Backend):
 
     @property
     def pids(self) -> list[int]:
-        self._check()
+        with self._lock:  # they may be starting
+            self._check()
         return [member.process.pid for member in list(self._members)]
 
     def close(self, *, wait: bool = True) -> None:
@@ -128,8 +164,16 @@ class Processes(Backend):
         for member in [member for member in self._members if not member.alive]:
             self._members.remove(member)
             member.close()
-        while len(self._members) < self.workers - self._caller_runs:
-            self._members.append(Member(self._context, len(self._members), self._threads))
+        here = {member.number for member in self._members}
+        for number in sorted(set(range(self.workers - self._caller_runs)) - here):
+            seat = () if self._hall is None else self._hall.seat(number)
+            self._members.insert(number, Member(self._context, number, self._threads, *seat))
+        if self._hall is not None and len(here) < len(self._members):
+            self._hall.watch(self._members)
+
+    def compilations(self) -> int:
+        """How often workers had to compile a kernel."""
+        return 0 if self._hall is None else self._hall.bell.compilations()
 
     def _await_ready(self, members: Sequence[Member], deadline: float | None) -> None:
         for member in members:
@@ -172,6 +216,11 @@ class Processes(Backend):
             member.plans.add(number)
         return number
 
+    def _changed(self) -> None:
+        """Workers may drop plans from here on."""
+        if self._hall is not None:
+            self._hall.forget()
+
     def _stale(self, member: Member) -> tuple[int, ...]:
         """Plans that a member holds and nobody will ask for again."""
         return tuple(member.plans.difference(self._plans.values()))
@@ -193,6 +242,7 @@ class Processes(Backend):
             len(self._plans) > KEPT or sum(kept.nbytes for kept in self._plans) > KEPT_BYTES
         ):
             self._plans.popitem(last=False)
+            self._changed()
         return self._plans[packed]
 
     def _ask(self, members: Sequence[Member], message: Callable[[Member], object]) -> None:
@@ -256,6 +306,7 @@ class Processes(Backend):
         self._watched -= handles
         for packed in [packed for packed in self._plans if packed.handles & handles]:
             del self._plans[packed]
+        self._changed()
         ready = [member for member in self._members if member.ready and member.alive]
         ended = frozenset(handles)
         with suppress(ShmComputeError):  # a worker that is gone has forgotten too
@@ -276,10 +327,26 @@ def _refused(error: BaseException) -> BaseException:
     return wrapped
 
 
-def _end(members: list[Member], pid: int) -> None:
+def _start(processes: Processes) -> None:
+    """Start the workers while the program goes on; what fails here, the first call meets again."""
+    alive = weakref.ref(processes)
+
+    def start() -> None:
+        if (found := alive()) is not None:
+            with suppress(ShmComputeError, OSError), found._entered(None):
+                found._staff()
+        if found is not None and found._hall is not None:
+            doorbell.prepare()
+
+    threading.Thread(target=start, name="shmcompute-start", daemon=True).start()
+
+
+def _end(members: list[Member], pid: int, hall: Hall | None) -> None:
     if os.getpid() != pid:
         return
     for member in members:
         member.leave()
     for member in members:
         member.close()
+    if hall is not None:
+        hall.close()

@@ -19,8 +19,9 @@ import numba
 from numba.np.ufunc import parallel
 from threadpoolctl import threadpool_limits
 
-from shmcompute import config
-from shmcompute.access import Values
+from shmcompute import config, machine
+from shmcompute.access import Number, Values
+from shmcompute.backends import doorbell
 from shmcompute.backends.processes.channel import (
     Channel,
     Exit,
@@ -36,6 +37,7 @@ from shmcompute.backends.processes.channel import (
     Stop,
 )
 from shmcompute.backends.processes.packing import pack_error, unpack
+from shmcompute.backends.processes.place import Place
 from shmcompute.plan import Plan
 from shmcompute.storage import Array, Handle, map_handle, mapped
 
@@ -47,16 +49,18 @@ _THREAD_SETTINGS = (
 )
 
 
-def main(connection: Connection[Any, Any], threads: int) -> None:
+def main(connection: Connection[Any, Any], threads: int, place: Place | None = None) -> None:
     """Serve until told to exit, or until the parent is gone. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while we started
     config.enter_worker()
+    machine.own_symbols()
     _cap_threads(threads)
     _watch_parent(connection)
     try:
-        Worker(Channel(connection, parent=False)).serve()
+        channel = Channel(connection, parent=False)
+        (Worker(channel) if place is None else Rung(channel, place)).serve()
     except Lost:
         _leave(0)
     except BaseException:  # noqa: BLE001  # a fault of ours: tell it, and never look like success
@@ -118,20 +122,28 @@ class Worker:
     def serve(self) -> None:
         """Answer messages until `Exit`."""
         self._channel.send(Ready())
-        while True:
-            match self._channel.receive():
-                case Load(number, packed, stale, path):
-                    _look_in(path)
-                    self._channel.send(self._load(number, packed, stale))
-                case Run(number, chunks, values):
-                    self._channel.send(self._run(self._plans[number], chunks, values))
-                case Forget(handles, stale):
-                    self._forget(handles, stale)
-                    self._channel.send(Loaded())
-                case Exit():
-                    return
-                case Stop():
-                    pass  # it came after the run had ended
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Take one message; False if it was `Exit`."""
+        message = self._channel.receive()
+        reply = self._reply(message)
+        if reply is not None:
+            self._channel.send(reply)
+        return not isinstance(message, Exit)
+
+    def _reply(self, message: object) -> object:
+        match message:
+            case Load(number, packed, stale, path):
+                _look_in(path)
+                return self._load(number, packed, stale)
+            case Run(number, chunks, values):
+                return self._run(self._plans[number], chunks, values)
+            case Forget(handles, stale):
+                self._forget(handles, stale)
+                return Loaded()
+        return None  # a Stop that came after the run had ended, or Exit
 
     def _load(self, number: int, packed: Packed, stale: Iterable[int]) -> Loaded:
         self._drop(stale)
@@ -167,3 +179,65 @@ class Worker:
             self._kept.pop(handle, None)
         if any(mapped(handle) for handle in handles):
             gc.collect()  # a function that came by value is a cycle, and may hold a view
+
+
+class Rung(Worker):
+    """A worker that is rung for: machine code answers by itself the rings that it can."""
+
+    def __init__(self, channel: Channel, place: Place) -> None:
+        super().__init__(channel)
+        doorbell.prepare()
+        self._block, self._seat = place.taken()
+        self._kinds: dict[int, tuple[type[Number], ...]] = {}
+        self._compilations = machine.Compilations()
+
+    def _turn(self) -> bool:
+        try:
+            number = self._seat.wait()
+        except BaseException as error:  # noqa: BLE001  # a kernel's, from machine code
+            number = self._seat.plan
+            self._plans[number].blame(error, self._seat.current)
+            self._answer(pack_error(self._seat.current, error))
+            return True
+        if number != doorbell.NOTE:
+            self._answer(self._rung(number))
+            return True
+        return super()._turn()
+
+    def _reply(self, message: object) -> object:
+        reply = super()._reply(message)
+        self._seat.compiled(self._compilations.count)
+        self._seat.answer()  # before the reply: who has that finds this worker silent
+        return reply
+
+    def _load(self, number: int, packed: Packed, stale: Iterable[int]) -> Loaded:
+        answer = super()._load(number, packed, stale)
+        if answer.failure is None:
+            self._kinds[number] = packed.kinds
+            frame = self._plans[number].frame
+            if frame is not None:
+                self._seat.table.put(number, frame)
+        return answer
+
+    def _rung(self, number: int) -> Failure | None:
+        """Run by Python what was rung for."""
+        plan = self._plans[number]
+        if plan.frame is not None and number not in self._seat.table:  # another one had its place
+            self._seat.table.put(number, plan.frame)
+        try:
+            self._seat.run(plan, self._block.told(self._kinds[number]))
+        except BaseException as error:  # noqa: BLE001  # sys.exit() in a kernel, too
+            return pack_error(self._seat.current, error)
+        return None
+
+    def _answer(self, failure: Failure | None) -> None:
+        """Say that this worker writes no more, and what went wrong."""
+        self._seat.compiled(self._compilations.count)
+        self._seat.answer()
+        if failure is not None:  # after: who reads it knows from the bell that it is to come
+            self._channel.send(failure)
+
+    def _drop(self, stale: Iterable[int]) -> None:
+        super()._drop(stale)
+        for number in stale:
+            self._kinds.pop(number, None)
