@@ -120,7 +120,10 @@ class SharedArray(NDArrayOperatorsMixin):
         name: str | os.PathLike[str] | None = None,
         storage: str = "auto",
     ) -> Self:
-        """A new array whose memory is reserved, not written; see `SharedArray`."""
+        """A new array whose memory is reserved, not written; see `SharedArray`.
+
+        It may read as what an array of yours left there that was closed before.
+        """
         return cls._of(*_created(shape, dtype, order, name, storage), made=True)
 
     @classmethod
@@ -133,8 +136,9 @@ class SharedArray(NDArrayOperatorsMixin):
         storage: str = "auto",
     ) -> Self:
         """A new array of zeros; see `SharedArray`."""
-        # Every kind of storage hands out memory that reads as zero.
-        return cls.empty(shape, dtype, order, name, storage)
+        self = cls.empty(shape, dtype, order, name, storage)
+        self._segment.clear()
+        return self
 
     @classmethod
     def full(
