@@ -247,7 +247,8 @@ class SharedArray(NDArrayOperatorsMixin):
     def close(self) -> None:
         """Let go of the array; the owner also removes its name. Views stay valid. Idempotent.
 
-        Memory goes back at once, or with the last view. A ``"file"`` stays: see ``unlink()``.
+        Memory goes back at once, or with the last view; some of it is kept for the next arrays
+        (``SHMCOMPUTE_WARM_BYTES``) until `shutdown`. A ``"file"`` stays: see ``unlink()``.
         """
         if self._array is None:
             return

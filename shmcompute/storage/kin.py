@@ -29,7 +29,7 @@ class Kin:
             self._fd = reopened(made)  # the kernel does not count a memfd's first description
         finally:
             os.close(made)
-        self._page = mmap.mmap(self._fd, mmap.PAGESIZE)
+        self._page = _mapped(self._fd)
 
     def none(self) -> bool:
         """Whether no process forked since lives on with our memory.
@@ -37,16 +37,27 @@ class Kin:
         A child forked while we look is not counted this time, but from the next time on.
         """
         fresh = reopened(self._fd)
-        page = mmap.mmap(fresh, mmap.PAGESIZE)
-        # At every moment one of the two is mapped.
-        self.close()
-        self._fd, self._page = fresh, page
+        page = _mapped(fresh)
+        old, self._fd, self._page = (self._page, self._fd), fresh, page
+        _close(*old)  # only now: at every moment one of the two is mapped
         return sole(fresh)
 
     def close(self) -> None:
         """Let go of the page."""
-        self._page.close()
-        os.close(self._fd)
+        _close(self._page, self._fd)
+
+
+def _mapped(fd: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(fd, mmap.PAGESIZE)
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def _close(page: mmap.mmap, fd: int) -> None:
+    page.close()
+    os.close(fd)
 
 
 _now: dict[str, Kin] = {}  # one at most; its methods are atomic

@@ -122,8 +122,8 @@ class Block:
         """Leave the description that children share for one that none does."""
         fd = reopened(self.fd)
         liveness.hold(fd, "")
-        os.close(self.fd)
-        self.fd, self.base = fd, None
+        old, self.fd, self.base = self.fd, fd, None
+        os.close(old)
 
     def drop(self) -> None:
         """Give it back: at once, or when the last view is gone."""
