@@ -406,6 +406,24 @@ def test_a_full_folder_gets_it_back_first(storage):
     assert (done.stdout, done.stderr) == ("", "")
 
 
+def test_descriptors_that_run_out_are_given_back_first():
+    run(
+        """
+        import os, resource
+        import numpy as np, shmcompute as sc
+        from shmcompute.storage import warm
+        arrays = [sc.SharedArray.zeros(1 << 20, np.uint8, storage="shm") for _ in range(8)]
+        while arrays:
+            arrays.pop().close()
+        assert len(warm._blocks) == 8
+        used = max(map(int, os.listdir("/proc/self/fd"))) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
+        with sc.SharedArray.zeros(2 << 20, np.uint8, storage="shm"):
+            assert warm.kept() == 0
+        """
+    )
+
+
 @pytest.mark.skipif(not _can_mount(), reason="needs a mount namespace of its own")
 def test_nothing_is_left_at_exit():
     """However much of it is open, viewed, closed or kept."""
