@@ -124,7 +124,10 @@ class SharedArray(NDArrayOperatorsMixin):
         name: str | os.PathLike[str] | None = None,
         storage: str = "auto",
     ) -> Self:
-        """A new array whose memory is reserved, not written; see `SharedArray`."""
+        """A new array whose memory is reserved, not written; see `SharedArray`.
+
+        It may read as what an array of yours left there that was closed before.
+        """
         return cls._of(*_created(shape, dtype, order, name, storage), made=True)
 
     @classmethod
@@ -137,8 +140,9 @@ class SharedArray(NDArrayOperatorsMixin):
         storage: str = "auto",
     ) -> Self:
         """A new array of zeros; see `SharedArray`."""
-        # Every kind of storage hands out memory that reads as zero.
-        return cls.empty(shape, dtype, order, name, storage)
+        self = cls.empty(shape, dtype, order, name, storage)
+        self._segment.clear()
+        return self
 
     @classmethod
     def full(
@@ -247,7 +251,8 @@ class SharedArray(NDArrayOperatorsMixin):
     def close(self) -> None:
         """Let go of the array; the owner also removes its name. Views stay valid. Idempotent.
 
-        Memory goes back at once, or with the last view. A ``"file"`` stays: see ``unlink()``.
+        Memory goes back at once, or with the last view; some of it is kept for the next arrays
+        (``SHMCOMPUTE_WARM_BYTES``) until `shutdown`. A ``"file"`` stays: see ``unlink()``.
         """
         if self._array is None:
             return

@@ -139,7 +139,7 @@ def _name(found: reaper.Found) -> str:
 
 
 def _row(found: reaper.Found) -> tuple[str, ...]:
-    state = "alive" if found.alive else "orphaned"
+    state = "orphaned" if not found.alive else "warm" if found.hidden else "alive"
     if found.layout is None:
         return found.name, "-", "-", human(found.size), f"{state}, damaged"
     return found.name, str(found.layout.shape), str(found.layout.dtype), human(found.size), state

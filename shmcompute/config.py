@@ -51,6 +51,16 @@ def count(what: str, value: object) -> int:
     return whole
 
 
+def size(name: str) -> int | None:
+    """How many bytes ``SHMCOMPUTE_<name>`` says, or None where it is unset or empty."""
+    said = setting(name)
+    if said is None:
+        return None
+    if not said.isdecimal():
+        raise ValueError(f"SHMCOMPUTE_{name}={said!r}: expected a number of bytes, 0 or more")
+    return int(said)
+
+
 def enter_worker() -> None:
     """From here on this process is a worker: what it runs within a kernel, it runs serially."""
     global in_worker

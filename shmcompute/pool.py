@@ -20,6 +20,7 @@ from shmcompute.backends.team import Team
 from shmcompute.backends.threads import Threads
 from shmcompute.errors import ClosedError, ForkedPoolError
 from shmcompute.recent import Recent
+from shmcompute.storage import warm
 
 _open: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -199,12 +200,16 @@ def _possible() -> str:
 
 
 def shutdown() -> None:
-    """End the default pools. The next call without a pool makes another one."""
+    """End the default pools, and give back memory that is kept warm for new arrays.
+
+    The next call without a pool makes another one.
+    """
     with _making:
         pools = list(_defaults.values()) if _defaults_of == os.getpid() else []
         _defaults.clear()
     for pool in pools:
         pool.close()
+    warm.release()
 
 
 @atexit.register

@@ -19,6 +19,7 @@ from shmcompute.pool import default_pool
 from shmcompute.storage import reaper, shm
 
 os.environ.setdefault("SHMCOMPUTE_WORKERS", "2")
+os.environ.setdefault("SHMCOMPUTE_WARM_BYTES", "0")  # else leaks would hide; see test_warm.py
 
 
 class Pools:

@@ -24,3 +24,12 @@ def test_a_count_is_any_whole_number_from_1():
     for value, kind in ((0, ValueError), (1.0, TypeError), (None, TypeError), (False, TypeError)):
         with pytest.raises(kind, match="n: expected"):
             config.count("n", value)
+
+
+def test_a_size_is_a_number_of_bytes(monkeypatch):
+    for said, size in (("0", 0), ("1048576", 1 << 20), ("", None)):
+        monkeypatch.setenv("SHMCOMPUTE_ROOM", said)
+        assert config.size("ROOM") == size
+    monkeypatch.setenv("SHMCOMPUTE_ROOM", "1 GiB")
+    with pytest.raises(ValueError, match="SHMCOMPUTE_ROOM='1 GiB'.*bytes"):
+        config.size("ROOM")

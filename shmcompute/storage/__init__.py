@@ -13,7 +13,7 @@ from errno import EMFILE
 
 from shmcompute.config import STORAGES, chosen, one_of
 from shmcompute.errors import SegmentExistsError, StorageError
-from shmcompute.storage import file, inherited, reaper, shm
+from shmcompute.storage import file, inherited, reaper, shm, warm
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.segment import Array, Handle, Segment, live, locate, mapped
 
@@ -50,15 +50,25 @@ def create(
         kind = chosen("storage", None, "STORAGE", ("auto", "shm", "array"), "auto")
     _reap_once()
     if kind != "auto":
-        with _typed(f'make a segment, storage="{kind}"'):
-            return _CREATE[kind](made, name)
+        return _made(kind, made, name)
     try:
-        with _typed('make a segment, storage="shm"'):
-            return shm.create(made, name)
+        return _made("shm", made, name)
     except SegmentExistsError:
         raise
     except StorageError as error:
         return _fall_back(made, name, error)
+
+
+def _made(kind: str, made: Layout, name: str | None) -> tuple[Segment, Array]:
+    with _typed(f'make a segment, storage="{kind}"'):
+        try:
+            return _CREATE[kind](made, name)
+        except SegmentExistsError:
+            raise
+        except (StorageError, OSError):
+            if not warm.release():
+                raise
+        return _CREATE[kind](made, name)  # memory and descriptors that were kept may be enough
 
 
 @contextmanager
@@ -75,7 +85,7 @@ def _typed(doing: str) -> Iterator[None]:
 
 def _fall_back(made: Layout, name: str | None, error: StorageError) -> tuple[Segment, Array]:
     global _warned
-    result = inherited.create(made, name)
+    result = _made("array", made, name)
     if not _warned:
         _warned = True
         warnings.warn(

@@ -6,6 +6,7 @@ import re
 import secrets
 
 PREFIX = "shmc_"
+HIDDEN = PREFIX + "warm_"  # of memory whose array was closed
 LONGEST = 30  # bytes; the limit of macOS
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from shmcompute.errors import SegmentFormatError, SegmentNotFoundError, ShmComputeError
 from shmcompute.storage import shm
 from shmcompute.storage.layout import Layout
-from shmcompute.storage.name import check_name
+from shmcompute.storage.name import HIDDEN, check_name
 
 try:
     from shmcompute.storage import liveness
@@ -32,6 +32,11 @@ class Found:
     size: int
     alive: bool
     layout: Layout | None  # None where its trailer is damaged
+
+    @property
+    def hidden(self) -> bool:
+        """Whether its array was closed, and its memory is kept or still viewed."""
+        return self.name.startswith(HIDDEN)
 
 
 def listed() -> Iterator[Found]:

@@ -1,9 +1,10 @@
 """A segment as this process has it mapped, and the register of all such.
 
 Ownership of memory: *views own the mapping*. A `Segment` holds only a weak reference to the object
-that owns the bytes (an ``mmap``, or the ctypes array of a ``multiprocessing.Array``); the ndarrays
-over it hold the strong ones. So a segment is unmapped with its last view, in whatever order
-arrays, views and the interpreter end, and nothing here can unmap memory under a view's feet.
+that owns the bytes (an ``mmap``, or the ctypes array of a ``multiprocessing.Array``) or that lends
+them (where `warm` keeps memory for the next array); the ndarrays over it hold the strong ones. So a
+segment is unmapped, or kept, with its last view, in whatever order arrays, views and the
+interpreter end, and nothing here can unmap memory under a view's feet.
 
 Ownership of the name: the process that made a segment removes its name, at ``end()`` or, at the
 latest, when the mapping goes (garbage collection, interpreter exit). A forked child is another
@@ -47,13 +48,15 @@ class Segment:
     handle, layout
         What names it elsewhere; what it holds.
     base : object
-        The owner of the bytes. Only a weak reference is kept.
+        What owns or lends the bytes. Only a weak reference is kept.
     memory : ndarray of uint8
         All bytes of data, over `base`.
     remove : callable, optional
         Takes the name away; given by the process that made the segment.
     lasting : bool
         Whether the name outlives this process unless `unlink` is called.
+    used : bool
+        Whether the bytes may be another array's old ones; else they are zero, or the file's.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Segment:
         remove: Callable[[], None] | None = None,
         *,
         lasting: bool = False,
+        used: bool = False,
         finally_: Callable[[], None] | None = None,
     ) -> None:
         self.handle = handle
@@ -75,6 +79,7 @@ class Segment:
         self._memory = weakref.ref(memory)
         self._remove = remove
         self._lasting = lasting
+        self._used = used
         self._maker = os.getpid() if remove is not None else None
         self._watchers: list[Callable[[Handle], None]] = []
         _register[self.address] = self
@@ -97,6 +102,12 @@ class Segment:
         """A fresh array over the whole segment, or None if its last view is gone."""
         memory = self._memory()
         return None if memory is None else self.layout.over(memory)
+
+    def clear(self) -> None:
+        """Make a new segment read as zero, if it does not."""
+        memory = self._memory() if self._used else None
+        if memory is not None:
+            memory.fill(0)
 
     def watch(self, callback: Callable[[Handle], None]) -> bool:
         """Have `callback(handle)` called once, when nobody here will use the segment again.

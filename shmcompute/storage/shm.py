@@ -20,6 +20,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from shmcompute.errors import (
     StorageFullError,
 )
 from shmcompute.storage import layout as described
+from shmcompute.storage import warm
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.name import PREFIX, candidates, check_name
 from shmcompute.storage.segment import Array, Segment
@@ -76,14 +78,54 @@ def unavailable() -> str | None:
 
 
 def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
-    """Make a segment; its memory is reserved and zero."""
+    """Make a segment. Its memory is reserved; it is zero, or that of an array closed before."""
     if name is not None:
         check_name(name)
     if (reason := unavailable()) is not None:
         raise StorageError(f'storage="shm": {reason}; use storage="array"')
-    build = partial(_fill, made=made)
+    data, tail = described.sized(made.nbytes), described.trailer(made)
+    block = warm.take(data, data + len(tail), name) if _nameless() else None
+    again = None if block is None else _again(block, made, tail, name)
+    return _anew(made, data, tail, name) if again is None else again
+
+
+def _anew(made: Layout, data: int, tail: bytes, name: str | None) -> tuple[Segment, Array]:
+    kept = warm.worth(data + len(tail))
+    build = partial(_fill, data=data, tail=tail)
     fd, named, lock = (_create_linux if _nameless() else _create_posix)(name, build)
+    if kept and lock is None:
+        with suppress(OSError, ValueError):  # raised again below, unless it can do without
+            return _lent(warm.Block(fd, FOLDER / named, data), made, named)
     return _mapped(fd, named, made, lock, partial(remove, named, os.fstat(fd).st_ino))
+
+
+def _again(
+    block: warm.Block, made: Layout, tail: bytes, name: str | None
+) -> tuple[Segment, Array] | None:
+    """A segment in the memory of one that was closed; None if somebody has removed that."""
+    try:
+        os.pwrite(block.fd, tail, block.length)
+        for named in candidates(name):
+            with suppress(FileExistsError):
+                block.show(named)
+                return _lent(block, made, named, used=True)
+        raise _taken(name)
+    except BaseException as error:
+        block.hide()
+        warm.keep(block)
+        if isinstance(error, FileNotFoundError):
+            return None
+        raise
+
+
+def _lent(
+    block: warm.Block, made: Layout, named: str, *, used: bool = False
+) -> tuple[Segment, Array]:
+    """The segment in a block, which goes back to `warm` with its last view."""
+    memory = np.frombuffer(block.memory, np.uint8, count=made.nbytes)
+    handle, back = ShmHandle(named, block.serial), partial(warm.keep, block)
+    segment = Segment(handle, made, memory, memory, block.hide, used=used, finally_=back)
+    return segment, made.over(memory)
 
 
 def find(name: str) -> ShmHandle:
@@ -239,10 +281,8 @@ def _taken(name: str | None) -> SegmentExistsError:
     )
 
 
-def _fill(fd: int, made: Layout) -> None:
+def _fill(fd: int, data: int, tail: bytes) -> None:
     """Reserve the memory of a new segment and describe it."""
-    tail = described.trailer(made)
-    data = described.sized(made.nbytes)
     _check_room(data + len(tail))
     try:
         os.ftruncate(fd, data + len(tail))
