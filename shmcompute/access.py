@@ -335,8 +335,10 @@ def _crosses(written: Part, seen: Bound) -> bool:
     """Whether a chunk of what is seen may be in another chunk of what is written."""
     if isinstance(seen, Part):
         return not _same(written, seen) and _overlap(written.view, seen.view)
-    return isinstance(seen, Same) and isinstance(seen.value, np.ndarray) and (
-        _overlap(written.view, seen.value)
+    return (
+        isinstance(seen, Same)
+        and isinstance(seen.value, np.ndarray)
+        and (_overlap(written.view, seen.value))
     )
 
 

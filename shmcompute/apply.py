@@ -230,7 +230,7 @@ def _key(kernel: Any, args: tuple[Any, ...], *options: Any) -> Hashable | None:
         return None
     parts: list[Hashable] = [kernel, *options]
     for arg in args:
-        kind = type(arg)
+        kind: Any = type(arg)
         if kind is SharedArray or arg is offset:
             parts.append(id(arg))
         elif is_number(arg):

@@ -34,6 +34,25 @@ def granted(root: Path = Path("/")) -> int:
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
 
 
+def pin(task: int, number: int) -> None:
+    """Bind a process or thread to the `number`-th of the cores that it may use.
+
+    Raises
+    ------
+    NotImplementedError
+        Where the platform can't.
+    """
+    check_pinning()
+    allowed = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(task, {allowed[number % len(allowed)]})
+
+
+def check_pinning() -> None:
+    """Raise NotImplementedError where the platform can't bind a process to a core."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise NotImplementedError("pin=True: this platform can't bind a process to a core")
+
+
 def cgroup_quota(root: Path = Path("/")) -> float | None:
     """The tightest CPU quota on the way from this process's cgroup to the root, in cores."""
     quotas = [quota for group in _groups(root) if (quota := _quota(group)) is not None]

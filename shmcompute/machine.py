@@ -18,6 +18,8 @@ import os
 import pickle
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
+from numba.core.environment import Environment, _rebuild_env
 from numba.core.registry import cpu_target
 from numba.np import arrayobj
 
@@ -54,7 +57,7 @@ def shipped(dispatcher: Dispatcher) -> tuple[bytes, ...]:
     """What was compiled of a dispatcher, as bytes; empty where it can't travel."""
     try:
         return tuple(
-            serialize.dumps(compiled._reduce())
+            serialize.dumps(tuple(map(_bare, compiled._reduce())))
             for compiled in dispatcher.overloads.values()
             if _travels(compiled)
         )
@@ -67,7 +70,33 @@ def _travels(compiled: Compiled) -> bool:
     return not (compiled.objectmode or compiled.library.has_dynamic_globals or compiled.lifted)
 
 
-def reduce_dispatcher(dispatcher: Dispatcher) -> tuple[Any, ...] | None:
+@dataclass(frozen=True)
+class _Constants:
+    """What stands for an environment on the way, which would import the kernel's module there.
+
+    Its globals are for code that calls Python, and such code does not travel.
+    """
+
+    constants: list[Any]
+    name: str
+
+    def environment(self) -> Any:
+        return _rebuild_env("builtins", self.constants, self.name)
+
+
+def _bare(part: Any) -> Any:
+    if isinstance(part, tuple):
+        return tuple(map(_bare, part))
+    return _Constants(part.consts, part.env_name) if isinstance(part, Environment) else part
+
+
+def _dressed(part: Any) -> Any:
+    if isinstance(part, tuple):
+        return tuple(map(_dressed, part))
+    return part.environment() if isinstance(part, _Constants) else part
+
+
+def reduce_dispatcher(dispatcher: Any) -> tuple[Any, ...] | None:
     """A dispatcher with its machine code, in the terms of ``__reduce__``; None to do without."""
     code = shipped(dispatcher)
     if len(code) != len(dispatcher.overloads):
@@ -75,25 +104,30 @@ def reduce_dispatcher(dispatcher: Dispatcher) -> tuple[Any, ...] | None:
     states = dispatcher._reduce_states()
     if not {"can_compile", "sigs"} <= states.keys():
         return None
-    return _arrived, (type(dispatcher), serialize.dumps(states | {"sigs": []}), code)
+    return _arrived, (type(dispatcher), serialize.dumps(states), code)
 
 
-def _arrived(kind: type[Dispatcher], packed: bytes, code: tuple[bytes, ...]) -> Dispatcher:
+def _arrived(kind: Any, packed: bytes, code: tuple[bytes, ...]) -> Any:
     """The dispatcher that was sent; where one of its origin is here already, that one."""
     states = pickle.loads(packed)
+    given = states["sigs"]
     # Numba gives back what it has under the same uuid: in a forked worker the parent's own.
-    dispatcher = kind._rebuild(**states | {"can_compile": True})
+    dispatcher = kind._rebuild(**states | {"can_compile": True, "sigs": []})
     for payload in code:
-        _add(dispatcher, payload)
+        with suppress(Exception):  # private parts: the source will do
+            _add(dispatcher, payload)
+    for signature in given:  # of an eager kernel: what did not come
+        dispatcher.compile(signature)
     dispatcher._can_compile = states["can_compile"]
     return dispatcher
 
 
 def _add(dispatcher: Dispatcher, payload: bytes) -> None:
-    parts = pickle.loads(payload)
-    symbol, signature = parts[1].llvm_func_name, tuple(parts[3].args)
-    here = dispatcher.overloads.get(signature)
-    if here is not None and here.fndesc.llvm_func_name == symbol:
+    parts = tuple(map(_dressed, pickle.loads(payload)))
+    described, signature = parts[1], tuple(parts[3].args)
+    described.modname = "<dynamic>"  # what Numba calls a module that is not to be imported
+    here: Compiled = dispatcher.overloads.get(signature)
+    if here is not None and here.fndesc.llvm_func_name == described.llvm_func_name:
         return
     with global_compiler_lock:
         refresh()
@@ -109,7 +143,7 @@ def own_symbols() -> None:
         FunctionIdentity._unique_ids = itertools.count((os.getpid() << 32) + 1)
 
 
-class Compilations(event.Listener):  # type: ignore[misc]  # Numba is not typed
+class Compilations(event.Listener):
     """Counts the compilations of this process from now on."""
 
     def __init__(self) -> None:
@@ -128,7 +162,7 @@ class Compilations(event.Listener):  # type: ignore[misc]  # Numba is not typed
 
 def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled, int] | None:
     """The version compiled for exactly these types, and where its code stands."""
-    compiled = dispatcher.overloads.get(argument_types)
+    compiled: Compiled = dispatcher.overloads.get(argument_types)
     if compiled is None or compiled.objectmode or compiled.lifted:
         return None
     try:

@@ -28,6 +28,8 @@ _open: weakref.WeakSet[Pool] = weakref.WeakSet()
 class Pool:
     """Workers that run kernels; kept, since starting them costs more than most calls.
 
+    They start in the background: making a pool returns at once, `ready` waits.
+
     Parameters
     ----------
     workers : int, optional
@@ -40,9 +42,14 @@ class Pool:
         ``spawn`` elsewhere.
     caller_runs : bool
         Whether the calling thread is one of the `workers`, as OpenMP's main thread is. A crash in
-        a kernel may then take the caller along.
+        a kernel may then take the caller along, and a timeout is looked at between its chunks
+        only. Threads always are so.
     threads_per_worker : int
         Threads that each worker process may use in Numba, OpenMP, MKL and OpenBLAS.
+    pin : bool
+        Whether each worker is bound to a core of its own, of those this process may use. It helps
+        where chunks are to find their data in a core's cache again, and hurts where other programs
+        want that core.
 
     Attributes
     ----------
@@ -73,6 +80,7 @@ class Pool:
         start_method: str | None = None,
         caller_runs: bool = False,
         threads_per_worker: int = 1,
+        pin: bool = False,
     ) -> None:
         self._backend: Backend | None = None
         self.recent = Recent()
@@ -86,7 +94,10 @@ class Pool:
             default_start_method(),
         )
         threads = config.count("threads_per_worker", threads_per_worker)
-        self._backend = _made(self.backend, _workers(workers), method, threads, bool(caller_runs))
+        if pin:
+            cores.check_pinning()
+        chosen = _workers(workers), method, threads, bool(caller_runs), bool(pin)
+        self._backend = _made(self.backend, *chosen)
         _open.add(self)
 
     @property
@@ -165,14 +176,16 @@ def _workers(workers: int | None) -> int:
         raise ValueError(f"SHMCOMPUTE_WORKERS={said!r}: expected a number of at least 1") from error
 
 
-def _made(backend: str, workers: int, method: str, threads: int, caller_runs: bool) -> Backend:
+def _made(
+    backend: str, workers: int, method: str, threads: int, caller_runs: bool, pin: bool
+) -> Backend:
     if backend == "serial":
         return Serial()
     if backend == "threads" and doorbell.wanted():
-        return Team(workers)
+        return Team(workers, pin=pin)
     if backend == "threads":
         return Threads(workers, caller_runs=caller_runs)
-    return Processes(workers, method, threads=threads, caller_runs=caller_runs)
+    return Processes(workers, method, threads=threads, caller_runs=caller_runs, pin=pin)
 
 
 _defaults: dict[str, Pool] = {}  # by backend

@@ -143,3 +143,16 @@ def test_exit_does_not_wait_for_a_daemon_thread():
         """
     )
     assert not os.path.exists(f"/dev/shm/{done.stdout.strip()}")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+@pytest.mark.parametrize("backend", ["processes", "threads"])
+def test_pinned_workers_have_a_core_each(backend):
+    def where(x):
+        x[:] = -1 if len(os.sched_getaffinity(0)) > 1 else next(iter(os.sched_getaffinity(0)))
+
+    allowed = sorted(os.sched_getaffinity(0))
+    with sc.Pool(2, backend=backend, pin=True) as pool, sc.SharedArray(np.zeros(2)) as arr:
+        sc.parallel_apply(where, arr, pool=pool)
+        mine = -1.0 if len(allowed) > 1 and backend == "threads" else float(allowed[0])
+        assert arr.array.tolist() == [mine, float(allowed[1 % len(allowed)])]

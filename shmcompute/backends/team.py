@@ -1,4 +1,4 @@
-"""Threads of this process that wait at a doorbell: handed work in microseconds, the caller's share too.
+"""Threads of this process that wait at a doorbell, and the caller, who takes a share.
 
 Jitted kernels run in machine code from the bell to the answer, without the GIL. Where there is no
 doorbell, `threads.py` does the same with the standard library's executor.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from typing import NoReturn
 
+from shmcompute import cores
 from shmcompute.access import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
 from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, prepare, spin
@@ -37,8 +37,9 @@ class Team(Backend):
 
     threaded = True
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, pin: bool = False) -> None:
         self.workers = workers
+        self._pin = pin
         self._lock = threading.Lock()
         self._call = _Call()
         self._table = Table()
@@ -80,6 +81,8 @@ class Team(Backend):
             )
             thread.start()
             self._threads.append(thread)
+            if self._pin and thread.native_id is not None:
+                cores.pin(thread.native_id, number + 1)  # the first is left to the caller
 
     def _run(self, plan: Plan, values: Values, timeout: float | None, count: int) -> None:
         if len(self._threads) < count:
@@ -141,11 +144,10 @@ def _raise(*errors: BaseException | None) -> None:
                 del error, errors  # as above
 
 
-def _help(seat: Seat, call: _Call) -> NoReturn | None:
+def _help(seat: Seat, call: _Call) -> None:
     """What a thread does: answer rings until dismissed."""
     while _answered(seat, call):
         pass
-    return None
 
 
 def _answered(seat: Seat, call: _Call) -> bool:

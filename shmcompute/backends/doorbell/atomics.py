@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -18,6 +19,7 @@ from numba.extending import intrinsic
 
 Signature = Any  # Numba is not typed
 Generator = Any
+_intrinsic: Callable[[Callable[..., Any]], Any] = intrinsic  # else its type is without arguments
 
 WORD = 8  # bytes
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
@@ -36,7 +38,7 @@ def _pointer(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, _I64.as_pointer())
 
 
-@intrinsic  # type: ignore[misc]  # as all decorators of Numba: they are not typed
+@_intrinsic
 def load(_: Any, address: Any) -> tuple[Signature, Generator]:
     """The word at an address."""
 
@@ -46,7 +48,7 @@ def load(_: Any, address: Any) -> tuple[Signature, Generator]:
     return types.int64(types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def store(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
     """Set the word at an address."""
 
@@ -57,7 +59,7 @@ def store(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def add(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
     """Add to the word at an address; what it was before."""
 
@@ -67,7 +69,7 @@ def add(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def relax(_: Any) -> tuple[Signature, Generator]:
     """Tell the processor that this is a loop that waits."""
 
@@ -81,7 +83,7 @@ def relax(_: Any) -> tuple[Signature, Generator]:
     return types.void(), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def wait(_: Any, address: Any, value: Any, nanoseconds: Any) -> tuple[Signature, Generator]:
     """Sleep until woken, unless the word's lower half is not `value` (any more).
 
@@ -104,7 +106,7 @@ def wait(_: Any, address: Any, value: Any, nanoseconds: Any) -> tuple[Signature,
     return types.int64(types.int64, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def wake(_: Any, address: Any) -> tuple[Signature, Generator]:
     """Wake who sleeps on the word; there is one at most."""
 
@@ -126,7 +128,7 @@ def _futex(builder: Any, address: Any, operation: int, value: Any, until: Any) -
     )
 
 
-@intrinsic  # type: ignore[misc]
+@_intrinsic
 def call(
     _: Any, function: Any, block: Any, values: Any, start: Any, stop: Any, failure: Any
 ) -> tuple[Signature, Generator]:

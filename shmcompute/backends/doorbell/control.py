@@ -80,7 +80,7 @@ def bytes_for(workers: int) -> int:
 
 
 @_jitted
-def take(control: int, slot: int, number: int) -> int:
+def take(control: int, slot: int, number: int) -> Any:
     """The chunk to do next where `number` was the last (NONE: none was); NONE to do no more.
 
     What was the last is done.
@@ -104,13 +104,13 @@ def take(control: int, slot: int, number: int) -> int:
 
 @_jitted
 def fail(control: int, slot: int, code: int) -> None:
-    """This worker has failed: all are to stop."""
+    """Say that this worker has failed: all are to stop."""
     store(slot + STATUS, code)
     store(control + STOP, 1)
 
 
 @_jitted
-def share(control: int, slot: int, frame: int) -> int:
+def share(control: int, slot: int, frame: int) -> Any:
     """Do what falls to this slot; 0, or the code of what a kernel raised, which stops all."""
     count, links = load(frame + COUNT), load(frame + LINKS)
     edges = frame + FIRST_LINK + 2 * WORD * links
@@ -140,7 +140,7 @@ def answer(control: int, slot: int) -> None:
 
 
 @_jitted
-def serve(control: int, slot: int, table: int, spin: int) -> int:
+def serve(control: int, slot: int, table: int, spin: int) -> Any:
     """Wait for rings and answer them, for as long as the table has their plans.
 
     Returns the code of what a kernel raised, or 0: there is a ring that is Python's to answer.
@@ -202,7 +202,7 @@ def ring(control: int, slots: int, plan: int, count: int, own: int, step: int) -
 
 
 @_jitted
-def finished(control: int, spin: int, nanoseconds: int) -> bool:
+def finished(control: int, spin: int, nanoseconds: int) -> Any:
     """Wait until all have answered, for a while at most; whether they have."""
     for _ in range(spin):
         if load(control + PENDING) <= 0:
@@ -219,7 +219,7 @@ def finished(control: int, spin: int, nanoseconds: int) -> bool:
 @_jitted
 def run(
     control: int, slots: int, plan: int, count: int, own: int, frame: int, step: int, spin: int
-) -> bool:
+) -> Any:
     """A whole run in one go; False if it is not over yet, or not all is well."""
     ring(control, slots, plan, count, own, step)
     if frame != 0:

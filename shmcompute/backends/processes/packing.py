@@ -76,7 +76,7 @@ def pack(plan: Plan) -> Packed:
 
 def unpack(packed: Packed) -> Plan:
     """The plan, in a worker that has mapped its segments."""
-    values = tuple(kind() for kind in packed.kinds)  # of the right types, until a call brings its own
+    values = tuple(kind() for kind in packed.kinds)  # until a call brings its own
     links = []
     for kernel, arguments in packed.links:
         bound = replace(pickle.loads(arguments), values=values)

@@ -12,6 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from shmcompute import cores
 from shmcompute.access import Values
 from shmcompute.backends import doorbell
 from shmcompute.backends.base import Backend, deadline_of
@@ -43,13 +44,20 @@ class Processes(Backend):
     shared = True
 
     def __init__(
-        self, workers: int, start_method: str, *, threads: int, caller_runs: bool = False
+        self,
+        workers: int,
+        start_method: str,
+        *,
+        threads: int,
+        caller_runs: bool = False,
+        pin: bool = False,
     ) -> None:
         self.workers = workers
         self.start_method = usable(start_method)
         self._context = multiprocessing.get_context(self.start_method)
         self._threads = threads
         self._caller_runs = caller_runs
+        self._pin = pin
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
@@ -167,7 +175,11 @@ class Processes(Backend):
         here = {member.number for member in self._members}
         for number in sorted(set(range(self.workers - self._caller_runs)) - here):
             seat = () if self._hall is None else self._hall.seat(number)
-            self._members.insert(number, Member(self._context, number, self._threads, *seat))
+            member = Member(self._context, number, self._threads, *seat)
+            self._members.insert(number, member)
+            if self._pin:
+                with suppress(OSError):  # it died, which is noticed where it is needed
+                    cores.pin(member.process.pid, number + self._caller_runs)
         if self._hall is not None and len(here) < len(self._members):
             self._hall.watch(self._members)
 

@@ -34,7 +34,6 @@ from shmcompute.backends.processes.channel import (
     Ran,
     Ready,
     Run,
-    Stop,
 )
 from shmcompute.backends.processes.packing import pack_error, unpack
 from shmcompute.backends.processes.place import Place

@@ -1,0 +1,186 @@
+"""The doorbell: what is rung for is done once, and what is known of it is true."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+
+import kernels
+import numpy as np
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import shmcompute as sc
+from shmcompute import storage
+from shmcompute.backends import doorbell
+from shmcompute.backends.doorbell import Bell, Block, Seat, control
+from shmcompute.config import START_METHODS
+
+pytestmark = pytest.mark.skipif(not doorbell.wanted(), reason="no doorbell here")
+
+
+@pytest.fixture
+def block():
+    return Block(2, fd=-1)
+
+
+@given(
+    st.lists(
+        st.integers(-(2**63), 2**63 - 1) | st.floats() | st.booleans() | st.complex_numbers(),
+        max_size=64,
+    )
+)
+def test_numbers_arrive_as_they_were_told(values):
+    block = Block(1, fd=-1)
+    block.tell(tuple(values))
+    told = block.told([type(value) for value in values])
+    assert [type(value) for value in told] == [type(value) for value in values]
+    np.testing.assert_array_equal(told, values)
+
+
+@pytest.mark.parametrize(
+    ("first", "step", "expected"), [(0, 2, [0, 2, 4]), (1, 2, [1, 3]), (0, 0, [0, 1, 2, 3, 4])]
+)
+def test_a_seat_takes_its_share(block, first, step, expected):
+    slot = block.slot(0)
+    control.assign(slot, first, step)
+    taken, number = [], control.NONE
+    while (number := control.take(block.address, slot, number)) in range(5):
+        taken.append(number)
+    assert taken == expected
+
+
+def test_chunks_of_a_seat_that_stopped_are_undone(block):
+    """Static: what it had not counted. Dynamic: what it was writing, and what nobody took."""
+    bell = Bell(block, 0)
+    slot = block.slot(0)
+    for step, undone in ((2, {2, 4, 6}), (0, {1, *range(2, 8)})):
+        block.write(block.address + control.CURSOR, 0)
+        block.write(block.address + control.STOP, 0)
+        control.assign(slot, 0, step)
+        second = control.take(block.address, slot, control.take(block.address, slot, control.NONE))
+        assert second == (2 if step else 1)
+        assert bell.undone(8, [0], step) == undone
+    block.write(slot + control.CURRENT, control.TAKING)
+    assert bell.undone(8, [0], 0) == set(range(8))
+
+
+def test_a_ring_wakes_a_sleeper_and_its_answer_wakes_the_caller(block):
+    """Many times, asleep and awake on either side."""
+    bell, seat = Bell(block, 0), Seat(block, 0, 0)
+    rounds = 2000
+
+    def answer():
+        for _ in range(rounds):
+            assert seat.wait() == 7
+            seat.answer()
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    for number in range(rounds):
+        bell.ring(7, 1, own=False, step=1)
+        while not bell.finished():
+            pass
+        assert not bell.owes(0), number
+    thread.join()
+
+
+def test_a_note_is_answered_apart_from_runs(block):
+    bell, seat = Bell(block, 0), Seat(block, 0, 0)
+    bell.note(0)
+    assert bell.owes(0)
+    assert seat.wait() == doorbell.NOTE
+    seat.answer()
+    assert not bell.owes(0)
+    assert bell.finished()
+
+
+def test_a_new_workers_slot_is_silent(block):
+    bell = Bell(block, 0)
+    bell.ring(3, 2, own=False, step=2)
+    assert bell.owes(1)
+    bell.reset(1)
+    assert not bell.owes(1)
+
+
+def test_a_repeated_plan_is_a_ring(pools):
+    """The second run sends nothing by pipe, also with other numbers."""
+    pool = pools["forkserver"]
+    with sc.SharedArray(np.zeros(10)) as arr:
+        sc.parallel_apply(kernels.affine, arr, 1.0, 1.0, pool=pool)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("shmcompute.backends.processes.channel.Channel.send", None)
+            sc.parallel_apply(kernels.affine, arr, 3.0, 2.0, pool=pool)
+        np.testing.assert_array_equal(arr.array, 5.0)
+
+
+def test_the_caller_takes_a_share_if_told_to():
+    def mark(x):
+        x[:] = os.getpid()
+
+    for caller_runs in (False, True):
+        with sc.Pool(2, caller_runs=caller_runs) as pool, sc.SharedArray(np.zeros(8)) as arr:
+            sc.parallel_apply(mark, arr, pool=pool)
+            pids = [os.getpid()] * caller_runs + pool.pids
+            assert set(arr.array) == set(pids)
+
+
+def test_the_same_chunk_goes_to_the_same_worker(process_pool):
+    def mark(x):
+        x[:] = os.getpid()
+
+    with sc.SharedArray(np.zeros(64)) as arr:
+        sc.parallel_apply(mark, arr, chunksize=4, pool=process_pool)
+        first = arr.array.copy()
+        for _ in range(3):
+            arr[:] = 0
+            sc.parallel_apply(mark, arr, chunksize=4, pool=process_pool)
+            np.testing.assert_array_equal(arr.array, first)
+
+
+@pytest.mark.parametrize("start_method", START_METHODS)
+def test_a_worker_killed_between_calls_is_replaced_before_the_next(start_method):
+    with sc.Pool(2, start_method=start_method) as pool, sc.SharedArray(np.zeros(8)) as arr:
+        step = sc.plan(kernels.affine, arr, 1.0, 1.0, pool=pool)
+        step()
+        for _ in range(3):
+            victim = os.pidfd_open(pool.pids[-1])
+            signal.pidfd_send_signal(victim, signal.SIGKILL)
+            select.select([victim], [], [])
+            os.close(victim)
+            step()
+        np.testing.assert_array_equal(arr.array, 4.0)
+
+
+def test_a_plan_lives_no_longer_than_its_array(any_pool):
+    """What a pool keeps of a call does not keep the memory of arrays that are dropped."""
+    arr = sc.SharedArray(np.zeros(1000))
+    address = arr.segment.address
+    for _ in range(3):
+        sc.parallel_apply(kernels.affine, arr, 1.0, 1.0, pool=any_pool)
+    del arr
+    assert address not in {segment.address for segment in storage.live()}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("caller_runs", [False, True])
+def test_a_million_rings(caller_runs):
+    """No lost wake-up, no drift of memory or descriptors."""
+    count = 1_000_000
+    with sc.Pool(2, caller_runs=caller_runs) as pool, sc.SharedArray(np.zeros(64)) as arr:
+        step = sc.plan(kernels.affine, arr, 1.0, 1.0, pool=pool)
+        for _ in range(1000):
+            step()
+        watched = [psutil.Process(), *map(psutil.Process, pool.ready().pids)]
+        before = [(process.memory_info().rss, process.num_fds()) for process in watched]
+        for _ in range(count):
+            step()
+        after = [(process.memory_info().rss, process.num_fds()) for process in watched]
+        np.testing.assert_array_equal(arr.array, count + 1000)
+        for (rss, fds), (rss_then, fds_then) in zip(before, after, strict=True):
+            assert fds_then == fds
+            assert rss_then - rss < 4 << 20

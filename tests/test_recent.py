@@ -1,0 +1,95 @@
+"""Calls like an earlier one are not bound anew, and never see what has changed since."""
+
+from __future__ import annotations
+
+import gc
+
+import kernels
+import numpy as np
+import pytest
+
+import shmcompute as sc
+from shmcompute import apply
+from shmcompute.errors import ClosedError
+
+
+@pytest.fixture
+def bound(monkeypatch):
+    """How often a call was bound."""
+    calls = []
+    real = apply._plan
+    monkeypatch.setattr(apply, "_plan", lambda *args: (calls.append(args), real(*args))[1])
+    return calls
+
+
+def test_the_same_call_is_bound_once_whatever_its_numbers(any_pool, bound):
+    with sc.SharedArray(np.zeros(8)) as arr:
+        for value in (1.0, 2.0, -0.5):
+            sc.parallel_apply(kernels.affine, arr, 0.0, value, pool=any_pool)
+            np.testing.assert_array_equal(arr.array, value)
+        assert len(bound) == 1
+        sc.parallel_apply(kernels.affine, arr, 0, 7, pool=any_pool)  # of another type
+        np.testing.assert_array_equal(arr.array, 7)
+        sc.parallel_apply(kernels.affine, arr, 0.0, 8.0, chunksize=3, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, 8)
+        assert len(bound) == 3
+
+
+def test_markers_are_told_apart(any_pool, bound):
+    with sc.SharedArray(np.ones(4)) as a, sc.SharedArray(np.full(4, 2.0)) as b:
+        for _ in range(2):
+            sc.parallel_apply(np.add, a, sc.read(a), sc.read(b), pool=any_pool)
+            sc.parallel_apply(np.add, b, sc.read(b), sc.read(a), pool=any_pool)
+        assert len(bound) == 2
+        np.testing.assert_array_equal(a.array, 8.0)
+        np.testing.assert_array_equal(b.array, 13.0)
+
+
+def test_a_closed_array_is_refused_however_often_it_was_used(any_pool):
+    arr = sc.SharedArray(np.zeros(4))
+    for _ in range(2):
+        sc.parallel_apply(kernels.affine, arr, 1.0, 1.0, pool=any_pool)
+    arr.close()
+    with pytest.raises(ClosedError):
+        sc.parallel_apply(kernels.affine, arr, 1.0, 1.0, pool=any_pool)
+
+
+def test_python_functions_are_taken_as_they_are_now(any_pool):
+    """Their globals and closures may have changed."""
+    gain = 1.0
+
+    def kernel(x):
+        x += gain
+
+    with sc.SharedArray(np.zeros(4)) as arr:
+        sc.parallel_apply(kernel, arr, pool=any_pool)
+        gain = 10.0
+        sc.parallel_apply(kernel, arr, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, 11.0)
+
+
+def test_no_more_is_kept_than_a_bound(pools):
+    pool = pools["serial"]
+    recent = pool.recent
+    arrays = [sc.SharedArray(np.zeros(4)) for _ in range(100)]
+    for arr in arrays:
+        sc.parallel_apply(np.negative, arr, pool=pool)
+    with sc.SharedArray(np.zeros(300)) as arr:
+        for chunksize in range(1, 200):
+            sc.parallel_apply(np.negative, arr, chunksize=chunksize, pool=pool)
+        assert len(recent._entries) <= 64
+        assert len(recent._keys[id(arr)]) <= 64
+    del arr
+    while arrays:
+        arrays.pop()
+    gc.collect()
+    assert not recent._entries
+
+
+def test_bad_options_are_refused_after_a_good_call(pools):
+    with sc.SharedArray(np.zeros(4)) as arr:
+        sc.parallel_apply(np.negative, arr, pool=pools["serial"])
+        with pytest.raises(TypeError, match="axis"):
+            sc.parallel_apply(np.negative, arr, axis=[0], pool=pools["serial"])
+        with pytest.raises(ValueError, match="schedule"):
+            sc.parallel_apply(np.negative, arr, schedule="fair", pool=pools["serial"])
