@@ -8,8 +8,9 @@ import numba
 import numpy as np
 import pytest
 
-from benchmarks.jobs import JOBS, MIB, WORKERS
+from benchmarks.jobs import JOBS
 from benchmarks.peers import PEERS
+from benchmarks.settings import MIB, WORKERS
 from shmcompute import __version__
 
 SLOW = 0.1  # seconds a run, from which on a few runs must do

@@ -1,6 +1,5 @@
 """The jobs: a kernel and the array that it is run on."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kernels
-from shmcompute import cores
-
-# Of the largest array; others are in proportion. 64 is more than most caches hold, 1 a smoke run.
-MIB = float(os.environ.get("SHMCOMPUTE_BENCH_MIB", "64"))
-ELEMENTS = int(MIB * (1 << 20)) // 8
-WORKERS = int(os.environ.get("SHMCOMPUTE_BENCH_WORKERS", cores.granted()))
-PIECES = 16  # a worker, where equal pieces are unequal work
+from benchmarks.settings import ELEMENTS, PIECES, WORKERS
 
 
 @dataclass(frozen=True)

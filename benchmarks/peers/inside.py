@@ -8,8 +8,8 @@ import numba as nb
 import numpy as np
 
 from benchmarks import kernels
-from benchmarks.jobs import PIECES, WORKERS
 from benchmarks.peers.ready import Ready
+from benchmarks.settings import PIECES, WORKERS
 
 
 @contextmanager

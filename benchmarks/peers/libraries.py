@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import kernels, tasks
-from benchmarks.jobs import ELEMENTS, WORKERS
 from benchmarks.peers.ready import Ready, shared_memory
-
-SPAWN = "spawn"  # see `stdlib.METHOD`
+from benchmarks.settings import ELEMENTS, METHOD, WORKERS
 
 
 @contextmanager
@@ -64,7 +62,7 @@ def mpire():
     """Workers are kept alive between calls and attach to shared memory once."""
     from mpire import WorkerPool
 
-    with WorkerPool(WORKERS, start_method=SPAWN, keep_alive=True) as pool:
+    with WorkerPool(WORKERS, start_method=METHOD, keep_alive=True) as pool:
 
         @contextmanager
         def ready(job):

@@ -4,10 +4,10 @@ from contextlib import contextmanager
 from functools import partial
 
 import shmcompute as sc
-from benchmarks.jobs import WORKERS
+from benchmarks.kernels import CHAIN
 from benchmarks.peers.ready import Ready
+from benchmarks.settings import WORKERS
 
-START = 60.0  # seconds until workers that are not there will not come
 POOLS = {
     "processes": {"backend": "processes"},
     "processes, caller_runs": {"backend": "processes", "caller_runs": True},
@@ -31,7 +31,6 @@ def ways():
 def apply(schedule=None, **pool):
     """`parallel_apply`, as it is called again and again."""
     with sc.Pool(WORKERS, **pool) as workers:
-        workers.ready(START)
 
         @contextmanager
         def ready(job):
@@ -47,7 +46,6 @@ def apply(schedule=None, **pool):
 def plan(**pool):
     """The same call, bound once."""
     with sc.Pool(WORKERS, **pool) as workers:
-        workers.ready(START)
 
         @contextmanager
         def ready(job):
@@ -55,3 +53,18 @@ def plan(**pool):
                 yield Ready(array.array, sc.plan(job.kernel, array, pool=workers))
 
         yield ready
+
+
+def chain(array, pool):
+    """All the kernels of the chain, while a block is in the cache."""
+    sc.parallel_apply(list(CHAIN), array, pool=pool)
+
+
+def has_chain():
+    """Whether this shmcompute takes several kernels."""
+    with sc.Pool(1, backend="serial") as pool, sc.SharedArray.zeros(8) as array:
+        try:
+            chain(array, pool)
+        except TypeError:
+            return False
+    return True

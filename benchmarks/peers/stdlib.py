@@ -9,12 +9,9 @@ from multiprocessing.connection import wait
 import numpy as np
 
 from benchmarks import tasks
-from benchmarks.jobs import JOBS, WORKERS
+from benchmarks.jobs import JOBS
 from benchmarks.peers.ready import Ready, shared_memory
-
-# Not fork, which the threads that Numba and others have started here might not survive. None is
-# what the platform does by default, for a program that has no threads yet.
-METHOD: str | None = "spawn"
+from benchmarks.settings import METHOD, WORKERS
 
 
 @contextmanager
