@@ -70,7 +70,7 @@ def measure(benchmark):
 
 def pytest_benchmark_update_machine_info(machine_info):
     machine_info.update(
-        system=f"{platform.system()} {platform.release()}",
+        system=f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         cores_seen=os.cpu_count(),
         cores_granted=WORKERS,
         numba=numba.__version__,
