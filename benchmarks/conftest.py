@@ -6,6 +6,7 @@ import time
 
 import numba
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks.jobs import JOBS
@@ -14,6 +15,14 @@ from benchmarks.settings import MIB, WORKERS
 from shmcompute import __version__
 
 SLOW = 0.1  # seconds a run, from which on a few runs must do
+
+
+_busy = []  # per cent of the processors that others took, before and after
+
+
+def pytest_sessionstart(session):
+    if session.config.getoption("benchmark_enable"):
+        _busy.append(psutil.cpu_percent(interval=1.0))
 
 
 def pytest_generate_tests(metafunc):
@@ -69,6 +78,7 @@ def measure(benchmark):
 
 
 def pytest_benchmark_update_machine_info(machine_info):
+    _busy.append(psutil.cpu_percent(interval=1.0))
     machine_info.update(
         system=f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         cores_seen=os.cpu_count(),
@@ -77,5 +87,6 @@ def pytest_benchmark_update_machine_info(machine_info):
         numpy=np.__version__,
         shmcompute=__version__,
         mebibytes=MIB,
+        busy=max(_busy),
         not_installed=[name for name, peer in PEERS.items() if peer.missing],
     )

@@ -9,27 +9,29 @@ from html import escape
 
 from benchmarks.results import OURS, TIMES, duration
 
-WIDTH, MARGIN = 880, 14
+WIDTH, MARGIN = 920, 14
 LINE, BAR = 15, 10  # pixels from row to row, and of a bar
 HEAD = 34  # above the bars of a panel
-VALUE = 44  # right of the longest bar
-COMMON_NAMES, OTHER_NAMES = 236, 196
+VALUE = 50  # right of the longest bar
+COMMON_NAMES, OTHER_NAMES = 262, 224
 
 STYLE = """
   text { font: 11px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; }
-  text, .ours-name { fill: #1f2328 }
+  text { fill: #1f2328 }
   .title { font-weight: 600; font-size: 12px }
-  .ours-name { font-weight: 600 }
+  .ours-name { fill: #0550ae }
   .note, .value { fill: #59636e }
-  .value { font-size: 10px }
+  .value { font-size: 10px; paint-order: stroke; stroke: #ffffff; stroke-width: 3px }
   .back { fill: #ffffff }
   .peer { fill: #b4bdc7 }
   .ours { fill: #0969da }
   .grid { stroke: #e4e8ec }
   .base { stroke: #59636e; stroke-dasharray: 3 2 }
   @media (prefers-color-scheme: dark) {
-    text, .ours-name { fill: #e6edf3 }
+    text { fill: #e6edf3 }
+    .ours-name { fill: #79b8ff }
     .note, .value { fill: #9aa4ae }
+    .value { stroke: #0d1117 }
     .back { fill: #0d1117 }
     .peer { fill: #4d5661 }
     .ours { fill: #4493f8 }
@@ -104,18 +106,18 @@ def _panel(marks, group, names, left, top, width):
         marks.append(_line(x(10.0**power), top + HEAD - 4, bottom, "grid"))
     for number, name in enumerate(names):
         if name in group.rows:
-            _bar(marks, left, _row(top, number), x(group.rows[name]), name, group.rows[name])
+            marks.append(_bar(left, _row(top, number), x(group.rows[name]) - left, name))
     if group.base in group.rows:
         marks.append(_line(x(group.rows[group.base]), top + HEAD - 4, bottom, "base"))
+    for number, name in enumerate(names):
+        if name in group.rows:
+            y, said = _row(top, number) + BAR - 1, duration(group.rows[name])
+            marks.append(_text(x(group.rows[name]) + 4, y, said, "value"))
 
 
-def _bar(marks, left, y, right, name, seconds):
+def _bar(left, y, width, name):
     kind = "ours" if name.startswith(OURS) else "peer"
-    width = max(1.0, right - left)
-    marks.append(
-        f'<rect class="{kind}" x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR}"/>'
-    )
-    marks.append(_text(right + 4, y + BAR - 1, duration(seconds), "value"))
+    return f'<rect class="{kind}" x="{left:.1f}" y="{y}" width="{width:.1f}" height="{BAR}"/>'
 
 
 def _row(top, number):

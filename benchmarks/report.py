@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from benchmarks import plot, results
-from benchmarks.results import OURS, TIMES, duration, times
+from benchmarks.results import OURS, QUIET, TIMES, duration, times
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
@@ -55,10 +55,12 @@ def facts(run):
     """Where and when it was measured, in a sentence."""
     machine = run.machine
     cpu = machine.get("cpu", {}).get("brand_raw", machine.get("machine", "unknown processor"))
+    busy = machine.get("busy", 0.0)
+    others = f" Other programs took up to {busy:.0f} % of the processors." if busy >= QUIET else ""
     return (
         f"Measured on {run.date}: {cpu}, {machine['cores_granted']} cores granted, "
         f"{machine['system']}, Python {machine['python_version']}, NumPy {machine['numpy']}, "
-        f"Numba {machine['numba']}; the largest array has {machine['mebibytes']:g} MiB."
+        f"Numba {machine['numba']}; the largest array has {machine['mebibytes']:g} MiB.{others}"
     )
 
 

@@ -9,6 +9,7 @@ from statistics import median
 OURS = "shmcompute"
 PRANGE = "Numba prange"
 TIMES = "\N{MULTIPLICATION SIGN}"
+QUIET = 10  # per cent of the processors; reports tell when other programs took more
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from benchmarks.bars.speed import WORKERS
 from benchmarks.bars.turns import Outcome, ratio, turns
 from benchmarks.first_calls import FIRST_CALLS
 from benchmarks.wraps import WRAPS, Wrapped
+from shmcompute.errors import WorkerLostError
 
 numbers = count(1000)
 
@@ -75,7 +76,7 @@ def _lost_once(pool, array):
     while True:
         try:
             sc.parallel_apply(kernels.stream, array, pool=pool)
-        except sc.WorkerLostError:
+        except WorkerLostError:
             continue
         return time.perf_counter() - began
 

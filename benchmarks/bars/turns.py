@@ -7,6 +7,7 @@ from typing import NamedTuple
 from benchmarks.results import TIMES, duration
 
 LEAST = 0.01  # seconds a turn
+REST = 0.02  # before a turn: threads of the one before stop spinning
 
 
 class Outcome(NamedTuple):
@@ -36,14 +37,15 @@ def missing(what, bar, why):
 def turns(ways, rounds=15, before=None):
     """Median seconds a call, by name.
 
-    Short ones are called many times a turn, and some before it that don't count: caches, and
-    threads that still spin, are then their own. ``before[name]()`` comes before each single call.
+    Short ones are called many times a turn, and some before it that don't count: caches are then
+    their own. ``before[name]()`` comes before each single call.
     """
     before = before or {}
     loops = {name: _loops(way, before.get(name)) for name, way in ways.items()}
     taken = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
+            time.sleep(REST)
             for _ in range(loops[name] // 4):
                 way()
             if name in before:
