@@ -8,6 +8,7 @@ from shmcompute import cores
 MIB = float(os.environ.get("SHMCOMPUTE_BENCH_MIB", "64"))
 ELEMENTS = int(MIB * (1 << 20)) // 8
 SMOKE = MIB <= 4
+LONGEST = 0.05 if SMOKE else 0.5  # seconds that rounds of a row may take, if there are enough
 WORKERS = int(os.environ.get("SHMCOMPUTE_BENCH_WORKERS", cores.granted()))
 # How other libraries start their processes. Not fork, which the threads that Numba and others have
 # started by then might not survive; `startup` takes the platform's default.

@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks import kernels
 from benchmarks.chains import chains, missing
-from benchmarks.settings import ELEMENTS
+from benchmarks.settings import ELEMENTS, LONGEST
 
 CHAINS = chains()
 
@@ -22,7 +22,7 @@ def expected(data):
     return result
 
 
-@pytest.mark.benchmark(min_rounds=7, max_time=0.5)
+@pytest.mark.benchmark(min_rounds=7, max_time=LONGEST)
 @pytest.mark.parametrize("name", CHAINS)
 def test_chain(benchmark, measure, name, data, expected):
     """How long it takes, and that the result is NumPy's, bit for bit."""
