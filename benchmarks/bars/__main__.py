@@ -36,21 +36,23 @@ def main():
     print(f"{'what':58} {'found':>12} {'bar':>12}")
     for name, topic in names.items():
         if not words or name in words:
-            busy = psutil.cpu_percent(interval=0.5)
-            for outcome in topic():
-                print(_line(outcome), flush=True)
+            before = psutil.cpu_percent(interval=0.5)
+            outcomes = list(topic())
+            busy = max(before, psutil.cpu_percent(interval=0.5))
+            for outcome in outcomes:
+                print(_line(outcome, "?" if busy >= QUIET else ""), flush=True)
             if busy >= QUIET:
-                print(f"  not to be trusted: others took {busy:.0f} % of the processors")
+                print(f"  ?: others took up to {busy:.0f} % of the processors", flush=True)
     print(f"{time.perf_counter() - began:.0f} s")
 
 
-def _line(outcome):
+def _line(outcome, doubt):
     bar = f"{outcome.bar:g}{outcome.unit}"
     if outcome.found is None:
-        return f"{outcome.what:58} {'-':>12} {bar:>12}           {outcome.detail}"
+        return f"{outcome.what:58} {'-':>12} {bar:>12}            {outcome.detail}"
     found = f"{outcome.found:.3g}{outcome.unit}"
-    held = "held" if outcome.held else "NOT HELD"
-    return f"{outcome.what:58} {found:>12} {bar:>12}  {held:8} {outcome.detail}"
+    held = ("held" if outcome.held else "NOT HELD") + doubt
+    return f"{outcome.what:58} {found:>12} {bar:>12}  {held:9} {outcome.detail}"
 
 
 if __name__ == "__main__":
