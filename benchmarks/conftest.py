@@ -3,6 +3,7 @@
 import os
 import platform
 import time
+from statistics import mean
 
 import numba
 import numpy as np
@@ -17,12 +18,7 @@ from shmcompute import __version__
 SLOW = 0.1  # seconds a run, from which on a few runs must do
 
 
-_busy = []  # per cent of the processors that others took, before and after
-
-
-def pytest_sessionstart(session):
-    if session.config.getoption("benchmark_enable"):
-        _busy.append(psutil.cpu_percent(interval=1.0))
+_busy = []  # per cent of the processors that others took, between the peers
 
 
 def pytest_generate_tests(metafunc):
@@ -45,6 +41,8 @@ def team(request):
     peer = PEERS[request.param]
     if peer.missing:
         pytest.skip(f"{request.param}: {peer.module} is not installed")
+    if request.config.getoption("benchmark_enable"):
+        _busy.append(psutil.cpu_percent(interval=0.3))
     with peer.start() as ready:
         yield request.param, ready
 
@@ -78,7 +76,6 @@ def measure(benchmark):
 
 
 def pytest_benchmark_update_machine_info(machine_info):
-    _busy.append(psutil.cpu_percent(interval=1.0))
     machine_info.update(
         system=f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         cores_seen=os.cpu_count(),
@@ -87,6 +84,6 @@ def pytest_benchmark_update_machine_info(machine_info):
         numpy=np.__version__,
         shmcompute=__version__,
         mebibytes=MIB,
-        busy=max(_busy),
+        busy=mean(_busy) if _busy else 0.0,
         not_installed=[name for name, peer in PEERS.items() if peer.missing],
     )

@@ -56,7 +56,7 @@ def facts(run):
     machine = run.machine
     cpu = machine.get("cpu", {}).get("brand_raw", machine.get("machine", "unknown processor"))
     busy = machine.get("busy", 0.0)
-    others = f" Other programs took up to {busy:.0f} % of the processors." if busy >= QUIET else ""
+    others = f" Other programs took {busy:.0f} % of the processors." if busy >= QUIET else ""
     return (
         f"Measured on {run.date}: {cpu}, {machine['cores_granted']} cores granted, "
         f"{machine['system']}, Python {machine['python_version']}, NumPy {machine['numpy']}, "
