@@ -1,18 +1,15 @@
 """The jobs: a kernel and the array that it is run on."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from benchmarks import kernels
-
-# Of the largest array; others are in proportion. 64 is more than most caches hold, 1 a smoke run.
-MIB = float(os.environ.get("SHMCOMPUTE_BENCH_MIB", "64"))
-ELEMENTS = int(MIB * (1 << 20)) // 8
+from benchmarks.settings import ELEMENTS, PIECES, WORKERS
 
 
 @dataclass(frozen=True)
@@ -21,14 +18,18 @@ class Job:
 
     name: str
     shape: tuple[int, ...]
+    kernel: Callable[..., Any]
     numpy: Callable[..., Any]
-    kernel: Callable[..., Any]  # what shmcompute and the pools of the standard library run
-    prange: Callable[..., Any] | None = None  # None where Numba has no part
+    expressions: tuple[str, ...] = ()  # for numexpr, one after the other
+    uneven: bool = False  # the cost of an element rises with its index
 
     @cached_property
     def data(self):
         """The input; nobody writes it."""
-        return _numbers(self.shape)
+        numbers = np.linspace(0.1, 0.9, int(np.prod(self.shape))).reshape(self.shape)
+        if self.uneven:
+            numbers[:, 0] = np.linspace(0, 2 * kernels.ROUNDS, len(numbers)).astype(int)
+        return numbers
 
     @cached_property
     def expected(self):
@@ -38,24 +39,28 @@ class Job:
         return result
 
     @property
-    def sample(self):
-        """As little input as there is, to compile the kernel with."""
-        return _numbers((1, *self.shape[1:]))
+    def jitted(self):
+        """Whether Numba compiles the kernel."""
+        return hasattr(self.kernel, "py_func")
 
-
-def _numbers(shape):
-    return np.linspace(0.1, 0.9, int(np.prod(shape))).reshape(shape)
+    @property
+    def chunks(self):
+        """A block a worker, as `parallel_apply` makes by default; more where work is uneven."""
+        pieces = WORKERS * PIECES if self.uneven else WORKERS
+        edges = [self.shape[0] * i // pieces for i in range(pieces + 1)]
+        return [(start, stop) for start, stop in pairwise(edges) if start < stop]
 
 
 def _jobs():
-    part = max(1, ELEMENTS // 4)
-    stream = (kernels.stream_numpy, kernels.stream, kernels.stream_prange)
-    compute = (kernels.compute_numpy, kernels.compute, kernels.compute_prange)
-    frames = (max(1, part // 1024), 32, 32)
-    yield Job("stream", (ELEMENTS,), *stream)
-    yield Job("compute", (part,), *compute)
+    part = max(64, ELEMENTS // 4)
+    step = ("x * 3.7 * (1.0 - x)",)
+    stream = (kernels.stream, kernels.stream_numpy, ("x * 0.5 + 1.0",))
     yield Job("dispatch", (1024,), *stream)
-    yield Job("python kernel", frames, kernels.normalise, kernels.normalise)
+    yield Job("stream", (ELEMENTS,), *stream)
+    yield Job("compute", (part,), kernels.compute, kernels.compute_numpy, step * kernels.ROUNDS)
+    python = max(64, ELEMENTS // 256)
+    yield Job("python kernel", (python,), kernels.python, kernels.compute_numpy)
+    yield Job("skewed load", (part // 2, 2), kernels.skewed, kernels.skewed_numpy, uneven=True)
 
 
 JOBS = {job.name: job for job in _jobs()}

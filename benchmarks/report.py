@@ -1,0 +1,104 @@
+"""``python -m benchmarks.report FILE.json``: the README's table and plot from a run."""
+
+import argparse
+import os
+from pathlib import Path
+
+from benchmarks import plot, results
+from benchmarks.results import OURS, QUIET, TIMES, duration, times
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
+
+
+def main(arguments=None):
+    """Read the run, write the plot, then the part of the README between the markers."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=main.__doc__)
+    parser.add_argument("json", type=Path, help="what pytest --benchmark-json has written")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "benchmarks.svg")
+    options = parser.parse_args(arguments)
+
+    run = results.read(options.json)
+    options.plot.parent.mkdir(exist_ok=True)
+    options.plot.write_text(plot.drawn(run))
+    image = Path(os.path.relpath(options.plot, options.readme.parent)).as_posix()
+    readme = options.readme.read_text()
+    options.readme.write_text(inserted(readme, section(run, image)))
+
+
+def inserted(text, part):
+    """`text` with `part` between its markers, in place of what was there."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"expected {BEGIN} and {END} once each, to know what to replace")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}\n{part}\n{END}{after}"
+
+
+def section(run, image):
+    """All that stands between the markers."""
+    parts = [
+        facts(run),
+        f"![Medians of every group as bars on a log scale]({image})",
+        "Median of a run, and its ratio to the row that the head of the column names:",
+        common_table(run),
+        "Groups with rows of their own:",
+        other_table(run),
+    ]
+    if missing := run.machine.get("not_installed"):
+        parts.append(f"Not installed, so not measured: {', '.join(missing)}.")
+    return "\n\n".join(parts)
+
+
+def facts(run):
+    """Where and when it was measured, in a sentence."""
+    machine = run.machine
+    cpu = machine.get("cpu", {}).get("brand_raw", machine.get("machine", "unknown processor"))
+    busy = machine.get("busy", 0.0)
+    others = f" Other programs took {busy:.0f} % of the processors." if busy >= QUIET else ""
+    return (
+        f"Measured on {run.date}: {cpu}, {machine['cores_granted']} cores granted, "
+        f"{machine['system']}, Python {machine['python_version']}, NumPy {machine['numpy']}, "
+        f"Numba {machine['numba']}; the largest array has {machine['mebibytes']:g} MiB.{others}"
+    )
+
+
+def common_table(run):
+    """A row for each peer, a column for each of the groups that all peers take part in."""
+    heads = ["", *(f"{group.name}<br>({TIMES} {group.base})" for group in run.common)]
+    lines = [[_bold(name), *(_cell(group, name) for group in run.common)] for name in run.rows]
+    return _markdown(heads, lines)
+
+
+def other_table(run):
+    """A row for each measurement."""
+    heads = ["group", "", "median", "ratio"]
+    lines = []
+    for group in run.others:
+        for number, name in enumerate(group.rows):
+            ratio = group.ratio(name)
+            said = "" if ratio is None else times(ratio)
+            first = f"{group.name} ({TIMES} {group.base})" if number == 0 else ""
+            lines.append([first, _bold(name), duration(group.rows[name]), said])
+    return _markdown(heads, lines)
+
+
+def _cell(group, name):
+    if name not in group.rows:
+        return ""
+    ratio = group.ratio(name)
+    return duration(group.rows[name]) + ("" if ratio is None else f" ({times(ratio)})")
+
+
+def _bold(name):
+    return f"**{name}**" if name.startswith(OURS) else name
+
+
+def _markdown(heads, lines):
+    numbers = ["---" if not head or head == "group" else "---:" for head in heads]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, numbers, *lines])
+
+
+if __name__ == "__main__":
+    main()
