@@ -32,7 +32,6 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.environment import Environment, _rebuild_env
 from numba.core.registry import cpu_target
-from numba.np import arrayobj
 
 from shmcompute.storage import Array
 
@@ -259,6 +258,8 @@ class _Trampoline:
         return model.load_from_data_pointer(self._builder, pointer)
 
     def _array(self, kind: Any, axis: int | None) -> Any:
+        from numba.np import arrayobj  # noqa: PLC0415  # 20 ms, for who calls a kernel only
+
         builder = self._builder
         data, itemsize = self._word(), self._word()
         shape = [self._word() for _ in range(kind.ndim)]

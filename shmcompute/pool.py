@@ -12,12 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from shmcompute import config, cores
-from shmcompute.backends import doorbell
 from shmcompute.backends.base import Backend
-from shmcompute.backends.processes.supervisor import Processes
-from shmcompute.backends.serial import Serial
-from shmcompute.backends.team import Team
-from shmcompute.backends.threads import Threads
 from shmcompute.errors import ClosedError, ForkedPoolError
 from shmcompute.recent import Recent
 from shmcompute.storage import warm
@@ -179,13 +174,25 @@ def _workers(workers: int | None) -> int:
 def _made(
     backend: str, workers: int, method: str, threads: int, caller_runs: bool, pin: bool
 ) -> Backend:
+    # Imported for who uses them: together they take as long as all the rest.
+    # ruff: noqa: PLC0415
     if backend == "serial":
+        from shmcompute.backends.serial import Serial
+
         return Serial()
-    if backend == "threads" and doorbell.wanted():
+    if backend == "processes":
+        from shmcompute.backends.processes.supervisor import Processes
+
+        return Processes(workers, method, threads=threads, caller_runs=caller_runs, pin=pin)
+    from shmcompute.backends import doorbell
+
+    if doorbell.wanted():
+        from shmcompute.backends.team import Team
+
         return Team(workers, pin=pin)
-    if backend == "threads":
-        return Threads(workers, caller_runs=caller_runs)
-    return Processes(workers, method, threads=threads, caller_runs=caller_runs, pin=pin)
+    from shmcompute.backends.threads import Threads
+
+    return Threads(workers, caller_runs=caller_runs)
 
 
 _defaults: dict[str, Pool] = {}  # by backend

@@ -22,6 +22,7 @@ FLOORS = {
     "shmcompute.machine": 2,
     "shmcompute.frame": 2,
     "shmcompute.kernel": 2,
+    "shmcompute.numba_boxing": 2,
     "shmcompute.numba_array": 2,
     "shmcompute.plan": 3,
     "shmcompute.backends": 4,

@@ -9,7 +9,7 @@ import kernels
 import numba as nb
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba.core import event
 
@@ -133,6 +133,7 @@ def test_numbers_change_from_call_to_call_and_keep_their_types(any_pool):
                 np.testing.assert_array_equal(arr.array, a + b * 1j if d else c)
 
 
+@settings(deadline=None)  # it compiles
 @given(
     shape=st.lists(st.integers(2, 5), min_size=1, max_size=3),
     data=st.data(),
@@ -148,9 +149,10 @@ def test_a_call_without_python_sees_what_python_sees(shape, data):
     sums = np.zeros(length)
     arguments = bind([sums, sc.read(view, axis=axis)], 0, shared=False)
     kernel = _summing(view.ndim, axis)
-    kernel(*arguments.at((0, length)))  # compiles
+    chunk = (start, length)
+    kernel(*arguments.at(chunk))  # compiles
     sums[:] = 0
-    call = native_call(kernel, arguments, [(0, length)])
+    call = native_call(kernel, arguments, [chunk])
     assert call is not None
     _run(call, start, length)
     expected = np.moveaxis(view, axis, 0).reshape(length, -1).sum(1)

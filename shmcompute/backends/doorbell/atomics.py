@@ -84,6 +84,18 @@ def relax(_: Any) -> tuple[Signature, Generator]:
 
 
 @_intrinsic
+def give_way(_: Any) -> tuple[Signature, Generator]:
+    """Let whoever else wants this core have it first."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I32, [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_intrinsic
 def wait(_: Any, address: Any, value: Any, nanoseconds: Any) -> tuple[Signature, Generator]:
     """Sleep until woken, unless the word's lower half is not `value` (any more).
 

@@ -13,7 +13,16 @@ import numba
 from numba import types
 
 from shmcompute import machine
-from shmcompute.backends.doorbell.atomics import add, call, load, relax, store, wait, wake
+from shmcompute.backends.doorbell.atomics import (
+    add,
+    call,
+    give_way,
+    load,
+    relax,
+    store,
+    wait,
+    wake,
+)
 
 WORD = 8
 LINE = 128  # two cache lines, which processors fetch in pairs: words of others stand elsewhere
@@ -77,6 +86,15 @@ def prepare() -> None:
 def bytes_for(workers: int) -> int:
     """Bytes of a control block for so many workers and the caller."""
     return SLOTS_AT + (workers + 1) * SLOT
+
+
+@_jitted
+def pause(turn: int) -> None:
+    """Spin once. The scheduler wakes a sleeper where its waker runs, so now and then give way."""
+    if turn % 32 == 0:
+        give_way()
+    else:
+        relax()
 
 
 @_jitted
@@ -151,7 +169,7 @@ def serve(control: int, slot: int, table: int, spin: int) -> Any:
         while load(slot + ASKED) == answered:
             if turns < spin:
                 turns += 1
-                relax()
+                pause(turns)
                 continue
             store(slot + SLEEPS, 1)
             wait(slot + ASKED, answered, 0)
@@ -204,10 +222,10 @@ def ring(control: int, slots: int, plan: int, count: int, own: int, step: int) -
 @_jitted
 def finished(control: int, spin: int, nanoseconds: int) -> Any:
     """Wait until all have answered, for a while at most; whether they have."""
-    for _ in range(spin):
+    for turn in range(1, spin + 1):
         if load(control + PENDING) <= 0:
             return True
-        relax()
+        pause(turn)
     store(control + CALLER_SLEEPS, 1)
     pending = load(control + PENDING)
     if pending > 0:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+
+from numba import types
 
 from shmcompute import machine
 from shmcompute.backends import doorbell
@@ -14,6 +17,11 @@ __all__ = ["worker"]
 machine.refresh()
 if doorbell.wanted():
     doorbell.prepare()
+    # What it takes to make the first trampoline, and that of the commonest kind with it.
+    machine.trampoline(types.none, (types.float64[::1],), (("part", 0),))
+
+gc.collect()
+gc.freeze()  # what is here stays shared: a collection in a worker would write to all of it
 
 # The server was started with Ctrl-C blocked, not to die of one while it imports. Drop one that
 # came, and lift the block: its other children, not ours, may want to hear of the next.
