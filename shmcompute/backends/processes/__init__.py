@@ -3,10 +3,11 @@
 ::
 
     caller                                             worker (one of several)
-    Processes.run(plan)          supervisor.py         main(), Worker          worker.py
+    Processes.run(plan)          supervisor.py         main(), Worker, Rung    worker.py
       staff: replace the dead    member.py
       pack(plan) -> bytes        packing.py
       Load(plan) --------------> channel.py ---------> unpack, attach, keep
-      Run(numbers) ------------>                       plan.run_chunk(number)
-      collect  <--------------------------- Ran(done, failure)
+      Ring: the doorbell ======> hall.py, place.py ==> machine code, or plan.run_chunk(number)
+        or Run(numbers) by pipe  run.py
+      collect  <=========================== answered; or Ran(done, failure)
 """
