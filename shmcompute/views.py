@@ -37,14 +37,14 @@ def _view(
     handle: Handle,
     offset: int,
     shape: tuple[int, ...],
-    strides: tuple[int, ...],
+    strides: tuple[int, ...] | None,
     dtype: np.dtype[Any],
     writeable: bool,
 ) -> Array:
-    if 0 in shape:  # it may stand anywhere, and has nothing to share
-        return np.empty(shape, dtype)
     _, whole = storage.map_handle(handle)
-    memory = whole.base
+    memory: Any = whole.base
+    if 0 in shape:  # its strides may lead anywhere: there is nothing to follow them
+        strides, offset = None, min(offset, memory.nbytes)
     # ndarray() checks that shape and strides stay inside `memory`.
     view: Array = np.ndarray(shape, dtype, buffer=memory, offset=offset, strides=strides)
     if not writeable:
