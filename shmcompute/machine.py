@@ -112,6 +112,7 @@ def _arrived(kind: Any, packed: bytes, code: tuple[bytes, ...]) -> Any:
     given = states["sigs"]
     # Numba gives back what it has under the same uuid: in a forked worker the parent's own.
     dispatcher = kind._rebuild(**states | {"can_compile": True, "sigs": []})
+    dispatcher._can_compile = True  # if it was here it may not be
     for payload in code:
         with suppress(Exception):  # private parts: the source will do
             _add(dispatcher, payload)

@@ -72,10 +72,12 @@ class Processes(Backend):
         self._hall = Hall(workers, caller_runs=caller_runs) if doorbell.wanted() else None
         self._finalizer = weakref.finalize(self, _end, self._members, self._pid, self._hall)
         self._finalizer.atexit = False  # the pool's own end comes first
+        self._begun = threading.Event()  # set when the first workers were started, or could not be
         if self.start_method == "fork":  # which is quick, and best left to the calling thread
             self._staff()
+            self._begun.set()
         else:
-            _start(self)
+            _start(self, self._begun)
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         simple = timeout is None and not plan.retries
@@ -157,8 +159,8 @@ class Processes(Backend):
 
     @property
     def pids(self) -> list[int]:
-        with self._lock:  # they may be starting
-            self._check()
+        self._check()
+        self._begun.wait()
         return [member.process.pid for member in list(self._members)]
 
     def close(self, *, wait: bool = True) -> None:
@@ -373,16 +375,23 @@ def _refused(error: BaseException) -> BaseException:
     return wrapped
 
 
-def _start(processes: Processes) -> None:
+def _start(processes: Processes, begun: threading.Event) -> None:
     """Start the workers while the program goes on; what fails here, the first call meets again."""
     alive = weakref.ref(processes)
 
     def start() -> None:
-        if (found := alive()) is not None:
-            with suppress(ShmComputeError, OSError), found._entered(None):
-                found._staff()
-        if found is not None and found._hall is not None:
-            doorbell.prepare()
+        try:
+            found = alive()
+            if found is not None:
+                with suppress(ShmComputeError, OSError), found._entered(None):
+                    found._staff()
+                begun.set()
+            ringing = found is not None and found._hall is not None
+            del found
+            if ringing:
+                doorbell.prepare()
+        finally:
+            begun.set()
 
     threading.Thread(target=start, name="shmcompute-start", daemon=True).start()
 
