@@ -88,22 +88,28 @@ class Processes(Backend):
             if plan.retries:
                 self._insist(plan, values, timeout, deadline)
             else:
-                self._once(plan, values, timeout, deadline)
+                self._once(plan, values, timeout, deadline, own=self._caller_runs)
 
     def _once(
-        self, plan: Plan, values: Values, timeout: float | None, deadline: float | None
+        self,
+        plan: Plan,
+        values: Values,
+        timeout: float | None,
+        deadline: float | None,
+        *,
+        own: bool,
     ) -> None:
-        """Run every chunk once."""
+        """Run every chunk once; `own`: the caller takes a share."""
         self._flush()
         self._staff()
-        members = self._members[: len(plan.chunks) - self._caller_runs]
+        members = self._members[: len(plan.chunks) - own]
         self._await_ready(members, deadline)
         number = self._load(plan, members)
         if self._hall is None or not members:
             run = Run(plan, values, number, members, timeout, deadline)
-            run.complete(caller_runs=self._caller_runs)
+            run.complete(caller_runs=own)
             return
-        ring = self._hall.ring(plan, number, members, timeout, deadline)
+        ring = self._hall.ring(plan, number, members, timeout, deadline, own=own)
         self._hall.tell(values)
         ring.complete(plan, values)
 
@@ -117,7 +123,9 @@ class Processes(Backend):
             journal = Journal.made(len(left.chunks), self.workers, size)
             trial = replace(left, journal=journal, kept={}, number=0)
             try:
-                self._once(trial, values, timeout, deadline)
+                # What has killed a worker is not for the caller to try.
+                own = self._caller_runs and not attempt
+                self._once(trial, values, timeout, deadline, own=own)
                 return
             except BaseException as error:
                 undone = journal.undone()
