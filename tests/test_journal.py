@@ -59,7 +59,8 @@ def test_what_a_dead_worker_left_is_done_by_others(own_pool, tmp_path, schedule)
             retries=1,
             pool=own_pool,
         )
-        assert (tmp_path / "died").exists()
+        # Of a dynamic schedule the caller may have taken all.
+        assert (tmp_path / "died").exists() or schedule != "static"
         np.testing.assert_array_equal(arr.array, np.arange(1000.0) * 3 + 1)
 
 
