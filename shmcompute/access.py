@@ -21,6 +21,7 @@ from shmcompute.storage import Array, locate
 Number = bool | int | float | complex
 Values = tuple[Number, ...]
 
+VALUES = 64  # numbers of a call that may change; there is room for no more at the doorbell
 WORK = 100_000  # steps that NumPy may take to tell whether two views overlap: milliseconds
 
 
@@ -219,13 +220,16 @@ def is_number(arg: Any) -> bool:
 
 
 def _bound(position: int, arg: Any, axis: int, shared: bool, values: list[Number]) -> Bound:
-    if is_number(arg):
+    if is_number(arg) and len(values) < VALUES:
         values.append(arg)
         return Scalar(len(values) - 1)
     if arg is offset:
         return Start()
     if isinstance(arg, Whole):
-        return Same(_read_only(_array(position, arg.value, shared=False)))
+        view = _array(position, arg.value, shared=False)
+        if shared and locate(view) is None:
+            view = np.array(view, order="A")  # as it will arrive: one content and type everywhere
+        return Same(_read_only(view))
     if isinstance(arg, (Split, Read)):
         own = axis if arg.axis is None else arg.axis
         return _part(position, arg.value, own, shared, writes=isinstance(arg, Split))

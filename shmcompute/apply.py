@@ -10,6 +10,7 @@ from numba.core.dispatcher import Dispatcher
 
 from shmcompute import config, cores
 from shmcompute.access import (
+    VALUES,
     Read,
     Split,
     Values,
@@ -75,7 +76,9 @@ def plan(
 ) -> BoundPlan:
     """Bind a call once; calling the result runs it, as often as you like.
 
-    Takes what `parallel_apply` takes, and checks and compiles all of it now.
+    Takes what `parallel_apply` takes, and checks and compiles all of it now. To worker processes it
+    sends what is not shared (a Python function with its globals, a plain array in `whole`) at its
+    first run; what changes of that later they do not see.
 
     Examples
     --------
@@ -237,7 +240,9 @@ def _key(kernel: Any, args: tuple[Any, ...], *options: Any) -> Hashable | None:
     """
     if not isinstance(kernel, (Dispatcher, np.ufunc)):
         return None
-    parts: list[Hashable] = [kernel, *options]
+    if sum(map(is_number, args)) > VALUES:
+        return None
+    parts: list[Hashable] = [kernel, *options, *map(type, options)]
     for arg in args:
         kind: Any = type(arg)
         if kind is SharedArray or arg is offset:

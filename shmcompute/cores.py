@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ def seen() -> int:
     return os.cpu_count() or 1
 
 
+@functools.cache
 def cache(root: Path = Path("/")) -> int:
     """Bytes of a core's second-level cache; 1 MiB where the system does not tell."""
     for index in sorted(root.glob("sys/devices/system/cpu/cpu0/cache/index*")):

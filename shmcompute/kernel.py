@@ -315,6 +315,16 @@ def _told(value: Any) -> str:
     return type(value).__name__
 
 
+def _recompiling(own: Callable[[], None], twin: Dispatcher) -> Callable[[], None]:
+    """A dispatcher's ``recompile`` that goes for its twin, too."""
+
+    def recompile() -> None:
+        own()
+        twin.recompile()
+
+    return recompile
+
+
 _twins: weakref.WeakKeyDictionary[Dispatcher, Dispatcher] = weakref.WeakKeyDictionary()
 
 
@@ -336,4 +346,5 @@ def _nogil(dispatcher: Dispatcher) -> Dispatcher:
                 twin.compile(signature)
             twin.disable_compile()
         _twins[dispatcher] = twin
+        setattr(dispatcher, "recompile", _recompiling(dispatcher.recompile, twin))  # noqa: B010
     return _twins[dispatcher]

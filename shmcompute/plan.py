@@ -87,7 +87,10 @@ class Plan:
         """The plan as machine code sees it, if machine code can run it."""
         if self.journal is not None:
             return None
-        calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]
+        try:
+            calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]
+        except Exception:  # noqa: BLE001  # private parts of Numba: Python will do
+            return None
         return framed([call for call in calls if call is not None], self.chunks, len(calls))
 
 

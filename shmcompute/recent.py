@@ -1,4 +1,4 @@
-"""The plans of a pool's latest calls, so that a call like an earlier one is not bound anew."""
+"""The plans that a pool made last, so that a call like an earlier one is not bound anew."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Recent:
         """Keep a plan as long as its arrays are open, and it is among the latest."""
         if key is None:
             return
-        while len(self._entries) >= KEPT:
-            self._drop(next(iter(self._entries)))
+        for oldest in list(self._entries)[: 1 - KEPT]:
+            self._drop(oldest)
         self._entries[key] = _Entry(plan, _compiled(plan), [id(array) for array in arrays])
         for array in arrays:
             if id(array) not in self._keys:  # the set may be empty: the callback is there

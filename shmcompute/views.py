@@ -41,6 +41,8 @@ def _view(
     dtype: np.dtype[Any],
     writeable: bool,
 ) -> Array:
+    if 0 in shape:  # it may stand anywhere, and has nothing to share
+        return np.empty(shape, dtype)
     _, whole = storage.map_handle(handle)
     memory = whole.base
     # ndarray() checks that shape and strides stay inside `memory`.

@@ -6,8 +6,11 @@ import os
 import select
 import signal
 import threading
+import time
+import warnings
 
 import kernels
+import numba as nb
 import numpy as np
 import psutil
 import pytest
@@ -19,6 +22,7 @@ from shmcompute import storage
 from shmcompute.backends import doorbell
 from shmcompute.backends.doorbell import Bell, Block, Seat, control
 from shmcompute.config import START_METHODS
+from shmcompute.errors import KernelTimeoutError, WorkerLostError
 
 pytestmark = pytest.mark.skipif(not doorbell.wanted(), reason="no doorbell here")
 
@@ -99,6 +103,22 @@ def test_a_note_is_answered_apart_from_runs(block):
     assert bell.finished()
 
 
+def test_a_late_answer_is_not_the_next_runs(block):
+    """A worker may be slow to count itself out, after the caller has given up that run."""
+    bell, seats = Bell(block, 0), [Seat(block, number, 0) for number in range(2)]
+    bell.ring(1, 2, own=False, step=2)
+    pending = block.read(block.address + control.PENDING)
+    seats[0].answer()
+    bell.reset(1)  # it died
+    bell.ring(2, 2, own=False, step=2)
+    assert block.read(block.address + control.PENDING) >> 32 != pending >> 32
+    seats[0].answer()
+    assert not bell.finished()
+    assert bell.owes(1)
+    seats[1].answer()
+    assert bell.finished()
+
+
 def test_a_new_workers_slot_is_silent(block):
     bell = Bell(block, 0)
     bell.ring(3, 2, own=False, step=2)
@@ -148,10 +168,7 @@ def test_a_worker_killed_between_calls_is_replaced_before_the_next(start_method)
         step = sc.plan(kernels.affine, arr, 1.0, 1.0, pool=pool)
         step()
         for _ in range(3):
-            victim = os.pidfd_open(pool.pids[-1])
-            signal.pidfd_send_signal(victim, signal.SIGKILL)
-            select.select([victim], [], [])
-            os.close(victim)
+            _kill(pool.pids[-1])
             step()
         np.testing.assert_array_equal(arr.array, 4.0)
 
@@ -164,6 +181,143 @@ def test_a_plan_lives_no_longer_than_its_array(any_pool):
         sc.parallel_apply(kernels.affine, arr, 1.0, 1.0, pool=any_pool)
     del arr
     assert address not in {segment.address for segment in storage.live()}
+
+
+def test_more_numbers_than_the_block_has_room_for(any_pool):
+    def kernel(x, *numbers):
+        x[:] = sum(numbers)
+
+    with sc.SharedArray(np.zeros(4)) as arr:
+        for last in (1.0, 2.0):
+            sc.parallel_apply(kernel, arr, *range(100), last, pool=any_pool)
+            np.testing.assert_array_equal(arr.array, 4950 + last)
+        sc.parallel_apply(kernels.affine, arr, 0.0, 1.0, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, 1.0)
+
+
+def test_a_pool_heals_after_a_worker_could_not_be_started(monkeypatch):
+    def fails(*_):
+        raise WorkerLostError("no more processes")
+
+    with sc.Pool(2) as pool, sc.SharedArray(np.zeros(8)) as arr:
+        step = sc.plan(kernels.affine, arr, 1.0, 1.0, pool=pool)
+        step()
+        _kill(pool.pids[0])
+        with monkeypatch.context() as patch:
+            patch.setattr("shmcompute.backends.processes.supervisor.Member", fails)
+            with pytest.raises(WorkerLostError, match="no more"):
+                step()
+        taken = [os.pipe() for _ in range(4)]  # numbers of descriptors that were given back
+        step()
+        np.testing.assert_array_equal(arr.array, 2.0)
+        for pair in taken:
+            os.close(pair[0])
+            os.close(pair[1])
+
+
+@pytest.mark.parametrize("schedule", ["static", "dynamic"])
+def test_a_callers_share_may_overrun_too(schedule):
+    def kernel(x):
+        time.sleep(0.01)
+
+    options = {"chunksize": 1, "schedule": schedule, "timeout": 0.1}
+    with (
+        sc.Pool(2, caller_runs=True) as pool,
+        sc.SharedArray(np.zeros(200)) as arr,
+        pytest.raises(KernelTimeoutError),
+    ):
+        sc.parallel_apply(kernel, arr, **options, pool=pool)
+
+
+def test_numba_without_its_compiler_is_served_by_pipe():
+    done = kernels.run(
+        """
+        import numba as nb, numpy as np, shmcompute as sc
+
+        @nb.njit
+        def k(x):
+            for i in range(x.size):
+                x[i] += 1
+
+        for backend in ("processes", "threads", "serial"):
+            with sc.SharedArray(np.zeros(8)) as arr:
+                sc.parallel_apply(k, arr, backend=backend)
+                print(arr.array.sum())
+        """,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+    )
+    assert done.stdout == "8.0\n" * 3
+
+
+def test_starting_in_the_background_leaves_warnings_alone():
+    with sc.Pool(2) as pool, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        pool.ready()
+        assert list(warnings.filters) == before
+
+
+def test_what_objmode_raises_is_the_kernels_own(any_pool):
+    """Also where machine code calls the kernel."""
+
+    @nb.njit
+    def helper():
+        with nb.objmode():
+            {}["mine"]
+
+    @nb.njit
+    def kernel(x):
+        helper()
+
+    with sc.SharedArray(np.zeros(8)) as arr, pytest.raises(KeyError, match="mine"):
+        sc.parallel_apply(kernel, arr, pool=any_pool)
+
+
+@pytest.mark.parametrize("backend", ["processes", "threads"])
+def test_an_interrupt_at_any_point_leaves_the_lock_free(backend):
+    """Signals are looked at between any two steps of Python's."""
+    done = kernels.run(
+        """
+        import random, signal, sys
+        import numba as nb, numpy as np, shmcompute as sc
+
+        @nb.njit
+        def k(x):
+            for i in range(x.size):
+                x[i] += 1
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        random.seed(5)
+        signal.signal(signal.SIGALRM, interrupt)
+        pool = sc.Pool(2, backend=sys.argv[1], caller_runs=True)
+        with pool, sc.SharedArray(np.zeros(64)) as arr:
+            step = sc.plan(k, arr, pool=pool.ready())
+            step()
+            for _ in range(1000):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.0004))
+                    while True:
+                        step()
+                except KeyboardInterrupt:
+                    pass
+                assert not pool.running._lock.locked()
+            arr[:] = 0
+            step()
+            print(arr.array.sum())
+        """,
+        backend,
+    )
+    assert done.stdout == "64.0\n"
+
+
+def _kill(pid):
+    """Return when it is dead."""
+    victim = os.pidfd_open(pid)
+    signal.pidfd_send_signal(victim, signal.SIGKILL)
+    select.select([victim], [], [])
+    os.close(victim)
 
 
 @pytest.mark.soak

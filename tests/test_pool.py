@@ -156,3 +156,23 @@ def test_pinned_workers_have_a_core_each(backend):
         sc.parallel_apply(where, arr, pool=pool)
         mine = -1.0 if len(allowed) > 1 and backend == "threads" else float(allowed[0])
         assert arr.array.tolist() == [mine, float(allowed[1 % len(allowed)])]
+
+
+def test_a_fork_just_after_a_pool_was_made_harms_no_child():
+    """What the thread that starts workers has locked would be locked for ever in the child."""
+    done = run(
+        """
+        import os, time
+        import numba as nb, numpy as np, shmcompute as sc
+
+        for delay in (0, 0.001, 0.003, 0.007):
+            pool = sc.Pool(2)
+            time.sleep(delay)
+            if not (pid := os.fork()):
+                nb.njit(lambda x: x + 1)(1)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            pool.close()
+        """
+    )
+    assert done.stdout == ""

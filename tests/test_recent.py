@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 
 import kernels
+import numba as nb
 import numpy as np
 import pytest
 
@@ -93,3 +94,43 @@ def test_bad_options_are_refused_after_a_good_call(pools):
             sc.parallel_apply(np.negative, arr, axis=[0], pool=pools["serial"])
         with pytest.raises(ValueError, match="schedule"):
             sc.parallel_apply(np.negative, arr, schedule="fair", pool=pools["serial"])
+
+
+def test_a_kernel_that_is_compiled_anew_is_new_for_threads_too(pools):
+    """Their twin of it goes along."""
+    namespace = {"nb": nb, "GAIN": 2.0}
+    source = "@nb.njit\ndef kernel(x):\n    for i in range(x.size):\n        x[i] = x[i] * GAIN\n"
+    exec(source, namespace)
+    with sc.SharedArray(np.ones(4)) as arr:
+        for gain in (2.0, 10.0):
+            namespace["GAIN"] = gain
+            namespace["kernel"].recompile()
+            sc.parallel_apply(namespace["kernel"], arr, pool=pools["threads"])
+        np.testing.assert_array_equal(arr.array, 20.0)
+
+
+def test_a_plain_whole_array_is_what_it_was_when_bound():
+    """One content for all workers, the caller among them."""
+
+    def kernel(x, table):
+        x[:] = table[0]
+
+    table = np.ones(8)[::2]
+    with sc.Pool(2, caller_runs=True) as pool, sc.SharedArray(np.zeros(8)) as arr:
+        step = sc.plan(kernel, arr, sc.whole(table), pool=pool)
+        step()
+        table[:] = 2
+        step()
+        np.testing.assert_array_equal(arr.array, 1.0)
+        sc.parallel_apply(kernel, arr, sc.whole(table), pool=pool)
+        np.testing.assert_array_equal(arr.array, 2.0)
+
+
+def test_a_part_without_elements_travels(any_pool):
+    def kernel(x):
+        assert x.size == 0
+
+    with sc.SharedArray(np.zeros((6, 3, 0))) as arr:
+        for view in (arr.array[1:], arr.array[:, 1:2]):
+            sc.parallel_apply(kernel, view, pool=any_pool)
+            sc.parallel_apply(kernel, sc.split(view, axis=1), pool=any_pool)

@@ -6,6 +6,7 @@ doorbell, `threads.py` does the same with the standard library's executor.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -13,7 +14,7 @@ import weakref
 from shmcompute import cores
 from shmcompute.access import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
-from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, prepare, spin
+from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, prepare, spin, unveiled
 from shmcompute.backends.serial import Serial
 from shmcompute.plan import Plan
 
@@ -43,23 +44,21 @@ class Team(Backend):
         self._lock = threading.Lock()
         self._call = _Call()
         self._table = Table()
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[int, threading.Thread] = {}  # by number, each from its own start on
         block, turns = Block(workers - 1, fd=-1), spin(workers)
         self._block = block
         self._bell = Bell(block, turns)
         self._seats = [Seat(block, number, turns, self._table) for number in range(workers)]
-        self._finalizer = weakref.finalize(self, _dismiss, self._bell, self._threads)
+        self._finalizer = weakref.finalize(self, _dismiss, self._bell, self._threads, os.getpid())
         self._finalizer.atexit = False  # the pool's own end comes first
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         count = min(self.workers, len(plan.chunks)) - 1
-        if count < 1 or not self._lock.acquire(blocking=False):
+        if count < 1 or self._lock.locked():
             Serial().run(plan, values, timeout)
             return
-        try:
+        with self._lock:
             self._run(plan, values, timeout, count)
-        finally:
-            self._lock.release()
 
     def ready(self, timeout: float | None = None) -> None:
         with self._lock:
@@ -71,22 +70,21 @@ class Team(Backend):
 
     def _start(self) -> None:
         prepare()
-        while len(self._threads) < self.workers - 1:
-            number = len(self._threads)
-            thread = threading.Thread(
+        for number in set(range(self.workers - 1)) - self._threads.keys():
+            # An interrupt may come between its start and any note of it; so it takes its place
+            # itself, and if it was started twice, the second one finds it taken.
+            threading.Thread(
                 target=_help,
-                args=(self._seats[number], self._call),
+                args=(self._seats[number], self._call, self._threads, self._pin),
                 name=f"shmcompute-{number}",
                 daemon=True,
-            )
-            thread.start()
-            self._threads.append(thread)
-            if self._pin and thread.native_id is not None:
-                cores.pin(thread.native_id, number + 1)  # the first is left to the caller
+            ).start()
 
     def _run(self, plan: Plan, values: Values, timeout: float | None, count: int) -> None:
         if len(self._threads) < count:
             self._start()
+        if self._bell.pending():  # several interrupts have cut short the end of a call
+            self._quiesce()
         deadline = deadline_of(timeout)
         frame = plan.frame
         if frame is not None and plan.number not in self._table:
@@ -102,12 +100,17 @@ class Team(Backend):
             elif self._bell.bound(plan.number, count, own=True, frame=frame, step=step)():
                 return
             self._await(deadline)
+        except SystemError as error:
+            self._bell.stop()
+            raise unveiled(error) from None
         except BaseException:
             self._bell.stop()
             raise
         finally:
-            self._quiesce()
-            errors, call.plan, call.values, call.errors = call.errors, None, (), ()
+            try:
+                self._quiesce()
+            finally:
+                errors, call.plan, call.values, call.errors = call.errors, None, (), ()
         try:
             _raise(self._seats[-1].error(plan), *errors)
         finally:
@@ -124,10 +127,9 @@ class Team(Backend):
     def _quiesce(self) -> None:
         """Return when no thread writes any more; an interrupt has to wait for that."""
         interrupt = None
-        while True:
+        while self._bell.pending():
             try:
-                if self._bell.finished():
-                    break
+                self._bell.finished()
             except KeyboardInterrupt as error:
                 interrupt = error
         if interrupt is not None:
@@ -144,8 +146,13 @@ def _raise(*errors: BaseException | None) -> None:
                 del error, errors  # as above
 
 
-def _help(seat: Seat, call: _Call) -> None:
+def _help(seat: Seat, call: _Call, threads: dict[int, threading.Thread], pin: bool) -> None:
     """What a thread does: answer rings until dismissed."""
+    me = threading.current_thread()
+    if threads.setdefault(seat.number, me) is not me:
+        return
+    if pin:
+        cores.pin(threading.get_native_id(), seat.number + 1)  # the first is left to the caller
     while _answered(seat, call):
         pass
 
@@ -176,10 +183,12 @@ def _keep(error: BaseException, seat: Seat, call: _Call) -> None:
     seat.answer()
 
 
-def _dismiss(bell: Bell, threads: list[threading.Thread]) -> None:
+def _dismiss(bell: Bell, threads: dict[int, threading.Thread], pid: int) -> None:
     """End the threads."""
-    for number in range(len(threads)):
+    if os.getpid() != pid:
+        return
+    for number in list(threads):
         bell.note(number)
-    for thread in threads:
+    for thread in list(threads.values()):
         thread.join(PATIENCE)
     threads.clear()

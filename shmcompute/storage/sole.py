@@ -16,7 +16,7 @@ import sys
 if sys.platform == "linux":
     import fcntl
 
-KNOWN: bool = sys.platform == "linux"
+KNOWN: bool = sys.platform == "linux" and hasattr(os, "memfd_create")
 
 
 def sole(fd: int) -> bool:

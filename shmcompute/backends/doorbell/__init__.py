@@ -5,9 +5,9 @@ from shmcompute.backends.doorbell import atomics
 from shmcompute.backends.doorbell.bell import Bell
 from shmcompute.backends.doorbell.block import Block
 from shmcompute.backends.doorbell.control import NOTE, prepare
-from shmcompute.backends.doorbell.seat import Seat, Table, spin
+from shmcompute.backends.doorbell.seat import Seat, Table, spin, unveiled
 
-__all__ = ["NOTE", "Bell", "Block", "Seat", "Table", "prepare", "spin", "wanted"]
+__all__ = ["NOTE", "Bell", "Block", "Seat", "Table", "prepare", "spin", "unveiled", "wanted"]
 
 
 def wanted() -> bool:

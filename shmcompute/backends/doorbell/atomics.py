@@ -3,15 +3,19 @@
 Numba has no atomics for the CPU, so each of these is a few instructions of LLVM's. All are
 sequentially consistent: on the machines that matter this costs nothing for a load, and a bell that
 is rung a hundred thousand times a second can afford it for a store.
+
+What `control` compiles is kept on disk, and known by that file alone: touch it to change this one.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -21,9 +25,7 @@ Signature = Any  # Numba is not typed
 Generator = Any
 _intrinsic: Callable[[Callable[..., Any]], Any] = intrinsic  # else its type is without arguments
 
-WORD = 8  # bytes
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
-_BYTES = ir.IntType(8).as_pointer()
 _FUTEX = {"x86_64": 202, "aarch64": 98}  # numbers of the call
 _RELAX = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (1,))}
 _WAIT, _WAKE = 0, 1
@@ -31,7 +33,8 @@ _WAIT, _WAKE = 0, 1
 
 def available() -> bool:
     """Whether jitted code can wait for a word here: on Linux, on processors that we know."""
-    return sys.platform == "linux" and platform.machine() in _FUTEX
+    known = sys.platform == "linux" and platform.machine() in _FUTEX and hasattr(os, "memfd_create")
+    return known and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]  # numba is not fully typed
 
 
 def _pointer(builder: Any, address: Any) -> Any:
@@ -43,7 +46,7 @@ def load(_: Any, address: Any) -> tuple[Signature, Generator]:
     """The word at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", WORD)
+        return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", 8)
 
     return types.int64(types.int64), generate
 
@@ -53,7 +56,7 @@ def store(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
     """Set the word at an address."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], _pointer(builder, args[0]), "seq_cst", WORD)
+        builder.store_atomic(args[1], _pointer(builder, args[0]), "seq_cst", 8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), generate
@@ -67,6 +70,18 @@ def add(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
         return builder.atomic_rmw("add", _pointer(builder, args[0]), args[1], "seq_cst")
 
     return types.int64(types.int64, types.int64), generate
+
+
+@_intrinsic
+def swap(_: Any, address: Any, old: Any, new: Any) -> tuple[Signature, Generator]:
+    """Set the word at an address if it is `old`; whether it was."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address, old, new = args
+        place = _pointer(builder, address)
+        return builder.extract_value(builder.cmpxchg(place, old, new, "seq_cst", "seq_cst"), 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
 
 
 @_intrinsic

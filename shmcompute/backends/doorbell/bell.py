@@ -48,6 +48,10 @@ class Bell:
         """Tell one worker to look elsewhere: a message is on its way."""
         control.ring_one(self._block.slot(number), control.NOTE)
 
+    def pending(self) -> int:
+        """How many workers have not answered the last ring; the dead among them, too."""
+        return self._block.read(self._block.address + control.PENDING) & control.LOW
+
     def finished(self) -> bool:
         """Sleep until all have answered, for a moment at most; whether they have."""
         return bool(control.finished(self._block.address, 0, SLICE))

@@ -34,7 +34,11 @@ class Block:
         self.fd = os.memfd_create("shmcompute", os.MFD_CLOEXEC) if fd is None else fd
         if fd is None:
             os.ftruncate(self.fd, size)
-        self._memory = mmap.mmap(self.fd, size)
+        if fd == -1:  # private: what a forked child writes is nothing to our threads
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            self._memory = mmap.mmap(-1, size, flags=flags)
+        else:
+            self._memory = mmap.mmap(self.fd, size)
         self._words = memoryview(self._memory).cast("q")
         array = np.frombuffer(self._memory, np.int64)
         self.address: int = array.__array_interface__["data"][0]

@@ -6,6 +6,7 @@ which word, and why no wake-up is lost.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import numba
 from numba import types
 
 from shmcompute import machine
+from shmcompute.access import VALUES
 from shmcompute.backends.doorbell.atomics import (
     add,
     call,
@@ -20,13 +22,13 @@ from shmcompute.backends.doorbell.atomics import (
     load,
     relax,
     store,
+    swap,
     wait,
     wake,
 )
 
-WORD = 8
+WORD = 8  # bytes
 LINE = 128  # two cache lines, which processors fetch in pairs: words of others stand elsewhere
-VALUES = 64  # scalars that may change from call to call
 
 # Of the caller
 PENDING = 0  # workers that have not answered yet; the caller sleeps on it
@@ -54,6 +56,7 @@ SLOT = 2 * LINE
 NOTE = 0  # "read what stands in your pipe"
 NONE, TAKING = -1, -2
 FINE, RAISED = 0, 1 << 32
+LOW = (1 << 32) - 1  # the half of PENDING that counts; the other half numbers the runs
 
 # A frame: a plan as machine code sees it
 COUNT = 0  # of chunks
@@ -77,7 +80,17 @@ def _jitted(function: Callable[..., Any]) -> Any:
 
 
 def prepare() -> None:
-    """Have everything here compiled; else the first calls would wait for it."""
+    """Have everything here compiled, once in a process; else the first calls would wait for it.
+
+    In a thread of its own, where no Ctrl-C comes: one in the middle would leave Numba half loaded.
+    """
+    if not all(made.overloads for made in _functions):
+        thread = threading.Thread(target=_compile, name="shmcompute-prepare", daemon=True)
+        thread.start()
+        thread.join()
+
+
+def _compile() -> None:
     machine.refresh()
     for made in _functions:
         made.compile((types.int64,) * made.py_func.__code__.co_argcount)
@@ -152,9 +165,16 @@ def share(control: int, slot: int, frame: int) -> Any:
 def answer(control: int, slot: int) -> None:
     """All of a ring is done and this worker writes no more."""
     note = load(slot + PLAN) == NOTE
+    pending = load(control + PENDING)  # of this run: no other one begins before the next line
     store(slot + ANSWERED, load(slot + ASKED))
-    if not note and add(control + PENDING, -1) == 1 and load(control + CALLER_SLEEPS) != 0:
-        wake(control + PENDING)
+    # By now another run may have begun, if this one was given up: that is not to be counted down.
+    run = pending >> 32
+    while not note and pending >> 32 == run:
+        if swap(control + PENDING, pending, pending - 1):
+            if pending & LOW == 1 and load(control + CALLER_SLEEPS) != 0:
+                wake(control + PENDING)
+            return
+        pending = load(control + PENDING)
 
 
 @_jitted
@@ -208,7 +228,7 @@ def ring(control: int, slots: int, plan: int, count: int, own: int, step: int) -
     """Have the first `count` workers run a plan, and assign its share to the slot `own` (or 0)."""
     store(control + STOP, 0)
     store(control + CURSOR, 0)
-    store(control + PENDING, count)
+    store(control + PENDING, ((load(control + PENDING) >> 32) + 1) << 32 | count)
     first = 0
     if own != 0:
         assign(own, 0, step)
@@ -223,15 +243,15 @@ def ring(control: int, slots: int, plan: int, count: int, own: int, step: int) -
 def finished(control: int, spin: int, nanoseconds: int) -> Any:
     """Wait until all have answered, for a while at most; whether they have."""
     for turn in range(1, spin + 1):
-        if load(control + PENDING) <= 0:
+        if load(control + PENDING) & LOW == 0:
             return True
         pause(turn)
     store(control + CALLER_SLEEPS, 1)
     pending = load(control + PENDING)
-    if pending > 0:
+    if pending & LOW != 0:
         wait(control + PENDING, pending, nanoseconds)
     store(control + CALLER_SLEEPS, 0)
-    return load(control + PENDING) <= 0
+    return load(control + PENDING) & LOW == 0
 
 
 @_jitted

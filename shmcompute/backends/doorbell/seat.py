@@ -26,11 +26,16 @@ def spin(team: int) -> int:
     return SPIN if team <= cores.granted() else 0
 
 
+def unveiled(error: BaseException) -> BaseException:
+    """What was raised, where CPython finds that machine code left an exception standing."""
+    veiled = isinstance(error, SystemError) and error.__cause__ is not None
+    return error.__cause__ or error if veiled else error
+
+
 class Table:
     """Frames by the numbers of plans, as machine code looks them up.
 
-    It keeps none alive, nor need one be taken out: numbers are not used twice, so nobody rings for
-    a plan that is gone.
+    It keeps none alive. Numbers are not used twice, so nobody rings for a plan that is gone.
     """
 
     def __init__(self) -> None:
@@ -40,6 +45,11 @@ class Table:
     def put(self, number: int, frame: Frame) -> None:
         """Let machine code run a plan."""
         self._words[number % control.PLANS] = number, frame.address
+
+    def drop(self, number: int) -> None:
+        """Its frame is gone."""
+        if number in self:
+            self._words[number % control.PLANS] = 0, 0
 
     def __contains__(self, number: int) -> bool:
         return bool(self._words[number % control.PLANS, 0] == number)
@@ -67,7 +77,10 @@ class Seat:
         Exception
             What a kernel raised in machine code; the ring is not yet answered.
         """
-        code = control.serve(self._block.address, self.slot, self.table.address, self._spin)
+        try:
+            code = control.serve(self._block.address, self.slot, self.table.address, self._spin)
+        except SystemError as error:
+            raise unveiled(error) from None
         if code:
             raise machine.raised(code, self._block.read(self.slot + control.FAILURE))
         return self.plan

@@ -221,9 +221,7 @@ def _as_if_no_main(context: BaseContext) -> Iterator[None]:
             data.pop("init_main_from_path", None)
         return data
 
-    with _starting, warnings.catch_warnings(), _uninterrupted():
-        # 3.12 warns of fork in a process with threads. Who asks for fork has been told.
-        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+    with _starting, _unwarned(context), _uninterrupted():
         if context.get_start_method() == "forkserver":
             _preload()
         spawn.get_preparation_data = without_main
@@ -231,6 +229,20 @@ def _as_if_no_main(context: BaseContext) -> Iterator[None]:
             yield
         finally:
             spawn.get_preparation_data = told_all
+
+
+@contextmanager
+def _unwarned(context: BaseContext) -> Iterator[None]:
+    """Without 3.12's warning of fork in a process with threads: who asks for fork has been told.
+
+    Filters are the whole program's, so not in a thread that starts workers in the background.
+    """
+    if context.get_start_method() != "fork":
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        yield
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from shmcompute.access import Values
 from shmcompute.backends.base import overrun
-from shmcompute.backends.doorbell import Bell, Seat
+from shmcompute.backends.doorbell import Bell, Seat, unveiled
 from shmcompute.backends.processes.channel import Lost
 from shmcompute.backends.processes.member import Member, kill_all
 from shmcompute.backends.processes.packing import unpack_error
@@ -63,7 +63,11 @@ class Ring:
             elif self._run():
                 return
             self._await()
-        except BaseException:  # Ctrl-C, or the own chunk failed
+        except Exception as failure:  # noqa: BLE001  # of the own chunk
+            self._bell.stop()
+            self._quiesce(None)
+            raise unveiled(failure) from failure.__cause__
+        except BaseException:  # Ctrl-C
             self._bell.stop()
             self._quiesce()
             raise
@@ -94,7 +98,7 @@ class Ring:
     def _owing(self) -> list[Member]:
         return [member for member in self._members if self._bell.owes(member.number)]
 
-    def _quiesce(self) -> tuple[list[BaseException], list[Member]]:
+    def _quiesce(self, grace: float | None = GRACE) -> tuple[list[BaseException], list[Member]]:
         """Let those at work end their chunk, for a while; then kill them. The late have had it.
 
         Returns
@@ -102,7 +106,7 @@ class Ring:
         tuple of list
             What kernels raised in workers; the workers that are gone.
         """
-        until = time.monotonic() + (0.0 if self._late else GRACE)
+        until = time.monotonic() + (0.0 if self._late else float("inf") if grace is None else grace)
         try:
             while any(member.alive for member in self._owing()) and time.monotonic() < until:
                 self._bell.finished()
@@ -129,7 +133,8 @@ class Ring:
         if self._own is not None:
             numbers.append(self._own.number)
         undone = sorted(self._bell.undone(len(plan.chunks), numbers, self._step))
-        if self._late:
+        passed = self._deadline is not None and time.monotonic() >= self._deadline
+        if self._late or (undone and not gone and passed):
             return overrun(plan, self._timeout, undone)
         if gone:
             return lost(plan, gone[0], undone, gone[0].ended())

@@ -122,7 +122,8 @@ class Run:
                 self._lost(member)
                 continue
             self._take(member, answer)
-        if self._busy and self._deadline is not None and time.monotonic() >= self._deadline:
+        working = self._busy or self._mine
+        if working and self._deadline is not None and time.monotonic() >= self._deadline:
             self._overrun()
 
     def _overrun(self) -> None:

@@ -33,8 +33,11 @@ from shmcompute.journal import Journal, size_of
 from shmcompute.plan import Plan
 from shmcompute.storage import Handle, mapped
 
+PATIENCE = 5.0  # seconds that a fork waits for workers to be started
 KEPT = 64  # plans that workers keep,
 KEPT_BYTES = 16 << 20  # and how much they may be in all
+
+_starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class Processes(Backend):
@@ -69,7 +72,10 @@ class Processes(Backend):
         self._watched: set[Handle] = set()
         self._ended: deque[Handle] = deque()  # segments that workers are to unmap
         self._members: list[Member] = []  # by number
-        self._hall = Hall(workers, caller_runs=caller_runs) if doorbell.wanted() else None
+        self._hall = None
+        if doorbell.wanted():
+            with suppress(OSError):  # no descriptor to be had, or forbidden: a pipe will do
+                self._hall = Hall(workers, caller_runs=caller_runs)
         self._finalizer = weakref.finalize(self, _end, self._members, self._pid, self._hall)
         self._finalizer.atexit = False  # the pool's own end comes first
         self._begun = threading.Event()  # set when the first workers were started, or could not be
@@ -132,6 +138,7 @@ class Processes(Backend):
                 for number in undone:
                     journal.restore(number, trial.written(number))
                 if not isinstance(error, WorkerLostError) or attempt == plan.retries:
+                    error.add_note("chunks that are not done read as before the call (retries)")
                     raise
                 if not undone:  # it died after its last chunk was done
                     return
@@ -142,19 +149,18 @@ class Processes(Backend):
 
         What `run` does, without looking for what a repeated call does not need.
         """
-        if not self._lock.acquire(blocking=False):
+        if self._lock.locked():
             return False
-        try:
-            ring = hall.known(plan)
-            if ring is None or self._ended or self._closed:
-                return False
-            hall.tell(values)
-            ring.complete(plan, values)
-        except BaseException:
-            self._silence()
-            raise
-        finally:
-            self._lock.release()
+        with self._lock:
+            try:
+                ring = hall.known(plan)
+                if ring is None or self._ended or self._closed:
+                    return False
+                hall.tell(values)
+                ring.complete(plan, values)
+            except BaseException:
+                self._silence()
+                raise
         if self._ended:
             self._flush_if_idle()
         return True
@@ -190,18 +196,23 @@ class Processes(Backend):
 
     @contextmanager
     def _entered(self, timeout: float | None) -> Iterator[None]:
-        if not self._lock.acquire(timeout=-1 if timeout is None else timeout):
-            raise KernelTimeoutError(
-                f"the pool was busy with other calls for {timeout} s; nothing has run"
-            )
+        taken: list[bool] = []
         try:
+            # One step for the interpreter: whenever an interrupt comes, `taken` tells the truth.
+            taken.extend(map(self._lock.acquire, (True,), (-1 if timeout is None else timeout,)))
+            if not taken[0]:
+                raise KernelTimeoutError(
+                    f"the pool was busy with other calls for {timeout} s; nothing has run"
+                )
             self._check()
+            self._silence()
             yield
         finally:
-            try:
-                self._silence()
-            finally:
-                self._lock.release()
+            if taken and taken[0]:
+                try:
+                    self._silence()
+                finally:
+                    self._lock.release()
         # What ended while the lock was held relied on its holder.
         if self._ended:
             self._flush_if_idle()
@@ -213,6 +224,14 @@ class Processes(Backend):
     def _staff(self) -> None:
         """Replace workers that died and start those that are missing."""
         self._check()
+        before = list(self._members)
+        try:
+            self._replace()
+        finally:  # also if one could not be started: who is gone must not be rung for
+            if self._hall is not None and before != self._members:
+                self._hall.watch(self._members)
+
+    def _replace(self) -> None:
         for member in [member for member in self._members if not member.alive]:
             self._members.remove(member)
             member.close()
@@ -224,8 +243,6 @@ class Processes(Backend):
             if self._pin:
                 with suppress(OSError):  # it died, which is noticed where it is needed
                     cores.pin(member.process.pid, number + self._caller_runs)
-        if self._hall is not None and len(here) < len(self._members):
-            self._hall.watch(self._members)
 
     def compilations(self) -> int:
         """How often workers had to compile a kernel."""
@@ -266,13 +283,15 @@ class Processes(Backend):
         self._watch(packed)
         lacking = [member for member in members if number not in member.plans]
         path = tuple(sys.path)
-        self._ask(lacking, lambda member: Load(number, packed, self._stale(member), path))
-        for member in lacking:
+
+        def loaded(member: Member) -> None:
             member.plans.difference_update(self._stale(member))
             member.plans.add(number)
+
+        self._ask(lacking, lambda member: Load(number, packed, self._stale(member), path), loaded)
         return number
 
-    def _changed(self) -> None:
+    def _forget_rings(self) -> None:
         """Workers may drop plans from here on."""
         if self._hall is not None:
             self._hall.forget()
@@ -297,11 +316,16 @@ class Processes(Backend):
         while len(self._plans) > 1 and (
             len(self._plans) > KEPT or sum(kept.nbytes for kept in self._plans) > KEPT_BYTES
         ):
+            self._forget_rings()
             self._plans.popitem(last=False)
-            self._changed()
         return self._plans[packed]
 
-    def _ask(self, members: Sequence[Member], message: Callable[[Member], object]) -> None:
+    def _ask(
+        self,
+        members: Sequence[Member],
+        message: Callable[[Member], object],
+        done: Callable[[Member], None],
+    ) -> None:
         """Send each a message, wait for all their answers, then raise the first failure."""
         error: BaseException | None = None
         for member in members:
@@ -315,6 +339,8 @@ class Processes(Backend):
                 continue
             if isinstance(answer, Loaded) and answer.failure is not None:
                 error = error or _refused(unpack_error(answer.failure))
+            else:
+                done(member)
         if error is not None:
             try:
                 raise error
@@ -342,15 +368,19 @@ class Processes(Backend):
     def _flush_if_idle(self) -> None:
         # Called from close() of an array, or within garbage collection in any thread, perhaps one
         # that holds the lock: then who holds it will flush.
-        if os.getpid() != self._pid or self._closed or not self._lock.acquire(blocking=False):
+        if os.getpid() != self._pid or self._closed:
             return
+        taken: list[bool] = []
         try:
-            self._flush()
+            taken.extend(map(self._lock.acquire, (False,)))  # one step, as in `_entered`
+            if taken[0]:
+                self._flush()
         finally:
-            try:
-                self._silence()
-            finally:
-                self._lock.release()
+            if taken and taken[0]:
+                try:
+                    self._silence()
+                finally:
+                    self._lock.release()
 
     def _flush(self) -> None:
         """Have workers unmap what has ended; on return its memory is back."""
@@ -360,15 +390,17 @@ class Processes(Backend):
         if not handles:
             return
         self._watched -= handles
+        self._forget_rings()
         for packed in [packed for packed in self._plans if packed.handles & handles]:
             del self._plans[packed]
-        self._changed()
         ready = [member for member in self._members if member.ready and member.alive]
         ended = frozenset(handles)
-        with suppress(ShmComputeError):  # a worker that is gone has forgotten too
-            self._ask(ready, lambda member: Forget(ended, self._stale(member)))
-        for member in ready:
+
+        def forgotten(member: Member) -> None:
             member.plans.difference_update(self._stale(member))
+
+        with suppress(ShmComputeError):  # a worker that is gone has forgotten too
+            self._ask(ready, lambda member: Forget(ended, self._stale(member)), forgotten)
 
 
 def _refused(error: BaseException) -> BaseException:
@@ -401,7 +433,20 @@ def _start(processes: Processes, begun: threading.Event) -> None:
         finally:
             begun.set()
 
-    threading.Thread(target=start, name="shmcompute-start", daemon=True).start()
+    thread = threading.Thread(target=start, name="shmcompute-start", daemon=True)
+    _starting.add(thread)
+    thread.start()
+
+
+def _let_start() -> None:
+    """Before a fork: what a starting thread has locked would stay locked in the child."""
+    for thread in list(_starting):
+        if thread is not threading.current_thread() and thread.is_alive():
+            thread.join(PATIENCE)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_let_start)
 
 
 def _end(members: list[Member], pid: int, hall: Hall | None) -> None:

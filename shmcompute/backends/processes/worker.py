@@ -215,16 +215,19 @@ class Rung(Worker):
         answer = super()._load(number, packed, stale)
         if answer.failure is None:
             self._kinds[number] = packed.kinds
-            frame = self._plans[number].frame
-            if frame is not None:
-                self._seat.table.put(number, frame)
+            self._tabulate(number)
         return answer
+
+    def _tabulate(self, number: int) -> None:
+        frame = self._plans[number].frame
+        if frame is not None:
+            self._seat.table.put(number, frame)
 
     def _rung(self, number: int) -> Failure | None:
         """Run by Python what was rung for."""
         plan = self._plans[number]
-        if plan.frame is not None and number not in self._seat.table:  # another one had its place
-            self._seat.table.put(number, plan.frame)
+        if number not in self._seat.table:  # another one had its place
+            self._tabulate(number)
         try:
             self._seat.run(plan, self._block.told(self._kinds[number]))
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a kernel, too
@@ -242,3 +245,4 @@ class Rung(Worker):
         super()._drop(stale)
         for number in stale:
             self._kinds.pop(number, None)
+            self._seat.table.drop(number)

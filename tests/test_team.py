@@ -1,0 +1,88 @@
+"""Threads at a doorbell: the caller among them, forks beside them, interrupts in them."""
+
+from __future__ import annotations
+
+import threading
+
+import kernels
+import numpy as np
+import pytest
+
+import shmcompute as sc
+from shmcompute.backends import doorbell
+from shmcompute.backends.team import Team
+
+pytestmark = pytest.mark.skipif(not doorbell.wanted(), reason="no doorbell here")
+
+
+def test_a_forked_childs_end_is_nothing_to_our_threads():
+    """However it drops its copy of the pool."""
+    done = kernels.run(
+        """
+        import multiprocessing, os
+        import numpy as np, numba as nb, shmcompute as sc
+
+        @nb.njit
+        def k(x):
+            for i in range(x.size):
+                x[i] += 1
+
+        def child(_):
+            sc.parallel_apply(k, np.zeros(100), backend="threads")
+            return 1
+
+        x = np.zeros(100)
+        sc.parallel_apply(k, x, backend="threads")
+        if not (pid := os.fork()):
+            child(0)
+            os._exit(0)
+        os.waitpid(pid, 0)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert pool.map(child, [0]) == [1]
+        with sc.Pool(2, start_method="fork") as pool, sc.SharedArray(np.zeros(8)) as arr:
+            sc.parallel_apply(lambda x: sc.parallel_apply(k, x), arr, pool=pool)
+        sc.parallel_apply(k, x, backend="threads")
+        print(x.sum())
+        """
+    )
+    assert done.stdout == "200.0\n"
+
+
+def test_a_call_beside_another_one_is_run_by_its_own_thread(pools):
+    """It waits for nobody."""
+    pool = pools["threads"]
+    inside, done = threading.Event(), threading.Event()
+
+    def first(x):
+        inside.set()
+        assert done.wait(60)
+
+    caller = threading.Thread(
+        target=sc.parallel_apply, args=(first, np.zeros(2)), kwargs={"pool": pool}
+    )
+    caller.start()
+    assert inside.wait(60)
+    seen = set()
+    sc.parallel_apply(lambda x: seen.add(threading.current_thread()), np.zeros(8), pool=pool)
+    assert seen == {threading.current_thread()}
+    done.set()
+    caller.join()
+
+
+def test_an_error_of_an_interrupted_call_is_not_the_next_ones(monkeypatch):
+    main, real, interrupts = threading.main_thread(), Team._quiesce, [KeyboardInterrupt()]
+
+    def quiesce(self):
+        real(self)
+        if interrupts:
+            raise interrupts.pop()
+
+    def kernel(x):
+        if threading.current_thread() is not main:
+            raise ValueError("old")
+
+    monkeypatch.setattr(Team, "_quiesce", quiesce)
+    with sc.Pool(2, backend="threads") as pool:
+        with pytest.raises(KeyboardInterrupt):
+            sc.parallel_apply(kernel, np.zeros(4), pool=pool)
+        sc.parallel_apply(lambda x: None, np.zeros(4), pool=pool)
