@@ -72,6 +72,7 @@ def plan(
     pool: Pool | None = None,
     backend: str | None = None,
     timeout: float | None = None,
+    retries: int = 0,
 ) -> BoundPlan:
     """Bind a call once; calling the result runs it, as often as you like.
 
@@ -90,7 +91,8 @@ def plan(
     [3. 3. 3. 3. 3.]
     """
     seconds = _seconds(timeout)
-    return _plan(kernel, args, _pool(pool, backend), axis, chunksize, schedule, seconds)
+    again = config.count("retries", retries, 0)
+    return _plan(kernel, args, _pool(pool, backend), axis, chunksize, schedule, seconds, again)
 
 
 def _plan(
@@ -101,14 +103,15 @@ def _plan(
     chunksize: int | None,
     schedule: str,
     seconds: float | None,
+    retries: int,
 ) -> BoundPlan:
     calls = _calls(kernel, args)
     links = _links(calls, axis, pool.running)
-    cut = _cut(links, pool.workers, schedule, chunksize)
+    cut = _cut(links, pool.workers, schedule, chunksize, small=len(links) > 1 or retries > 0)
     for link in links:
         link.kernel.check(link.arguments, cut)
     arrays = tuple(array for _, *own in calls for arg in own if (array := _shared(arg)) is not None)
-    return BoundPlan(Plan(links, cut, schedule == "static"), pool, arrays, seconds)
+    return BoundPlan(Plan(links, cut, schedule == "static", retries), pool, arrays, seconds)
 
 
 def _calls(kernel: Any, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -132,11 +135,11 @@ def _links(calls: list[tuple[Any, ...]], axis: int, running: Backend) -> tuple[L
 
 
 def _cut(
-    links: tuple[Link, ...], workers: int, schedule: str, chunksize: int | None
+    links: tuple[Link, ...], workers: int, schedule: str, chunksize: int | None, *, small: bool
 ) -> tuple[Chunk, ...]:
     length = links[0].arguments.length
-    if len(links) > 1 and chunksize is None and schedule != "guided":
-        # Small enough to stay in a core's cache from the first kernel to the last.
+    if small and chunksize is None and schedule != "guided":
+        # Small enough to stay in a core's cache from the first kernel, or copy, to the last.
         size = bytes_of([link.arguments for link in links])
         chunksize = max(1, min(cores.cache() // 2 * length // max(1, size), -(-length // workers)))
     return chunks(length, workers, schedule, chunksize)
@@ -151,6 +154,7 @@ def parallel_apply(
     pool: Pool | None = None,
     backend: str | None = None,
     timeout: float | None = None,
+    retries: int = 0,
 ) -> None:
     """Run `kernel` on every chunk of the arrays, in place, on every core.
 
@@ -179,6 +183,10 @@ def parallel_apply(
         The common pool of that kind. By default ``SHMCOMPUTE_BACKEND``, else processes.
     timeout : float, optional
         Seconds. Worker processes that overrun are killed and replaced; threads can't be.
+    retries : int
+        How often chunks that a worker left when it died are run again, by others, within this call.
+        What a chunk is about to write is copied first, and put back before it is run again: each
+        chunk is done exactly once. After any failure, chunks that were not done read as before.
 
     Raises
     ------
@@ -212,14 +220,15 @@ def parallel_apply(
     [ 0.  9. 36. 81.]
     """
     chosen, seconds = _pool(pool, backend), _seconds(timeout)
-    key = _key(kernel, args, axis, chunksize, schedule)
+    again = config.count("retries", retries, 0)
+    key = _key(kernel, args, axis, chunksize, schedule, again)
     values = tuple(filter(is_number, args))
     known = chosen.recent.find(key)
     if known is not None:
         if known.chunks:
             chosen.running.run(known, values, seconds)
         return
-    bound = _plan(kernel, args, chosen, axis, chunksize, schedule, seconds)
+    bound = _plan(kernel, args, chosen, axis, chunksize, schedule, seconds, again)
     chosen.recent.keep(key, bound._plan, bound._arrays)
     bound()
 

@@ -38,16 +38,16 @@ def chosen(what: str, value: str | None, name: str, known: Iterable[str], defaul
     return one_of(what, default if value is None else value, known)
 
 
-def count(what: str, value: object) -> int:
-    """`value` as a whole number of at least 1."""
+def count(what: str, value: object, least: int = 1) -> int:
+    """`value` as a whole number of at least `least`."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         whole = None
     if whole is None:
         raise TypeError(f"{what}: expected a whole number, got {value!r} ({type(value).__name__})")
-    if whole < 1:
-        raise ValueError(f"{what}: expected at least 1, got {whole}")
+    if whole < least:
+        raise ValueError(f"{what}: expected at least {least}, got {whole}")
     return whole
 
 
@@ -61,10 +61,11 @@ def size(name: str) -> int | None:
     return int(said)
 
 
-def enter_worker() -> None:
-    """From here on this process is a worker: what it runs within a kernel, it runs serially."""
-    global in_worker
-    in_worker = True
+def enter_worker(number: int) -> None:
+    """From here on this process is that worker: what it runs within a kernel, it runs serially."""
+    global in_worker, worker
+    in_worker, worker = True, number
 
 
 in_worker = False
+worker: int | None = None  # its number in its pool

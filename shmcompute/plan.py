@@ -11,10 +11,12 @@ from functools import cached_property
 from typing import Any
 
 from shmcompute import config
-from shmcompute.access import Arguments, Values
+from shmcompute.access import Arguments, Part, Values
 from shmcompute.frame import Frame, framed
+from shmcompute.journal import Journal
 from shmcompute.kernel import Kernel
 from shmcompute.partition import Chunk
+from shmcompute.storage import Array
 
 _inside = threading.local()
 
@@ -34,6 +36,8 @@ class Plan:
     links: tuple[Link, ...]  # each chunk goes through all of them
     chunks: tuple[Chunk, ...]
     static: bool  # whether chunks are dealt before the run, or taken by the next free worker
+    retries: int = 0  # how often what a dead worker left is run again
+    journal: Journal | None = None  # with retries: what chunks held before
     number: int = field(default_factory=itertools.count(1).__next__)  # no two have one
     kept: dict[str, Any] = field(default_factory=dict)  # what a backend knows of it, by its name
 
@@ -52,11 +56,25 @@ class Plan:
         chunk = self.chunks[number]
         try:
             with _kernel():
+                if self.journal is not None:
+                    self.journal.keep(number, self.written(number))
                 for link in self.links:
                     link.kernel(link.arguments.at(chunk, values))
+                if self.journal is not None:
+                    self.journal.commit(number)
         except BaseException as error:
             self.blame(error, number)
             raise
+
+    def written(self, number: int) -> list[Array]:
+        """What a chunk writes, each part once."""
+        parts = {}
+        for link in self.links:
+            for argument in link.arguments.bound:
+                if isinstance(argument, Part) and argument.writes:
+                    view = argument.at(*self.chunks[number], ())
+                    parts[view.__array_interface__["data"][0]] = view
+        return list(parts.values())
 
     def blame(self, error: BaseException, number: int) -> None:
         """Say in which chunk an error arose."""
@@ -67,6 +85,8 @@ class Plan:
     @cached_property
     def frame(self) -> Frame | None:
         """The plan as machine code sees it, if machine code can run it."""
+        if self.journal is not None:
+            return None
         try:
             calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]
         except Exception:  # noqa: BLE001  # private parts of Numba: Python will do

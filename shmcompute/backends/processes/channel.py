@@ -29,6 +29,7 @@ class Packed:
     links: tuple[tuple[bytes, bytes], ...]  # kernel and arguments of each
     kinds: tuple[type[Number], ...]  # of the numbers that come with a call
     chunks: tuple[Chunk, ...]
+    journal: bytes
     handles: frozenset[Handle]  # of all segments it refers to
 
     @property

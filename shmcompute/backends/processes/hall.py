@@ -49,9 +49,12 @@ class Hall:
         members: Sequence[Member],
         timeout: float | None,
         deadline: float | None,
+        *,
+        own: bool,
     ) -> Ring:
-        """A run of a plan that these members hold."""
-        ring = Ring(plan, number, members, self.bell, self._own, timeout, deadline, self._held)
+        """A run of a plan that these members hold; `own`: the caller takes a share."""
+        seat = self._own if own else None
+        ring = Ring(plan, number, members, self.bell, seat, timeout, deadline, self._held)
         if timeout is None:
             plan.kept["ring"] = ring
         return ring

@@ -61,7 +61,7 @@ class Member:
         try:
             self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
                 target=worker.main,
-                args=(theirs, threads, place),
+                args=(theirs, number, threads, place),
                 name=f"shmcompute-{number}",
                 daemon=True,
             )

@@ -71,7 +71,8 @@ def pack(plan: Plan) -> Packed:
         links.append((kernel, arguments))
         handles |= captured | passed
     kinds = tuple(map(type, plan.values))
-    return Packed(tuple(links), kinds, plan.chunks, frozenset(handles))
+    journal, kept = _dumps(plan.journal, "a journal")
+    return Packed(tuple(links), kinds, plan.chunks, journal, frozenset(handles | kept))
 
 
 def unpack(packed: Packed) -> Plan:
@@ -81,7 +82,8 @@ def unpack(packed: Packed) -> Plan:
     for kernel, arguments in packed.links:
         bound = replace(pickle.loads(arguments), values=values)
         links.append(Link(pickle.loads(kernel), bound))
-    return Plan(tuple(links), packed.chunks, static=True)
+    journal = pickle.loads(packed.journal)
+    return Plan(tuple(links), packed.chunks, static=True, journal=journal)
 
 
 def _pack_kernel(kernel: Kernel) -> tuple[bytes, set[Handle]]:

@@ -11,6 +11,7 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from shmcompute import cores
 from shmcompute.access import Values
@@ -28,6 +29,7 @@ from shmcompute.errors import (
     ShmComputeError,
     WorkerLostError,
 )
+from shmcompute.journal import Journal, size_of
 from shmcompute.plan import Plan
 from shmcompute.storage import Handle, mapped
 
@@ -84,22 +86,63 @@ class Processes(Backend):
             _start(self, self._begun)
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
-        if timeout is None and self._hall is not None and self._again(self._hall, plan, values):
+        simple = timeout is None and not plan.retries
+        if simple and self._hall is not None and self._again(self._hall, plan, values):
             return
         deadline = deadline_of(timeout)
         with self._entered(timeout):
-            self._flush()
-            self._staff()
-            members = self._members[: len(plan.chunks) - self._caller_runs]
-            self._await_ready(members, deadline)
-            number = self._load(plan, members)
-            if self._hall is None or not members:
-                run = Run(plan, values, number, members, timeout, deadline)
-                run.complete(caller_runs=self._caller_runs)
+            if plan.retries:
+                self._insist(plan, values, timeout, deadline)
+            else:
+                self._once(plan, values, timeout, deadline, own=self._caller_runs)
+
+    def _once(
+        self,
+        plan: Plan,
+        values: Values,
+        timeout: float | None,
+        deadline: float | None,
+        *,
+        own: bool,
+    ) -> None:
+        """Run every chunk once; `own`: the caller takes a share."""
+        self._flush()
+        self._staff()
+        members = self._members[: len(plan.chunks) - own]
+        self._await_ready(members, deadline)
+        number = self._load(plan, members)
+        if self._hall is None or not members:
+            run = Run(plan, values, number, members, timeout, deadline)
+            run.complete(caller_runs=own)
+            return
+        ring = self._hall.ring(plan, number, members, timeout, deadline, own=own)
+        self._hall.tell(values)
+        ring.complete(plan, values)
+
+    def _insist(
+        self, plan: Plan, values: Values, timeout: float | None, deadline: float | None
+    ) -> None:
+        """Run every chunk, and again, from what it held before, each whose worker died."""
+        size = max(size_of(plan.written(number)) for number in range(len(plan.chunks)))
+        left = plan
+        for attempt in range(plan.retries + 1):
+            journal = Journal.made(len(left.chunks), self.workers, size)
+            trial = replace(left, journal=journal, kept={}, number=0)
+            try:
+                # What has killed a worker is not for the caller to try.
+                own = self._caller_runs and not attempt
+                self._once(trial, values, timeout, deadline, own=own)
                 return
-            ring = self._hall.ring(plan, number, members, timeout, deadline)
-            self._hall.tell(values)
-            ring.complete(plan, values)
+            except BaseException as error:
+                undone = journal.undone()
+                for number in undone:
+                    journal.restore(number, trial.written(number))
+                if not isinstance(error, WorkerLostError) or attempt == plan.retries:
+                    error.add_note("chunks that are not done read as before the call (retries)")
+                    raise
+                if not undone:  # it died after its last chunk was done
+                    return
+                left = replace(left, chunks=tuple(left.chunks[number] for number in undone))
 
     def _again(self, hall: Hall, plan: Plan, values: Values) -> bool:
         """Run a plan that was run before by workers that still hold it; False if there is none.

@@ -48,12 +48,14 @@ _THREAD_SETTINGS = (
 )
 
 
-def main(connection: Connection[Any, Any], threads: int, place: Place | None = None) -> None:
+def main(
+    connection: Connection[Any, Any], number: int, threads: int, place: Place | None = None
+) -> None:
     """Serve until told to exit, or until the parent is gone. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while we started
-    config.enter_worker()
+    config.enter_worker(number)
     machine.own_symbols()
     _cap_threads(threads)
     _watch_parent(connection)

@@ -1,0 +1,166 @@
+"""Exactly once, in place: what a dead worker left is put back and run again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+
+import numba as nb
+import numpy as np
+import psutil
+import pytest
+
+import shmcompute as sc
+from shmcompute.config import START_METHODS
+from shmcompute.errors import WorkerLostError
+from shmcompute.journal import Journal
+
+
+@pytest.fixture(params=[*START_METHODS, "pipe", "caller"])
+def own_pool(request, monkeypatch):
+    if request.param == "pipe":
+        monkeypatch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
+    method = request.param if request.param in START_METHODS else None
+    with sc.Pool(2, start_method=method, caller_runs=request.param == "caller") as pool:
+        yield pool.ready()
+
+
+def _dies_once(flag):
+    """A kernel whose first call in a worker dies half-way."""
+    parent = os.getpid()
+
+    def kernel(x, start):
+        x[: x.size // 2] *= 3
+        if start and os.getpid() != parent:
+            try:
+                os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        x[x.size // 2 :] *= 3
+        x += 1
+
+    return kernel
+
+
+@pytest.mark.parametrize("schedule", ["static", "dynamic", "guided"])
+def test_what_a_dead_worker_left_is_done_by_others(own_pool, tmp_path, schedule):
+    with sc.SharedArray(np.arange(1000.0)) as arr:
+        sc.parallel_apply(
+            _dies_once(str(tmp_path / "died")),
+            arr,
+            sc.offset,
+            chunksize=100,
+            schedule=schedule,
+            retries=1,
+            pool=own_pool,
+        )
+        # Of a dynamic schedule the caller may have taken all.
+        assert (tmp_path / "died").exists() or schedule != "static"
+        np.testing.assert_array_equal(arr.array, np.arange(1000.0) * 3 + 1)
+
+
+def test_a_kernel_that_always_dies_leaves_what_was(own_pool):
+    parent = os.getpid()
+
+    def kernel(x, start):
+        x[:] = -1
+        if os.getpid() != parent and start == 4:
+            os._exit(0)
+
+    with sc.SharedArray(np.arange(8.0)) as arr:
+        with pytest.raises(WorkerLostError) as caught:
+            sc.parallel_apply(kernel, arr, sc.offset, chunksize=4, retries=2, pool=own_pool)
+        assert (4, 8) in caught.value.chunks
+        np.testing.assert_array_equal(arr.array[4:], np.arange(4.0, 8.0))
+
+
+def test_a_chunk_that_raised_reads_as_before(own_pool):
+    def kernel(x):
+        x[0] = 99
+        raise ValueError("half-way")
+
+    with sc.SharedArray(np.arange(8.0)) as arr:
+        with pytest.raises(ValueError, match="half-way"):
+            sc.parallel_apply(kernel, arr, retries=1, pool=own_pool)
+        np.testing.assert_array_equal(arr.array, np.arange(8.0))
+
+
+@pytest.mark.parametrize("retries", [-1, 1.5, "1", True])
+def test_retries_is_a_number(pools, retries):
+    with (
+        sc.SharedArray(np.zeros(3)) as arr,
+        pytest.raises((TypeError, ValueError), match="retries"),
+    ):
+        sc.parallel_apply(np.negative, arr, retries=retries, pool=pools["serial"])
+
+
+def test_other_backends_take_it(pools):
+    for name in ("threads", "serial"):
+        x = np.ones(10)
+        sc.parallel_apply(np.negative, x, retries=3, pool=pools[name])
+        np.testing.assert_array_equal(x, -1.0)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "S3", "i2,f8", "?", "c16", "f2"])
+def test_a_journal_gives_back_bit_by_bit(dtype):
+    x = np.frombuffer(np.random.default_rng(1).bytes(2400), np.uint8)
+    itemsize = np.dtype(dtype).itemsize
+    old = x[: 2400 // itemsize * itemsize].view(dtype).copy()
+    parts = [old[::2], old[1:4]]
+    before = [part.tobytes() for part in parts]
+    journal = Journal.made(2, 1, 5000)
+    journal.keep(1, parts)
+    assert journal.undone() == [0, 1]
+    for part in parts:
+        part[...] = np.zeros((), dtype)
+    journal.restore(1, parts)
+    assert [part.tobytes() for part in parts] == before
+    journal.commit(0)
+    assert journal.undone() == [1]
+
+
+@nb.njit
+def _affine(x):
+    for i in range(x.size):
+        x[i] = x[i] * 3 + 1
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize("channel", ["doorbell", "pipe"])
+def test_random_kills_change_nothing(start_method, channel, monkeypatch):
+    """Workers are killed at random moments; every call completes, bit-equal to a serial one."""
+    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
+    random.seed(7)
+    source = np.linspace(0, 1, 1 << 20)
+    expected = source.copy()
+    _affine(expected)
+    with sc.Pool(2, start_method=start_method) as pool, sc.SharedArray(source) as arr:
+        pool.ready()
+        stop, kills = threading.Event(), [0]
+
+        def kill():
+            while not stop.wait(random.uniform(0, 0.02)):
+                for pid in pool.pids[:1]:
+                    try:
+                        psutil.Process(pid).kill()
+                        kills[0] += 1
+                    except psutil.NoSuchProcess:
+                        pass
+                time.sleep(2.0 if start_method == "spawn" else 0.3)  # longer than a start takes
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            while kills[0] < (20 if start_method == "spawn" else 115):
+                arr[:] = source
+                sc.parallel_apply(_affine, arr, retries=20, pool=pool)
+                np.testing.assert_array_equal(arr.array, expected)
+        finally:
+            stop.set()
+            killer.join()
