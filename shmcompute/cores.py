@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -47,6 +50,26 @@ def pin(task: int, number: int) -> None:
     check_pinning()
     allowed = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(task, {allowed[number % len(allowed)]})
+
+
+def leave_mine(tasks: Iterable[int]) -> None:
+    """Move processes or threads off the core that this thread is on; they may come back.
+
+    The scheduler wakes a sleeper near its waker, and two that take turns on one core look to it as
+    if one core were enough for them.
+    """
+    mine = {_libc().sched_getcpu()}
+    for task in tasks:
+        with suppress(OSError):  # it is gone
+            allowed = os.sched_getaffinity(task)
+            if allowed - mine:
+                os.sched_setaffinity(task, allowed - mine)
+                os.sched_setaffinity(task, allowed)
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def check_pinning() -> None:

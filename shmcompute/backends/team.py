@@ -81,25 +81,11 @@ class Team(Backend):
             ).start()
 
     def _run(self, plan: Plan, values: Values, timeout: float | None, count: int) -> None:
-        if len(self._threads) < count:
-            self._start()
-        if self._bell.pending():  # several interrupts have cut short the end of a call
-            self._quiesce()
-        deadline = deadline_of(timeout)
-        frame = plan.frame
-        if frame is not None and plan.number not in self._table:
-            self._table.put(plan.number, frame)
-        if values:
-            self._block.tell(values)
+        self._set_up(plan, values, count)
         call, step = self._call, count + 1 if plan.static else 0
-        call.plan, call.values = plan, values
         try:
-            if deadline is not None or frame is None:
-                self._bell.ring(plan.number, count, own=True, step=step)
-                self._seats[-1].run(plan, values, deadline)
-            elif self._bell.bound(plan.number, count, own=True, frame=frame, step=step)():
+            if self._rung(plan, values, count, step, deadline_of(timeout)):
                 return
-            self._await(deadline)
         except SystemError as error:
             self._bell.stop()
             raise unveiled(error) from None
@@ -111,6 +97,8 @@ class Team(Backend):
                 self._quiesce()
             finally:
                 errors, call.plan, call.values, call.errors = call.errors, None, (), ()
+        if self._bell.crowded():
+            cores.leave_mine(thread.native_id or 0 for thread in list(self._threads.values()))
         try:
             _raise(self._seats[-1].error(plan), *errors)
         finally:
@@ -118,6 +106,32 @@ class Team(Backend):
         undone = self._bell.undone(len(plan.chunks), [*range(count), self.workers - 1], step)
         if undone:
             raise overrun(plan, timeout, list(undone))
+
+    def _set_up(self, plan: Plan, values: Values, count: int) -> None:
+        """Have all in its place that the threads will look at."""
+        if len(self._threads) < count:
+            self._start()
+        if self._bell.pending():  # several interrupts have cut short the end of a call
+            self._quiesce()
+        if plan.frame is not None and plan.number not in self._table:
+            self._table.put(plan.number, plan.frame)
+        if values:
+            self._block.tell(values)
+        self._call.plan, self._call.values = plan, values
+
+    def _rung(
+        self, plan: Plan, values: Values, count: int, step: int, deadline: float | None
+    ) -> bool:
+        """Ring, do the own share and wait; True if all is done, well, and without Python."""
+        if deadline is None and plan.frame is not None:
+            run = self._bell.bound(plan.number, count, own=True, frame=plan.frame, step=step)
+            if run():
+                return True
+        else:
+            self._bell.ring(plan.number, count, own=True, step=step)
+            self._seats[-1].run(plan, values, deadline)
+        self._await(deadline)
+        return False
 
     def _await(self, deadline: float | None) -> None:
         while not self._bell.finished():

@@ -52,6 +52,14 @@ class Bell:
         """How many workers have not answered the last ring; the dead among them, too."""
         return self._block.read(self._block.address + control.PENDING) & control.LOW
 
+    def crowded(self) -> bool:
+        """Whether workers were found on the caller's own core, again and again; said once."""
+        crowd = self._block.address + control.CROWDED
+        crowded = self._block.read(crowd) >= control.CROWD
+        if crowded:
+            self._block.write(crowd, 0)
+        return crowded
+
     def finished(self) -> bool:
         """Sleep until all have answered, for a moment at most; whether they have."""
         return bool(control.finished(self._block.address, 0, SLICE))

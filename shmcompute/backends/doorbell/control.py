@@ -34,6 +34,7 @@ LINE = 128  # two cache lines, which processors fetch in pairs: words of others 
 PENDING = 0  # workers that have not answered yet; the caller sleeps on it
 CALLER_SLEEPS = 8
 STOP = 16  # not 0: take no more chunks
+CROWDED = 24  # runs in turn whose answers came when the caller gave way
 # Of all
 CURSOR = LINE  # the next chunk, where chunks are not dealt before
 VALUES_AT = 2 * LINE  # 16 bytes each
@@ -62,6 +63,11 @@ LOW = (1 << 32) - 1  # the half of PENDING that counts; the other half numbers t
 COUNT = 0  # of chunks
 LINKS = 8  # kernels that each chunk goes through
 FIRST_LINK = 16  # of each: its trampoline and the block of its arguments; then the edges of chunks
+
+COURTESY = 32  # turns of spinning, about a microsecond, between giving way
+# So many runs in turn whose answers came just when the caller gave way: the workers must be on its
+# own core, where they were woken, and the scheduler may leave them there for long.
+CROWD = 8
 
 PLANS = 128  # places in a table of frames: a plan's number and its frame, by number
 
@@ -104,7 +110,7 @@ def bytes_for(workers: int) -> int:
 @_jitted
 def pause(turn: int) -> None:
     """Spin once. The scheduler wakes a sleeper where its waker runs, so now and then give way."""
-    if turn % 32 == 0:
+    if turn % COURTESY == 0:
         give_way()
     else:
         relax()
@@ -242,8 +248,11 @@ def ring(control: int, slots: int, plan: int, count: int, own: int, step: int) -
 @_jitted
 def finished(control: int, spin: int, nanoseconds: int) -> Any:
     """Wait until all have answered, for a while at most; whether they have."""
+    crowded = load(control + CROWDED)
     for turn in range(1, spin + 1):
         if load(control + PENDING) & LOW == 0:
+            gave_way = turn > 1 and turn % COURTESY == 1
+            store(control + CROWDED, crowded + 1 if gave_way else 0)
             return True
         pause(turn)
     store(control + CALLER_SLEEPS, 1)
@@ -258,8 +267,9 @@ def finished(control: int, spin: int, nanoseconds: int) -> Any:
 def run(
     control: int, slots: int, plan: int, count: int, own: int, frame: int, step: int, spin: int
 ) -> Any:
-    """A whole run in one go; False if it is not over yet, or not all is well."""
+    """A whole run in one go; False if it is not over yet, not all is well, or it is too crowded."""
     ring(control, slots, plan, count, own, step)
     if frame != 0:
         share(control, own, frame)
-    return finished(control, spin, 1_000_000) and load(control + STOP) == 0
+    over = finished(control, spin, 1_000_000)
+    return over and load(control + STOP) == 0 and load(control + CROWDED) < CROWD

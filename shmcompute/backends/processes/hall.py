@@ -62,10 +62,7 @@ class Hall:
     def known(self, plan: Plan) -> Ring | None:
         """The run of that plan, to be run again; None if it has to be prepared anew."""
         ring: Ring | None = plan.kept.get("ring")
-        if ring is None or ring.held is not self._held or self._deaths.poll(0):
-            return None
-        # Several interrupts may have cut short the end of a call: who owes is to be silenced first.
-        return None if self.bell.pending() else ring
+        return None if ring is None or ring.held is not self._held or self._deaths.poll(0) else ring
 
     def forget(self) -> None:
         """Members may no longer hold what they held."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from shmcompute import cores
 from shmcompute.access import Values
 from shmcompute.backends.base import overrun
 from shmcompute.backends.doorbell import Bell, Seat, unveiled
@@ -72,6 +73,8 @@ class Ring:
             self._quiesce()
             raise
         raised, gone = self._quiesce()
+        if self._bell.crowded():
+            cores.leave_mine(member.process.pid for member in self._members)
         error = self._error(plan, raised, gone)
         if error is not None:
             try:

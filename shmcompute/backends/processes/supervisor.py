@@ -66,6 +66,8 @@ class Processes(Backend):
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
+        # False where several interrupts may have cut short the end of a call: see `_entered`.
+        self._silent = True
         self._plans: OrderedDict[Packed, int] = OrderedDict()  # by use, oldest first
         self._packed: weakref.WeakKeyDictionary[Plan, Packed] = weakref.WeakKeyDictionary()
         self._numbers = 0
@@ -154,10 +156,12 @@ class Processes(Backend):
         with self._lock:
             try:
                 ring = hall.known(plan)
-                if ring is None or self._ended or self._closed:
+                if ring is None or self._ended or self._closed or not self._silent:
                     return False
+                self._silent = False
                 hall.tell(values)
                 ring.complete(plan, values)
+                self._silent = True
             except BaseException:
                 self._silence()
                 raise
@@ -206,6 +210,7 @@ class Processes(Backend):
                 )
             self._check()
             self._silence()
+            self._silent = True
             yield
         finally:
             if taken and taken[0]:
