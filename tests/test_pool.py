@@ -162,8 +162,10 @@ def test_a_fork_just_after_a_pool_was_made_harms_no_child():
     """What the thread that starts workers has locked would be locked for ever in the child."""
     done = run(
         """
-        import os, time
+        import os, time, warnings
         import numba as nb, numpy as np, shmcompute as sc
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
 
         for delay in (0, 0.001, 0.003, 0.007):
             pool = sc.Pool(2)

@@ -19,8 +19,10 @@ def test_a_forked_childs_end_is_nothing_to_our_threads():
     """However it drops its copy of the pool."""
     done = kernels.run(
         """
-        import multiprocessing, os
+        import multiprocessing, os, warnings
         import numpy as np, numba as nb, shmcompute as sc
+
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
 
         @nb.njit
         def k(x):
