@@ -13,7 +13,6 @@ from shmcompute.access import (
     VALUES,
     Read,
     Split,
-    Values,
     Whole,
     bind,
     bytes_of,
@@ -42,6 +41,7 @@ class BoundPlan:
         self._pool = pool
         self._arrays = arrays
         self._seconds = seconds
+        self._values = plan.values
 
     @property
     def chunks(self) -> tuple[tuple[int, int], ...]:
@@ -50,14 +50,11 @@ class BoundPlan:
 
     def __call__(self) -> None:
         """Run it. Returns when no worker writes any more."""
-        self._run(self._plan.values)
-
-    def _run(self, values: Values) -> None:
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
         if self._plan.chunks:
             pool = default_pool("serial") if inside_kernel() else self._pool
-            pool.running.run(self._plan, values, self._seconds)
+            pool.running.run(self._plan, self._values, self._seconds)
 
     def __repr__(self) -> str:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"

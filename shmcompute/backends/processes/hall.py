@@ -59,10 +59,9 @@ class Hall:
             plan.kept["ring"] = ring
         return ring
 
-    def known(self, plan: Plan) -> Ring | None:
-        """The run of that plan, to be run again; None if it has to be prepared anew."""
-        ring: Ring | None = plan.kept.get("ring")
-        return None if ring is None or ring.held is not self._held or self._deaths.poll(0) else ring
+    def holds(self, ring: Ring) -> bool:
+        """Whether its members still hold its plan, and live, so that it can be run again."""
+        return ring.held is self._held and not self._deaths.poll(0)
 
     def forget(self) -> None:
         """Members may no longer hold what they held."""

@@ -21,6 +21,7 @@ from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Pa
 from shmcompute.backends.processes.hall import Hall
 from shmcompute.backends.processes.member import LEAVE, Member, kill_all, usable
 from shmcompute.backends.processes.packing import pack, unpack_error
+from shmcompute.backends.processes.ring import Ring
 from shmcompute.backends.processes.run import Run
 from shmcompute.errors import (
     ClosedError,
@@ -88,8 +89,7 @@ class Processes(Backend):
             _start(self, self._begun)
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
-        simple = timeout is None and not plan.retries
-        if simple and self._hall is not None and self._again(self._hall, plan, values):
+        if timeout is None and self._again(plan, values):
             return
         deadline = deadline_of(timeout)
         with self._entered(timeout):
@@ -146,20 +146,22 @@ class Processes(Backend):
                     return
                 left = replace(left, chunks=tuple(left.chunks[number] for number in undone))
 
-    def _again(self, hall: Hall, plan: Plan, values: Values) -> bool:
+    def _again(self, plan: Plan, values: Values) -> bool:
         """Run a plan that was run before by workers that still hold it; False if there is none.
 
         What `run` does, without looking for what a repeated call does not need.
         """
-        if self._lock.locked():
+        ring: Ring | None = plan.kept.get("ring")
+        hall = self._hall
+        if ring is None or hall is None or self._lock.locked():
             return False
         with self._lock:
             try:
-                ring = hall.known(plan)
-                if ring is None or self._ended or self._closed or not self._silent:
+                if not (self._silent and hall.holds(ring)) or self._ended or self._closed:
                     return False
                 self._silent = False
-                hall.tell(values)
+                if values:
+                    hall.tell(values)
                 ring.complete(plan, values)
                 self._silent = True
             except BaseException:
