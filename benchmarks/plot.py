@@ -13,7 +13,7 @@ WIDTH, MARGIN = 920, 14
 LINE, BAR = 15, 10  # pixels from row to row, and of a bar
 HEAD = 34  # above the bars of a panel
 VALUE = 50  # right of the longest bar
-COMMON_NAMES, OTHER_NAMES = 262, 224
+COMMON_NAMES, OTHER_NAMES = 262, 262
 
 STYLE = """
   text { font: 11px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; }
