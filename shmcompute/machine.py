@@ -33,13 +33,15 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.environment import Environment, _rebuild_env
 from numba.core.registry import cpu_target
 
+from shmcompute.access import Number, is_number
 from shmcompute.storage import Array
 
 Compiled = Any  # Numba's CompileResult
 Types = tuple[Any, ...]  # Numba's types
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
-VALUE = 16  # bytes that a scalar may take where they change from call to call
+VALUE = 16  # bytes that a scalar takes
+FORMATS: dict[type[Number], str] = {int: "q8x", float: "d8x", bool: "?15x", complex: "dd"}
 
 
 def refresh() -> None:
@@ -73,7 +75,7 @@ def _travels(compiled: Compiled) -> bool:
 class _Constants:
     """What stands for an environment on the way, which would import the kernel's module there.
 
-    Its globals are for code that calls Python, and such code does not travel.
+    Its globals are for a function that runs as Python, and such a function does not travel.
     """
 
     constants: list[Any]
@@ -174,12 +176,9 @@ def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled,
 
 def laid_out(value: Any) -> bytes | None:
     """A scalar as machine code has it; None if it is no scalar, or too large."""
-    kinds = {bool: "<?15x", float: "<d8x", complex: "<dd"}
-    if type(value) is int:
-        return struct.pack("<q8x", value) if -(2**63) <= value < 2**63 else None
-    if type(value) in kinds:
+    if is_number(value):
         parts = (value.real, value.imag) if type(value) is complex else (value,)
-        return struct.pack(kinds[type(value)], *parts)
+        return struct.pack("<" + FORMATS[type(value)], *parts)
     if isinstance(value, np.generic) and value.nbytes <= VALUE and value.dtype.kind in "biufcmM":
         return value.tobytes().ljust(VALUE, b"\0")
     return None

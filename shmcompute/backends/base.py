@@ -48,6 +48,19 @@ class Backend(ABC):
         """End the workers, after the call that runs if `wait`. Idempotent."""
 
 
+def raise_first(errors: list[BaseException]) -> None:
+    """Raise the first of them, if there is one, and empty the list.
+
+    A traceback refers to the frames it came through, and these to what they hold: an error that any
+    of them held would be a cycle, and keep the arrays of the call until a garbage collection.
+    """
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        errors.clear()
+
+
 def deadline_of(timeout: float | None) -> float | None:
     """When a call that starts now has overrun."""
     return None if timeout is None else time.monotonic() + timeout

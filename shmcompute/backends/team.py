@@ -13,7 +13,7 @@ import weakref
 
 from shmcompute import cores
 from shmcompute.access import Values
-from shmcompute.backends.base import Backend, deadline_of, overrun
+from shmcompute.backends.base import Backend, deadline_of, overrun, raise_first
 from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, prepare, spin, unveiled
 from shmcompute.backends.serial import Serial
 from shmcompute.plan import Plan
@@ -99,10 +99,10 @@ class Team(Backend):
                 errors, call.plan, call.values, call.errors = call.errors, None, (), ()
         if self._bell.crowded():
             cores.leave_mine(thread.native_id or 0 for thread in list(self._threads.values()))
-        try:
-            _raise(self._seats[-1].error(plan), *errors)
-        finally:
-            del errors  # they refer to this frame: let the frame not refer to them
+        own = self._seats[-1].error(plan)
+        raised = list(errors) if own is None else [own]
+        del own, errors
+        raise_first(raised)
         undone = self._bell.undone(len(plan.chunks), [*range(count), self.workers - 1], step)
         if undone:
             raise overrun(plan, timeout, list(undone))
@@ -148,16 +148,6 @@ class Team(Backend):
                 interrupt = error
         if interrupt is not None:
             raise interrupt
-
-
-def _raise(*errors: BaseException | None) -> None:
-    """Raise the first error there is."""
-    for error in errors:
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error, errors  # as above
 
 
 def _help(seat: Seat, call: _Call, threads: dict[int, threading.Thread], pin: bool) -> None:

@@ -12,8 +12,7 @@ import numpy as np
 
 from shmcompute.access import Number, Values
 from shmcompute.backends.doorbell import control
-
-_FORMATS: dict[type[Number], str] = {int: "q8x", float: "d8x", bool: "?15x", complex: "dd"}
+from shmcompute.machine import FORMATS
 
 
 class Block:
@@ -79,4 +78,4 @@ class Block:
 
 @lru_cache(maxsize=256)
 def _layout(kinds: tuple[type[Number], ...]) -> struct.Struct:
-    return struct.Struct("<" + "".join(_FORMATS[kind] for kind in kinds))
+    return struct.Struct("<" + "".join(FORMATS[kind] for kind in kinds))

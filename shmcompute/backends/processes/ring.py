@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from shmcompute import cores
 from shmcompute.access import Values
-from shmcompute.backends.base import overrun
+from shmcompute.backends.base import overrun, raise_first
 from shmcompute.backends.doorbell import Bell, Seat, unveiled
 from shmcompute.backends.processes.channel import Lost
 from shmcompute.backends.processes.member import Member, kill_all
@@ -75,12 +75,8 @@ class Ring:
         raised, gone = self._quiesce()
         if self._bell.crowded():
             cores.leave_mine(member.process.pid for member in self._members)
-        error = self._error(plan, raised, gone)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error, raised  # they refer to this frame: let the frame not refer to them
+        self._judge(plan, raised, gone)
+        raise_first(raised)
 
     def _own_share(self, plan: Plan, values: Values) -> None:
         assert self._own is not None  # noqa: S101  # for the type checker
@@ -125,22 +121,20 @@ class Ring:
                     gone.append(member)
         return raised, gone
 
-    def _error(
-        self, plan: Plan, raised: list[BaseException], gone: list[Member]
-    ) -> BaseException | None:
-        """What went wrong, now that nobody writes."""
-        own = None if self._own is None else self._own.error(plan)
-        if own is not None or raised:
-            return own or raised[0]
+    def _judge(self, plan: Plan, raised: list[BaseException], gone: list[Member]) -> None:
+        """Put first among what was raised what went wrong, now that nobody writes."""
+        if self._own is not None and (own := self._own.error(plan)) is not None:
+            raised.insert(0, own)
+        if raised:
+            return
         numbers = [member.number for member in self._members]
         if self._own is not None:
             numbers.append(self._own.number)
         undone = sorted(self._bell.undone(len(plan.chunks), numbers, self._step))
         passed = self._deadline is not None and time.monotonic() >= self._deadline
         if self._late or (undone and not gone and passed):
-            return overrun(plan, self._timeout, undone)
-        if gone:
-            return lost(plan, gone[0], undone, gone[0].ended())
-        if undone:
-            return RuntimeError(f"chunks {undone} were left; this is a fault of shmcompute")
-        return None
+            raised.append(overrun(plan, self._timeout, undone))
+        elif gone:
+            raised.append(lost(plan, gone[0], undone, gone[0].ended()))
+        elif undone:
+            raised.append(RuntimeError(f"chunks {undone} were left; this is a fault of shmcompute"))

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from shmcompute.access import Values
-from shmcompute.backends.base import overrun
+from shmcompute.backends.base import overrun, raise_first
 from shmcompute.backends.processes import channel as messages
 from shmcompute.backends.processes.channel import Lost
 from shmcompute.backends.processes.member import Member, kill_all
@@ -47,7 +47,7 @@ class Run:
         self._queue: deque[int] = deque()  # chunks that no one has yet (not of a static plan)
         self._mine: deque[int] = deque()  # chunks of the caller's own
         self._busy: dict[Member, set[int]] = {}
-        self._error: BaseException | None = None
+        self._errors: list[BaseException] = []  # the first counts
         self._undefined: list[int] = []
 
     def complete(self, *, caller_runs: bool) -> None:
@@ -62,12 +62,7 @@ class Run:
             raise
         finally:
             self._quiesce(GRACE)
-        error, self._error = self._error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # it refers to this frame: let the frame not refer to it
+        raise_first(self._errors)
 
     def _deal(self, caller_runs: bool) -> None:
         count = len(self._plan.chunks)
@@ -84,7 +79,7 @@ class Run:
         self._take_next(caller_runs)
 
     def _give(self, member: Member, numbers: tuple[int, ...]) -> None:
-        if self._error is not None:
+        if self._errors:
             return  # another one was lost while we dealt
         self._busy[member] = set(numbers)
         try:
@@ -131,8 +126,8 @@ class Run:
         self._undefined.extend([*self._queue, *self._mine])  # not reached
         self._stop()
         self._kill()
-        if self._error is None:
-            self._error = overrun(self._plan, self._timeout, self._undefined)
+        if not self._errors:
+            self._errors.append(overrun(self._plan, self._timeout, self._undefined))
 
     def _answering(self, patience: float | None) -> list[Member]:
         """Busy members that have answered or are gone."""
@@ -147,15 +142,15 @@ class Run:
         left = self._busy.pop(member) - set(answer.done)
         if answer.failure is not None:
             self._fail(unpack_error(answer.failure))
-        elif left and self._error is None:  # it was told to stop by nobody
+        elif left and not self._errors:  # it was told to stop by nobody
             self._fail(RuntimeError(f"worker {member.process.pid} left chunks {sorted(left)}"))
-        elif self._error is None:
+        elif not self._errors:
             self._give_next(member)
 
     def _fail(self, error: BaseException) -> None:
         """Keep the first error and stop."""
-        if self._error is None:
-            self._error = error
+        if not self._errors:
+            self._errors.append(error)
         self._stop()
 
     def _stop(self) -> None:
@@ -172,8 +167,8 @@ class Run:
         self._undefined.extend(self._busy.pop(member))
         self._stop()
         self._quiesce(GRACE)
-        if self._error is None:
-            self._error = lost(self._plan, member, sorted(self._undefined), how)
+        if not self._errors:
+            self._errors.append(lost(self._plan, member, sorted(self._undefined), how))
 
     def _quiesce(self, grace: float) -> None:
         """Let the busy end their chunk, for a while; then kill."""

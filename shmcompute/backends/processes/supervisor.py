@@ -16,7 +16,7 @@ from dataclasses import replace
 from shmcompute import cores
 from shmcompute.access import Values
 from shmcompute.backends import doorbell
-from shmcompute.backends.base import Backend, deadline_of
+from shmcompute.backends.base import Backend, deadline_of, raise_first
 from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Packed, Ready
 from shmcompute.backends.processes.hall import Hall
 from shmcompute.backends.processes.member import LEAVE, Member, kill_all, usable
@@ -334,7 +334,7 @@ class Processes(Backend):
         done: Callable[[Member], None],
     ) -> None:
         """Send each a message, wait for all their answers, then raise the first failure."""
-        error: BaseException | None = None
+        errors: list[BaseException] = []
         for member in members:
             with suppress(Lost):  # noticed below
                 member.ask(message(member))
@@ -342,17 +342,13 @@ class Processes(Backend):
             try:
                 answer = self._answer(member, "took a plan")
             except WorkerLostError as lost:
-                error = error or lost
+                errors.append(lost)
                 continue
             if isinstance(answer, Loaded) and answer.failure is not None:
-                error = error or _refused(unpack_error(answer.failure))
+                errors.append(_refused(unpack_error(answer.failure)))
             else:
                 done(member)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # it refers to this frame: let the frame not refer to it
+        raise_first(errors)
 
     def _watch(self, packed: Packed) -> None:
         """Learn of the end of each segment, for workers to let go of it."""
