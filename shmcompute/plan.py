@@ -18,7 +18,12 @@ from shmcompute.kernel import Kernel
 from shmcompute.partition import Chunk
 from shmcompute.storage import Array
 
-_inside = threading.local()
+
+class _Inside(threading.local):
+    depth = 0  # kernels that this thread is in
+
+
+_inside = _Inside()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,12 +101,12 @@ class Plan:
 
 def inside_kernel() -> bool:
     """Whether this thread is running a kernel right now."""
-    return config.in_worker or getattr(_inside, "depth", 0) > 0
+    return config.in_worker or _inside.depth > 0
 
 
 @contextmanager
 def _kernel() -> Iterator[None]:
-    _inside.depth = getattr(_inside, "depth", 0) + 1
+    _inside.depth += 1
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from shmcompute.recent import Recent
 from shmcompute.storage import warm
 
 _open: weakref.WeakSet[Pool] = weakref.WeakSet()
+_forks = 0  # between the first process and this one; quicker to ask than the process id
 
 
 class Pool:
@@ -79,7 +80,7 @@ class Pool:
     ) -> None:
         self._backend: Backend | None = None
         self.recent = Recent()
-        self._pid = os.getpid()
+        self._pid, self._forks = os.getpid(), _forks
         self.backend = config.chosen("backend", backend, "BACKEND", config.BACKENDS, "processes")
         method = config.chosen(
             "start method",
@@ -101,7 +102,7 @@ class Pool:
         backend = self._backend
         if backend is None:
             raise ClosedError("this pool is closed; make another one")
-        if os.getpid() != self._pid and self._foreign():
+        if self._forks != _forks and self._foreign():
             raise ForkedPoolError(
                 f"this pool belongs to process {self._pid}; process {os.getpid()} was forked from "
                 "it and must make its own: shmcompute.Pool(...)"
@@ -110,7 +111,7 @@ class Pool:
 
     def _foreign(self) -> bool:
         """Whether this is the copy in a forked child, which has the pool's workers not."""
-        return self.backend != "serial" and os.getpid() != self._pid
+        return self.backend != "serial" and self._forks != _forks
 
     @property
     def workers(self) -> int:
@@ -239,8 +240,9 @@ def _close_all() -> None:
 
 
 def _after_fork() -> None:
-    global _making
+    global _making, _forks
     _making = threading.Lock()
+    _forks += 1
 
 
 if hasattr(os, "register_at_fork"):

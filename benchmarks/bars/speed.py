@@ -89,7 +89,7 @@ def isolated():
 
 def stream():
     """One pass over memory, by all backends."""
-    yield from _against_prange(f"stream, {LARGE}", kernels.stream, np.full(ELEMENTS, 0.5), 9)
+    yield from _against_prange(f"stream, {LARGE}", kernels.stream, np.full(ELEMENTS, 0.5), 61)
     pinned = {"pinned": {"backend": "processes", "pin": True}}
     what = f"stream, {LARGE}, processes, pin=True"
     try:
@@ -97,7 +97,7 @@ def stream():
     except TypeError:
         yield missing(what, 1.05, "Pool takes no pin")
         return
-    yield from _against_prange(what, kernels.stream, np.full(ELEMENTS, 0.5), 9, pinned)
+    yield from _against_prange(what, kernels.stream, np.full(ELEMENTS, 0.5), 61, pinned)
 
 
 def compute():
@@ -113,12 +113,12 @@ def _against_prange(what, kernel, data, rounds, pools=POOLS):
 
 
 def python():
-    """A loop that holds the GIL."""
-    data = np.linspace(0.1, 0.9, 1 << 14)
+    """A loop that holds the GIL, long enough that handing out does not show."""
+    data = np.linspace(0.1, 0.9, 1 << 16)
     alone = partial(kernels.python, data.copy())
     with calls(kernels.python, data, {"processes": POOLS["processes"]}) as ways:
-        found = turns({"serial": alone, **ways}, 7)
-    yield ratio("Python kernel, processes", found, "processes", "serial", 0.55)
+        found = turns({"serial": alone, **ways}, 15)
+    yield ratio("Python kernel, 2^16, processes", found, "processes", "serial", 0.55)
 
 
 def skewed():
