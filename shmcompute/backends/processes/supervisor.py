@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 import weakref
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,10 +16,11 @@ from shmcompute import cores
 from shmcompute.access import Values
 from shmcompute.backends import doorbell
 from shmcompute.backends.base import Backend, deadline_of, raise_first
-from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Packed, Ready
+from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Ready
 from shmcompute.backends.processes.hall import Hall
+from shmcompute.backends.processes.library import Library
 from shmcompute.backends.processes.member import LEAVE, Member, kill_all, usable
-from shmcompute.backends.processes.packing import pack, unpack_error
+from shmcompute.backends.processes.packing import unpack_error
 from shmcompute.backends.processes.ring import Ring
 from shmcompute.backends.processes.run import Run
 from shmcompute.errors import (
@@ -32,11 +32,8 @@ from shmcompute.errors import (
 )
 from shmcompute.journal import Journal, size_of
 from shmcompute.plan import Plan
-from shmcompute.storage import Handle, mapped
 
 PATIENCE = 5.0  # seconds that a fork waits for workers to be started
-KEPT = 64  # plans that workers keep,
-KEPT_BYTES = 16 << 20  # and how much they may be in all
 
 _starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
@@ -69,16 +66,12 @@ class Processes(Backend):
         self._closed = False
         # False where several interrupts may have cut short the end of a call: see `_entered`.
         self._silent = True
-        self._plans: OrderedDict[Packed, int] = OrderedDict()  # by use, oldest first
-        self._packed: weakref.WeakKeyDictionary[Plan, Packed] = weakref.WeakKeyDictionary()
-        self._numbers = 0
-        self._watched: set[Handle] = set()
-        self._ended: deque[Handle] = deque()  # segments that workers are to unmap
         self._members: list[Member] = []  # by number
         self._hall = None
         if doorbell.wanted():
             with suppress(OSError):  # no descriptor to be had, or forbidden: a pipe will do
                 self._hall = Hall(workers, caller_runs=caller_runs)
+        self._library = Library(_nothing if self._hall is None else self._hall.forget)
         self._finalizer = weakref.finalize(self, _end, self._members, self._pid, self._hall)
         self._finalizer.atexit = False  # the pool's own end comes first
         self._begun = threading.Event()  # set when the first workers were started, or could not be
@@ -157,7 +150,9 @@ class Processes(Backend):
             return False
         with self._lock:
             try:
-                if not (self._silent and hall.holds(ring)) or self._ended or self._closed:
+                if not (self._silent and hall.holds(ring)):
+                    return False
+                if self._library.outdated() or self._closed:
                     return False
                 self._silent = False
                 if values:
@@ -167,7 +162,7 @@ class Processes(Backend):
             except BaseException:
                 self._silence()
                 raise
-        if self._ended:
+        if self._library.outdated():
             self._flush_if_idle()
         return True
 
@@ -202,11 +197,9 @@ class Processes(Backend):
 
     @contextmanager
     def _entered(self, timeout: float | None) -> Iterator[None]:
-        taken: list[bool] = []
-        try:
-            # One step for the interpreter: whenever an interrupt comes, `taken` tells the truth.
-            taken.extend(map(self._lock.acquire, (True,), (-1 if timeout is None else timeout,)))
-            if not taken[0]:
+        """Hold the lock for what a call asks of the workers."""
+        with self._locked(-1 if timeout is None else timeout) as taken:
+            if not taken:
                 raise KernelTimeoutError(
                     f"the pool was busy with other calls for {timeout} s; nothing has run"
                 )
@@ -214,15 +207,24 @@ class Processes(Backend):
             self._silence()
             self._silent = True
             yield
+        # What ended while the lock was held relied on its holder.
+        if self._library.outdated():
+            self._flush_if_idle()
+
+    @contextmanager
+    def _locked(self, patience: float) -> Iterator[bool]:
+        """Hold the lock, if it comes within `patience` seconds (-1: whenever); whether it did."""
+        taken: list[bool] = []
+        try:
+            # One step for the interpreter: whenever an interrupt comes, `taken` tells the truth.
+            taken.extend(map(self._lock.acquire, (True,), (patience,)))
+            yield taken[0]
         finally:
             if taken and taken[0]:
                 try:
                     self._silence()
                 finally:
                     self._lock.release()
-        # What ended while the lock was held relied on its holder.
-        if self._ended:
-            self._flush_if_idle()
 
     def _silence(self) -> None:
         """End members that owe an answer: the call was interrupted before it came."""
@@ -281,51 +283,21 @@ class Processes(Backend):
 
     def _load(self, plan: Plan, members: Sequence[Member]) -> int:
         """Have these members hold the plan; under which number."""
-        packed = self._packed.get(plan)
-        if packed is None:
-            packed = self._packed[plan] = pack(plan)
-        else:
-            self._check_open(packed)
-        number = self._numbered(packed)
-        self._watch(packed)
+        packed = self._library.packed(plan)
+        number = self._library.number(packed)
+        self._library.watch(packed, self._flush_if_idle)
         lacking = [member for member in members if number not in member.plans]
         path = tuple(sys.path)
 
+        def message(member: Member) -> Load:
+            return Load(number, packed, self._library.stale(member.plans), path)
+
         def loaded(member: Member) -> None:
-            member.plans.difference_update(self._stale(member))
+            member.plans.difference_update(self._library.stale(member.plans))
             member.plans.add(number)
 
-        self._ask(lacking, lambda member: Load(number, packed, self._stale(member), path), loaded)
+        self._ask(lacking, message, loaded)
         return number
-
-    def _forget_rings(self) -> None:
-        """Workers may drop plans from here on."""
-        if self._hall is not None:
-            self._hall.forget()
-
-    def _stale(self, member: Member) -> tuple[int, ...]:
-        """Plans that a member holds and nobody will ask for again."""
-        return tuple(member.plans.difference(self._plans.values()))
-
-    def _check_open(self, packed: Packed) -> None:
-        for handle in packed.handles:
-            segment = mapped(handle)
-            if segment is None or segment.ended:
-                raise ClosedError(
-                    f"this plan's array {handle.name!r} was closed; make another plan"
-                )
-
-    def _numbered(self, packed: Packed) -> int:
-        if packed not in self._plans:
-            self._numbers += 1
-            self._plans[packed] = self._numbers
-        self._plans.move_to_end(packed)
-        while len(self._plans) > 1 and (
-            len(self._plans) > KEPT or sum(kept.nbytes for kept in self._plans) > KEPT_BYTES
-        ):
-            self._forget_rings()
-            self._plans.popitem(last=False)
-        return self._plans[packed]
 
     def _ask(
         self,
@@ -350,60 +322,34 @@ class Processes(Backend):
                 done(member)
         raise_first(errors)
 
-    def _watch(self, packed: Packed) -> None:
-        """Learn of the end of each segment, for workers to let go of it."""
-        news = packed.handles - self._watched
-        if not news:
-            return
-        ended, flush = self._ended, weakref.WeakMethod(self._flush_if_idle)
-
-        def callback(handle: Handle) -> None:
-            ended.append(handle)
-            if (call := flush()) is not None:
-                call()
-
-        for handle in news:
-            segment = mapped(handle)
-            if segment is None or not segment.watch(callback):
-                ended.append(handle)
-        self._watched |= news
-
     def _flush_if_idle(self) -> None:
         # Called from close() of an array, or within garbage collection in any thread, perhaps one
         # that holds the lock: then who holds it will flush.
         if os.getpid() != self._pid or self._closed:
             return
-        taken: list[bool] = []
-        try:
-            taken.extend(map(self._lock.acquire, (False,)))  # one step, as in `_entered`
-            if taken[0]:
+        with self._locked(0) as taken:
+            if taken:
                 self._flush()
-        finally:
-            if taken and taken[0]:
-                try:
-                    self._silence()
-                finally:
-                    self._lock.release()
 
     def _flush(self) -> None:
         """Have workers unmap what has ended; on return its memory is back."""
-        handles = set()
-        while self._ended:
-            handles.add(self._ended.popleft())
-        if not handles:
+        ended = self._library.give_up()
+        if not ended:
             return
-        self._watched -= handles
-        self._forget_rings()
-        for packed in [packed for packed in self._plans if packed.handles & handles]:
-            del self._plans[packed]
         ready = [member for member in self._members if member.ready and member.alive]
-        ended = frozenset(handles)
+
+        def message(member: Member) -> Forget:
+            return Forget(ended, self._library.stale(member.plans))
 
         def forgotten(member: Member) -> None:
-            member.plans.difference_update(self._stale(member))
+            member.plans.difference_update(self._library.stale(member.plans))
 
         with suppress(ShmComputeError):  # a worker that is gone has forgotten too
-            self._ask(ready, lambda member: Forget(ended, self._stale(member)), forgotten)
+            self._ask(ready, message, forgotten)
+
+
+def _nothing() -> None:
+    """Who has no doorbell has no rings to forget."""
 
 
 def _refused(error: BaseException) -> BaseException:
