@@ -11,11 +11,11 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from shmcompute import machine
+from shmcompute import trampoline
 from shmcompute.access import Arguments, Bound, Part, Same, Scalar, Start
-from shmcompute.machine import Way
 from shmcompute.partition import Chunk
 from shmcompute.storage import Array
+from shmcompute.trampoline import Way
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +67,16 @@ def native_call(
     ways = [_way(argument) for argument in arguments.bound]
     if None in ways or None in argument_types:
         return None
-    found = machine.address_of(dispatcher, argument_types)
+    found = trampoline.address_of(dispatcher, argument_types)
     if found is None:
         return None
     compiled, address = found
-    trampoline = machine.trampoline(
+    code = trampoline.made(
         compiled.signature.return_type, argument_types, tuple(way for way, _ in filter(None, ways))
     )
     words = itertools.chain.from_iterable(part for _, part in filter(None, ways))
     block = np.array([address, *words], np.int64)
-    return Call(trampoline, block, (compiled, arguments))
+    return Call(code, block, (compiled, arguments))
 
 
 def _typeof(value: Any) -> Any:
@@ -94,10 +94,10 @@ def _way(argument: Bound) -> tuple[Way, list[int]] | None:
         case Scalar(number):
             return ("value", number), []
         case Part(view, axis):
-            return ("part", axis), machine.array_words(view)
+            return ("part", axis), trampoline.array_words(view)
         case Same(value) if type(value) is np.ndarray:
-            return ("same", 0), machine.array_words(value)
-        case Same(value) if (laid := machine.laid_out(value)) is not None:
+            return ("same", 0), trampoline.array_words(value)
+        case Same(value) if (laid := trampoline.laid_out(value)) is not None:
             return ("scalar", 0), np.frombuffer(laid, np.int64).tolist()
     return None
 

@@ -20,6 +20,7 @@ FLOORS = {
     "shmcompute.partition": 1,
     "shmcompute.access": 2,
     "shmcompute.machine": 2,
+    "shmcompute.trampoline": 2,
     "shmcompute.frame": 2,
     "shmcompute.kernel": 2,
     "shmcompute.numba_boxing": 1,

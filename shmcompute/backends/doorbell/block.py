@@ -12,7 +12,7 @@ import numpy as np
 
 from shmcompute.access import Number, Values
 from shmcompute.backends.doorbell import control
-from shmcompute.machine import FORMATS
+from shmcompute.trampoline import FORMATS
 
 
 class Block:

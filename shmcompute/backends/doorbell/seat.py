@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from shmcompute import cores, machine
+from shmcompute import cores, trampoline
 from shmcompute.access import Values
 from shmcompute.backends.doorbell import control
 from shmcompute.backends.doorbell.block import Block
@@ -82,7 +82,7 @@ class Seat:
         except SystemError as error:
             raise unveiled(error) from None
         if code:
-            raise machine.raised(code, self._block.read(self.slot + control.FAILURE))
+            raise trampoline.raised(code, self._block.read(self.slot + control.FAILURE))
         return self.plan
 
     def run(self, plan: Plan, values: Values, deadline: float | None = None) -> None:
@@ -105,7 +105,7 @@ class Seat:
         code = self._block.read(self.slot + control.STATUS)
         if code in (control.FINE, control.RAISED):
             return None
-        error = machine.raised(code, self._block.read(self.slot + control.FAILURE))
+        error = trampoline.raised(code, self._block.read(self.slot + control.FAILURE))
         plan.blame(error, self.current)
         return error
 

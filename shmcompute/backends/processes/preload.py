@@ -7,7 +7,7 @@ import signal
 
 from numba import types
 
-from shmcompute import machine
+from shmcompute import machine, trampoline
 from shmcompute.backends import doorbell
 from shmcompute.backends.processes import worker
 
@@ -18,7 +18,7 @@ machine.refresh()
 if doorbell.wanted():
     doorbell.prepare()
     # What it takes to make the first trampoline, and that of the commonest kind with it.
-    machine.trampoline(types.none, (types.float64[::1],), (("part", 0),))
+    trampoline.made(types.none, (types.float64[::1],), (("part", 0),))
 
 gc.collect()
 gc.freeze()  # what is here stays shared: a collection in a worker would write to all of it
