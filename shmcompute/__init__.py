@@ -3,6 +3,8 @@
 Wrap an array in a `SharedArray`, hand it with a kernel to `parallel_apply`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from shmcompute import errors
 from shmcompute import numba_array as _numba_array  # noqa: F401  # Numba learns of SharedArray
 from shmcompute.access import offset, read, split, whole
@@ -10,10 +12,14 @@ from shmcompute.apply import parallel_apply, plan
 from shmcompute.array import SharedArray
 from shmcompute.pool import Pool, shutdown
 
+if TYPE_CHECKING:
+    from shmcompute.manager import SharedArrayManager
+
 __version__ = "0.1.0"
 __all__ = [
     "Pool",
     "SharedArray",
+    "SharedArrayManager",
     "errors",
     "offset",
     "parallel_apply",
@@ -23,3 +29,12 @@ __all__ = [
     "split",
     "whole",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import at first use what not every program wants, so that the import stays quick."""
+    if name == "SharedArrayManager":
+        from shmcompute.manager import SharedArrayManager  # noqa: PLC0415
+
+        return SharedArrayManager
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -26,6 +26,7 @@ FLOORS = {
     "shmcompute.numba_boxing": 1,
     "shmcompute.numba_array": 2,
     "shmcompute.journal": 2,
+    "shmcompute.manager": 2,
     "shmcompute.plan": 3,
     "shmcompute.backends": 4,
     "shmcompute.recent": 5,
