@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import psutil
 
 from shmcompute import __version__, cores, pool
-from shmcompute.storage import reaper, shm
+from shmcompute.backends import doorbell
+from shmcompute.storage import reaper, shm, warm
 
 PACKAGES = ("numpy", "numba", "llvmlite", "psutil", "cloudpickle", "threadpoolctl", "tqdm")
 Fact = tuple[str, str]
@@ -21,7 +22,7 @@ Fact = tuple[str, str]
 
 def info() -> int:
     """Tell versions, what this machine offers, and what is set."""
-    say(*table([*versions(), *machine(), *_storages(), *_start_methods(), *_settings()]))
+    say(*table([*versions(), *machine(), *_storages(), *_workers(), *_settings()]))
     return 0
 
 
@@ -169,13 +170,25 @@ def _storages() -> list[Fact]:
         ("storage shm", "available" if reason is None else f"not available: {reason}"),
         ("storage file", "available, at a path of your choice"),
         ("storage array", "available"),
+        ("kept warm", _told(lambda: f"up to {human(warm.limit(shm.FOLDER))} of closed arrays")),
     ]
 
 
-def _start_methods() -> list[Fact]:
+def _workers() -> list[Fact]:
     default = pool.default_start_method()
     methods = ", ".join(multiprocessing.get_all_start_methods())
-    return [("start methods", f"{methods}; default {default}")]
+    return [
+        ("start methods", f"{methods}; default {default}"),
+        ("channel", _told(lambda: "doorbell" if doorbell.wanted() else "pipe")),
+    ]
+
+
+def _told(fact: Callable[[], str]) -> str:
+    """A fact that a setting decides, or what is wrong with the setting."""
+    try:
+        return fact()
+    except ValueError as error:
+        return f"unknown: {error}"
 
 
 def _settings() -> list[Fact]:

@@ -67,6 +67,19 @@ def leave_mine(tasks: Iterable[int]) -> None:
                 os.sched_setaffinity(task, allowed)
 
 
+def bring(task: int) -> None:
+    """Move a process or thread to the core that this thread is on and about to leave.
+
+    The scheduler may queue one that was woken behind another, and let the core of its waker idle.
+    """
+    mine = {_libc().sched_getcpu()}
+    with suppress(OSError):  # it is gone
+        allowed = os.sched_getaffinity(task)
+        if mine < allowed:
+            os.sched_setaffinity(task, mine)
+            os.sched_setaffinity(task, allowed)
+
+
 @functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)

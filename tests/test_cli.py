@@ -170,9 +170,15 @@ class TestInfo:
 
     def test_works_under_a_setting_that_is_wrong(self):
         """A wrong setting is shown, where it would stop other commands."""
-        done = run("info", SHMCOMPUTE_START_METHOD="teleport")
+        done = run("info", SHMCOMPUTE_START_METHOD="teleport", SHMCOMPUTE_CHANNEL="drum")
         assert done.returncode == 0
         assert row_of("SHMCOMPUTE_START_METHOD", done.stdout).strip() == "teleport"
+        assert "'drum'; known: 'doorbell', 'pipe'" in row_of("channel", done.stdout)
+
+    def test_tells_what_is_kept_and_how_work_travels(self):
+        done = run("info", SHMCOMPUTE_WARM_BYTES=str(3 << 20), SHMCOMPUTE_CHANNEL="pipe")
+        assert row_of("kept warm", done.stdout).endswith("up to 3.0 MiB of closed arrays")
+        assert row_of("channel", done.stdout).strip() == "pipe"
 
 
 class TestMemoryLimit:

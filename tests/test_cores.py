@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -74,3 +76,21 @@ def test_affinity_is_respected():
     finally:
         os.sched_setaffinity(0, allowed)
     assert 1 <= cores.granted() <= cores.seen()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux scheduler")
+@pytest.mark.parametrize("move", [cores.bring, lambda task: cores.leave_mine([task])])
+def test_who_is_moved_may_run_where_it_might_before(move):
+    """Moving is a word to the scheduler, not a rule; who is gone is no error."""
+    allowed = os.sched_getaffinity(0)
+    try:
+        for mine in allowed:
+            os.sched_setaffinity(0, {mine})  # so that the core of this thread is known
+            with subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1) as other:
+                os.sched_setaffinity(other.pid, allowed)
+                move(other.pid)
+                assert os.sched_getaffinity(other.pid) == allowed
+                other.communicate(b"\n")
+            move(other.pid)
+    finally:
+        os.sched_setaffinity(0, allowed)

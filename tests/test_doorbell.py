@@ -103,6 +103,18 @@ def test_a_note_is_answered_apart_from_runs(block):
     assert bell.finished()
 
 
+@pytest.mark.parametrize("step", [0, 2])
+def test_who_has_not_begun_is_late(block, step):
+    bell, slot = Bell(block, 0), block.slot(0)
+    bell.ring(7, 1, own=False, step=step)
+    assert (bell.late(0), bell.late(1)) == (True, False)
+    number = control.take(block.address, slot, control.NONE)
+    assert not bell.late(0)
+    control.take(block.address, slot, number)
+    control.answer(block.address, slot)
+    assert not bell.late(0)
+
+
 def test_a_late_answer_is_not_the_next_runs(block):
     """A worker may be slow to count itself out, after the caller has given up that run."""
     bell, seats = Bell(block, 0), [Seat(block, number, 0) for number in range(2)]

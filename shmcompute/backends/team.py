@@ -134,6 +134,9 @@ class Team(Backend):
         return False
 
     def _await(self, deadline: float | None) -> None:
+        late = [thread for number, thread in list(self._threads.items()) if self._bell.late(number)]
+        for thread in late[:1]:
+            cores.bring(thread.native_id or 0)
         while not self._bell.finished():
             if deadline is not None and time.monotonic() > deadline:
                 self._bell.stop()

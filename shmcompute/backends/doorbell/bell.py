@@ -74,6 +74,12 @@ class Bell:
         read = self._block.read
         return read(slot + control.ASKED) != read(slot + control.ANSWERED)
 
+    def late(self, number: int) -> bool:
+        """Whether a worker has not begun what it was rung for."""
+        slot, read = self._block.slot(number), self._block.read
+        begun = read(slot + control.CURRENT) != control.NONE or read(slot + control.DONE)
+        return self.owes(number) and not begun
+
     def failed(self, number: int) -> bool:
         """Whether a worker's kernel raised, and what it raised has not been taken yet."""
         return self._block.read(self._block.slot(number) + control.STATUS) != control.FINE

@@ -64,6 +64,7 @@ COUNT = 0  # of chunks
 LINKS = 8  # kernels that each chunk goes through
 FIRST_LINK = 16  # of each: its trampoline and the block of its arguments; then the edges of chunks
 
+SOON = 200_000  # ns within which a worker that was woken should have begun
 COURTESY = 32  # turns of spinning, about a microsecond, between giving way
 # So many runs in turn whose answers came just when the caller gave way: the workers must be on its
 # own core, where they were woken, and the scheduler may leave them there for long.
@@ -271,5 +272,5 @@ def run(
     ring(control, slots, plan, count, own, step)
     if frame != 0:
         share(control, own, frame)
-    over = finished(control, spin, 1_000_000)
+    over = finished(control, spin, SOON)
     return over and load(control + STOP) == 0 and load(control + CROWDED) < CROWD

@@ -84,6 +84,8 @@ class Ring:
 
     def _await(self) -> None:
         """Until all have answered, one is lost, or the time is up."""
+        for member in [member for member in self._members if self._bell.late(member.number)][:1]:
+            cores.bring(member.process.pid)
         while not self._bell.finished():
             if not all(member.alive for member in self._owing()):
                 break
