@@ -93,11 +93,21 @@ def check_pinning() -> None:
 
 def cgroup_quota(root: Path = Path("/")) -> float | None:
     """The tightest CPU quota on the way from this process's cgroup to the root, in cores."""
-    quotas = [quota for group in _groups(root) if (quota := _quota(group)) is not None]
+    quotas = [quota for group in _groups(root, "cpu") if (quota := _quota(group)) is not None]
     return min(quotas, default=None)
 
 
-def _groups(root: Path) -> list[Path]:
+def oom_kills(root: Path = Path("/")) -> int | None:
+    """How many of this process's cgroup were killed for want of memory; None if nobody counts."""
+    for group in _groups(root, "memory"):
+        for name in ("memory.events", "memory.oom_control"):  # versions 2 and 1
+            with suppress(OSError, ValueError, KeyError):
+                counts = dict(line.split() for line in (group / name).read_text().splitlines())
+                return int(counts["oom_kill"])
+    return None
+
+
+def _groups(root: Path, controller: str) -> list[Path]:
     """Folders of this process's cgroup and of all above it, version 2 and 1."""
     base = root / "sys/fs/cgroup"
     try:
@@ -107,7 +117,7 @@ def _groups(root: Path) -> list[Path]:
     folders = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         # In a container the path may be the host's and not exist here; the walk up ends at base.
         top = base / controllers if controllers else base

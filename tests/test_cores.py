@@ -68,6 +68,32 @@ def test_no_cgroup_is_no_quota(tmp_path):
     assert cores.cgroup_quota(tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("listed", "counts"),
+    [
+        ("0::/a\n", "sys/fs/cgroup/a/memory.events"),
+        ("4:cpu:/b\n3:memory:/a\n0::/\n", "sys/fs/cgroup/memory/a/memory.oom_control"),
+        ("0::/host/path\n", "sys/fs/cgroup/memory.events"),
+    ],
+)
+def test_oom_kills_of_the_own_cgroup_are_counted(tmp_path, listed, counts):
+    root = _tree(
+        tmp_path,
+        **{
+            "proc/self/cgroup": listed,
+            counts: "under_oom 0\noom 7\noom_kill 3\noom_group_kill 1\n",
+        },
+    )
+    assert cores.oom_kills(root) == 3
+
+
+@pytest.mark.parametrize("text", ["", "oom 7\n", "oom_kill many\n", "nonsense"])
+def test_where_nobody_counts_oom_kills_there_is_no_number(tmp_path, text):
+    assert cores.oom_kills(tmp_path) is None
+    root = _tree(tmp_path, **{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.events": text})
+    assert cores.oom_kills(root) is None
+
+
 def test_affinity_is_respected():
     allowed = os.sched_getaffinity(0)
     try:

@@ -19,7 +19,8 @@ import pytest
 import threadpoolctl
 
 import shmcompute as sc
-from shmcompute import storage
+from shmcompute import cores, storage
+from shmcompute.backends.processes import member
 from shmcompute.backends.processes.member import Member
 from shmcompute.config import START_METHODS
 from shmcompute.errors import (
@@ -53,6 +54,25 @@ def _works(pool):
     with sc.SharedArray(np.arange(10.0)) as arr:
         sc.parallel_apply(kernels.affine_python, arr, 3.0, 1.0, pool=pool)
         np.testing.assert_array_equal(arr.array, np.arange(10.0) * 3 + 1)
+
+
+def test_a_worker_that_the_oom_killer_took_is_told_of(own_pool, monkeypatch):
+    """Once for each time that the cgroup counts; a later SIGKILL is somebody else's."""
+    kills = 0
+    monkeypatch.setattr(cores, "oom_kills", lambda: kills)
+
+    def lost():
+        with sc.SharedArray(np.zeros(4)) as arr, pytest.raises(WorkerLostError) as caught:
+            sc.parallel_apply(kernels.die, arr, int(signal.SIGKILL), pool=own_pool)
+        return "likely out of memory" in str(caught.value)
+
+    monkeypatch.setattr(member, "_oom_kills", 0)
+    assert not lost()
+    own_pool.ready()
+    kills = 1
+    assert lost()
+    assert not lost()
+    _works(own_pool)
 
 
 def test_workers_attach_once_and_let_go_when_the_array_is_closed(process_pool):

@@ -15,6 +15,7 @@ from multiprocessing import connection, forkserver, spawn
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from shmcompute import cores
 from shmcompute.backends.doorbell import Bell
 from shmcompute.backends.processes import worker
 from shmcompute.backends.processes.channel import Channel, Exit, Failure, Lost
@@ -23,11 +24,13 @@ from shmcompute.errors import WorkerLostError
 
 PRELOAD = "shmcompute.backends.processes.preload"
 UNKNOWN = 255  # stands in for an exit code that nobody can tell
+SIGKILLED = -9  # the exit code
 LEAVE = 1.0  # seconds that a worker has to end by itself
 
 _starting = threading.Lock()
 _started: weakref.WeakSet[Any] = weakref.WeakSet()  # processes
 _server_is_foreign = False
+_oom_kills = 0  # of this cgroup, when a worker was last found lost
 
 
 class Member:
@@ -58,6 +61,7 @@ class Member:
         self.ready = False
         self._asked = False  # whether it was sent something that it has not answered
         self.plans: set[int] = set()  # numbers of the plans that it holds
+        self._oom_kills = cores.oom_kills() or 0
         try:
             self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
                 target=worker.main,
@@ -142,7 +146,17 @@ class Member:
         if self.process.exitcode is None:  # a fork server tells it a moment later
             self.process.join(LEAVE)
         self.kill()
-        return told(self.process.exitcode)
+        how = told(self.process.exitcode)
+        if self.process.exitcode == SIGKILLED and self._was_oom():
+            how += ", likely out of memory: the OOM killer has struck in its cgroup"
+        return how
+
+    def _was_oom(self) -> bool:
+        """Whether the cgroup counts more OOM kills than at its start and at the last such look."""
+        global _oom_kills
+        before = max(self._oom_kills, _oom_kills)
+        _oom_kills = max(before, cores.oom_kills() or 0)
+        return _oom_kills > before
 
     def kill(self) -> None:
         """End it at once, whatever it runs."""
