@@ -285,7 +285,7 @@ def _check_chunks(position: int, view: Array, axis: int) -> None:
     """A view that repeats its own memory along the axis would be written by two workers at once."""
     if view.shape[axis] < 2 or _distinct(view):
         return
-    if _overlap(*np.split(view, [1], axis)):
+    if overlap(*np.split(view, [1], axis)):
         raise ValueError(
             f"argument {position} (shape {view.shape}, strides {view.strides}) repeats its memory "
             f"along axis {axis}: two chunks would write the same elements"
@@ -306,7 +306,7 @@ def _distinct(view: Array) -> bool:
 
 def _check_overlap(parts: Sequence[tuple[int, Part]]) -> None:
     for (i, one), (j, other) in itertools.combinations(parts, 2):
-        if not _same(one, other) and _overlap(one.view, other.view):
+        if not _same(one, other) and overlap(one.view, other.view):
             raise ValueError(
                 f"arguments {i} (shape {one.view.shape}) and {j} (shape {other.view.shape}) are "
                 "both written and overlap in memory; pass one of them as sc.read(x), or a copy"
@@ -338,12 +338,20 @@ def check_chain(links: Sequence[Arguments]) -> None:
 def _crosses(written: Part, seen: Bound) -> bool:
     """Whether a chunk of what is seen may be in another chunk of what is written."""
     if isinstance(seen, Part):
-        return not _same(written, seen) and _overlap(written.view, seen.view)
+        return not _same(written, seen) and overlap(written.view, seen.view)
     return (
         isinstance(seen, Same)
         and isinstance(seen.value, np.ndarray)
-        and (_overlap(written.view, seen.value))
+        and (overlap(written.view, seen.value))
     )
+
+
+def crossing(arguments: Arguments) -> tuple[int, int] | None:
+    """Two arguments, of which one is written and the other sees that memory in other chunks."""
+    for (i, written), (j, seen) in itertools.permutations(enumerate(arguments.bound), 2):
+        if isinstance(written, Part) and written.writes and _crosses(written, seen):
+            return i, j
+    return None
 
 
 def bytes_of(links: Sequence[Arguments]) -> int:
@@ -368,7 +376,7 @@ def _same(one: Part, other: Part) -> bool:
     )
 
 
-def _overlap(one: Array, other: Array) -> bool:
+def overlap(one: Array, other: Array) -> bool:
     """Whether two views share an element; where that is too hard to tell, whether they could."""
     try:
         return bool(np.shares_memory(one, other, max_work=WORK))  # type: ignore[arg-type]  # any number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from shmcompute.access import (
 )
 from shmcompute.array import SharedArray
 from shmcompute.backends.base import Backend
+from shmcompute.hints import run_watched, warn_of_races
 from shmcompute.kernel import kernel as made_kernel
 from shmcompute.partition import Chunk, chunks
 from shmcompute.plan import Link, Plan, inside_kernel
@@ -60,6 +62,13 @@ class BoundPlan:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
 
 
+class DebugPlan(BoundPlan):
+    """The same under ``debug=True``."""
+
+    def __call__(self) -> None:
+        run_watched(super().__call__, self._plan)
+
+
 def plan(
     kernel: Any,
     *args: Any,
@@ -70,6 +79,7 @@ def plan(
     backend: str | None = None,
     timeout: float | None = None,
     retries: int = 0,
+    debug: bool | None = None,
 ) -> BoundPlan:
     """Bind a call once; calling the result runs it, as often as you like.
 
@@ -88,8 +98,9 @@ def plan(
     [3. 3. 3. 3. 3.]
     """
     seconds = _seconds(timeout)
-    again = config.count("retries", retries, 0)
-    return _plan(kernel, args, _pool(pool, backend), axis, chunksize, schedule, seconds, again)
+    again, chosen = config.count("retries", retries, 0), _pool(pool, backend)
+    guarded = chosen.debug if debug is None else bool(debug)
+    return _plan(kernel, args, chosen, axis, chunksize, schedule, seconds, again, guarded)
 
 
 def _plan(
@@ -101,14 +112,18 @@ def _plan(
     schedule: str,
     seconds: float | None,
     retries: int,
+    debug: bool,
 ) -> BoundPlan:
     calls = _calls(kernel, args)
-    links = _links(calls, axis, pool.running)
+    links = _links(calls, axis, pool.running, debug)
     cut = _cut(links, pool.workers, schedule, chunksize, small=len(links) > 1 or retries > 0)
     for link in links:
         link.kernel.check(link.arguments, cut)
     arrays = tuple(array for _, *own in calls for arg in own if (array := _shared(arg)) is not None)
-    return BoundPlan(Plan(links, cut, schedule == "static", retries), pool, arrays, seconds)
+    made = Plan(links, cut, schedule == "static", retries, debug=debug)
+    if debug:
+        warn_of_races(made)
+    return (DebugPlan if debug else BoundPlan)(made, pool, arrays, seconds)
 
 
 def _calls(kernel: Any, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
@@ -120,12 +135,15 @@ def _calls(kernel: Any, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
     return [link if isinstance(link, tuple) and link else (link, *args) for link in kernel]
 
 
-def _links(calls: list[tuple[Any, ...]], axis: int, running: Backend) -> tuple[Link, ...]:
+def _links(
+    calls: list[tuple[Any, ...]], axis: int, running: Backend, debug: bool
+) -> tuple[Link, ...]:
     links: list[Link] = []
     for function, *args in calls:
         before = links[-1].arguments.values if links else ()
         arguments = bind(args, axis, shared=running.shared, before=before)
         made = made_kernel(function, arguments)
+        made = made.bounded() if debug else made
         links.append(Link(made.threaded() if running.threaded else made, arguments))
     check_chain([link.arguments for link in links])
     return tuple(links)
@@ -152,6 +170,7 @@ def parallel_apply(
     backend: str | None = None,
     timeout: float | None = None,
     retries: int = 0,
+    debug: bool | None = None,
 ) -> None:
     """Run `kernel` on every chunk of the arrays, in place, on every core.
 
@@ -184,6 +203,12 @@ def parallel_apply(
         How often chunks that a worker left when it died are run again, by others, within this call.
         What a chunk is about to write is copied first, and put back before it is run again: each
         chunk is done exactly once. After any failure, chunks that were not done read as before.
+    debug : bool, optional
+        Whether to look for what a wrong kernel does beside its work, slowly. Each chunk is run on
+        copies between guard zones, and written back if all went well: else it reads as before.
+        Each worker takes some three times the memory that its chunk reaches over. Numba's kernels
+        are compiled with ``boundscheck``. By default ``SHMCOMPUTE_DEBUG``, as it was when the pool
+        was made.
 
     Raises
     ------
@@ -195,6 +220,11 @@ def parallel_apply(
         If the kernel or an argument does not travel, before anything runs.
     KernelTimeoutError, WorkerLostError
         With the chunks that are undefined; no worker writes any more.
+    OutOfBoundsError, ReadOnlyError
+        Under ``debug``, for a kernel that wrote outside of its part, or what it was to read. An
+        index that Numba finds out of bounds is an ``IndexError``.
+    RuntimeWarning
+        Under ``debug``, of a kernel that changed nothing, or that sees what other chunks write.
     Exception
         What a kernel raises comes as its own type, with a note that names the chunk and the
         worker's traceback as its cause. Other chunks may have run.
@@ -218,6 +248,10 @@ def parallel_apply(
     """
     chosen, seconds = _pool(pool, backend), _seconds(timeout)
     again = config.count("retries", retries, 0)
+    if debug or (debug is None and chosen.debug):
+        bound = _plan(kernel, args, chosen, axis, chunksize, schedule, seconds, again, True)
+        run_watched(partial(BoundPlan.__call__, bound), bound._plan)
+        return
     key = _key(kernel, args, axis, chunksize, schedule, again)
     values = tuple(filter(is_number, args))
     known = chosen.recent.find(key)
@@ -225,7 +259,7 @@ def parallel_apply(
         if known.chunks:
             chosen.running.run(known, values, seconds)
         return
-    bound = _plan(kernel, args, chosen, axis, chunksize, schedule, seconds, again)
+    bound = _plan(kernel, args, chosen, axis, chunksize, schedule, seconds, again, False)
     chosen.recent.keep(key, bound._plan, bound._arrays)
     bound()
 

@@ -61,6 +61,11 @@ def size(name: str) -> int | None:
     return int(said)
 
 
+def switched_on(name: str) -> bool:
+    """Whether ``SHMCOMPUTE_<name>`` is 1; it is not where it is 0, empty or unset."""
+    return one_of(f"SHMCOMPUTE_{name}", setting(name) or "0", ("0", "1")) == "1"
+
+
 def enter_worker(number: int) -> None:
     """From here on this process is that worker: what it runs within a kernel, it runs serially."""
     global in_worker, worker

@@ -46,6 +46,14 @@ class KernelTypeError(ShmComputeError, TypeError):
     """A kernel does not take these arguments, or returns instead of writing in place."""
 
 
+class OutOfBoundsError(ShmComputeError, IndexError):
+    """Under ``debug=True``: a kernel wrote outside of its part; only a copy was touched."""
+
+
+class ReadOnlyError(ShmComputeError, ValueError):
+    """Under ``debug=True``: a kernel wrote what it was to read; only a copy was touched."""
+
+
 class KernelSerializationError(ShmComputeError):
     """A kernel or an argument does not travel to another process; nothing has run."""
 

@@ -27,6 +27,7 @@ from shmcompute.access import Arguments, Part, Same
 from shmcompute.errors import KernelTypeError
 from shmcompute.frame import Call, native_call
 from shmcompute.partition import Chunk
+from shmcompute.twin import bounded, bounded_gufunc, nogil
 
 UFUNCS = (np.ufunc, DUFunc, GUFunc)
 
@@ -50,6 +51,9 @@ class Kernel(Protocol):
 
     def threaded(self) -> Kernel:
         """The same kernel, as it should be for several threads of one process."""
+
+    def bounded(self) -> Kernel:
+        """The same kernel, with an IndexError for each index out of bounds, where it can be had."""
 
     def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Call | None:
         """The same call without Python, if it can be had."""
@@ -82,6 +86,12 @@ def _unwrapped(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
     return function, (), {}
 
 
+def _instead(function: Any, twin: Any) -> Any:
+    """A function, or a partial of one, with `twin` called in its place."""
+    _, before, keywords = _unwrapped(function)
+    return functools.partial(twin, *before, **keywords) if before or keywords else twin
+
+
 def _name(function: Any) -> str:
     inner = _unwrapped(function)[0]
     return str(getattr(inner, "__qualname__", None) or getattr(inner, "__name__", repr(inner)))
@@ -108,6 +118,9 @@ class PythonKernel:
         _check_result(self.name, self.function(*args))
 
     def threaded(self) -> Kernel:
+        return self
+
+    def bounded(self) -> Kernel:
         return self
 
     def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Call | None:
@@ -143,16 +156,15 @@ class NumbaKernel:
         _check_result(self.name, self.function(*args))
 
     def threaded(self) -> Kernel:
-        twin = _nogil(self.dispatcher)
+        return self._as(nogil(self.dispatcher))
+
+    def bounded(self) -> Kernel:
+        return self._as(bounded(self.dispatcher))
+
+    def _as(self, twin: Dispatcher) -> Kernel:
         if twin is self.dispatcher:
             return self
-        function = functools.partial(twin, *self.before, **self.keywords)
-        return NumbaKernel(
-            function if self.function is not self.dispatcher else twin,
-            twin,
-            self.before,
-            self.keywords,
-        )
+        return replace(self, function=_instead(self.function, twin), dispatcher=twin)
 
     def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Call | None:
         if self.keywords:
@@ -243,6 +255,12 @@ class UfuncKernel:
     def threaded(self) -> Kernel:
         return self
 
+    def bounded(self) -> Kernel:
+        if not isinstance(self.ufunc, GUFunc):
+            return self
+        twin = bounded_gufunc(self.ufunc)
+        return replace(self, function=_instead(self.function, twin), ufunc=twin)
+
     def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Call | None:
         return None
 
@@ -313,38 +331,3 @@ def _told(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an ndarray of dtype {value.dtype}"
     return type(value).__name__
-
-
-def _recompiling(own: Callable[[], None], twin: Dispatcher) -> Callable[[], None]:
-    """A dispatcher's ``recompile`` that goes for its twin, too."""
-
-    def recompile() -> None:
-        own()
-        twin.recompile()
-
-    return recompile
-
-
-_twins: weakref.WeakKeyDictionary[Dispatcher, Dispatcher] = weakref.WeakKeyDictionary()
-
-
-def _nogil(dispatcher: Dispatcher) -> Dispatcher:
-    """`dispatcher` compiled to let go of the GIL and to start no threads of its own.
-
-    Numba's ``parallel=True`` would start a team of threads in each thread of ours; its portable
-    threading layer aborts the process when two threads enter it.
-    """
-    options = dispatcher.targetoptions
-    safe = options.get("nogil") and not options.get("parallel")
-    if safe or not options.get("nopython"):
-        return dispatcher
-    if dispatcher not in _twins:
-        changed = {**options, "nogil": True, "parallel": False}
-        twin = type(dispatcher)(dispatcher.py_func, targetoptions=changed)
-        if not getattr(dispatcher, "_can_compile", True):  # its signatures were given
-            for signature in dispatcher.nopython_signatures:
-                twin.compile(signature)
-            twin.disable_compile()
-        _twins[dispatcher] = twin
-        setattr(dispatcher, "recompile", _recompiling(dispatcher.recompile, twin))  # noqa: B010
-    return _twins[dispatcher]

@@ -6,13 +6,14 @@ import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from shmcompute import config
 from shmcompute.access import Arguments, Part, Values
 from shmcompute.frame import Frame, framed
+from shmcompute.guard import Guard
 from shmcompute.journal import Journal
 from shmcompute.kernel import Kernel
 from shmcompute.partition import Chunk
@@ -43,6 +44,7 @@ class Plan:
     static: bool  # whether chunks are dealt before the run, or taken by the next free worker
     retries: int = 0  # how often what a dead worker left is run again
     journal: Journal | None = None  # with retries: what chunks held before
+    debug: bool = False  # whether kernels get guarded copies
     number: int = field(default_factory=itertools.count(1).__next__)  # no two have one
     kept: dict[str, Any] = field(default_factory=dict)  # what a backend knows of it, by its name
 
@@ -63,13 +65,21 @@ class Plan:
             with _kernel():
                 if self.journal is not None:
                     self.journal.keep(number, self.written(number))
-                for link in self.links:
+                for link in self._guarded(chunk, values) if self.debug else self.links:
                     link.kernel(link.arguments.at(chunk, values))
                 if self.journal is not None:
                     self.journal.commit(number)
         except BaseException as error:
             self.blame(error, number)
             raise
+
+    def _guarded(self, chunk: Chunk, values: Values) -> Iterator[Link]:
+        """The links on copies, looked at after each; kept only if all links behaved."""
+        guard = Guard([link.arguments.at(chunk, values) for link in self.links])
+        for number, link in enumerate(self.links):
+            yield replace(link, arguments=guard.arguments(number))
+            guard.check(number, link.kernel, chunk)
+        guard.write_back()
 
     def written(self, number: int) -> list[Array]:
         """What a chunk writes, each part once."""
@@ -90,7 +100,7 @@ class Plan:
     @cached_property
     def frame(self) -> Frame | None:
         """The plan as machine code sees it, if machine code can run it."""
-        if self.journal is not None:
+        if self.journal is not None or self.debug:
             return None
         try:
             calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]

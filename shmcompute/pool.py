@@ -53,6 +53,8 @@ class Pool:
         How many there are.
     pids : list of int
         Process ids of the worker processes, for debuggers and profilers.
+    debug : bool
+        Whether calls are debugged that do not say: ``SHMCOMPUTE_DEBUG`` when it was made.
 
     Raises
     ------
@@ -79,6 +81,7 @@ class Pool:
         pin: bool = False,
     ) -> None:
         self._backend: Backend | None = None
+        self.debug = config.switched_on("DEBUG")
         self.recent = Recent()
         self._pid, self._forks = os.getpid(), _forks
         self.backend = config.chosen("backend", backend, "BACKEND", config.BACKENDS, "processes")

@@ -149,6 +149,22 @@ def check_errors(pool, keywords):
         np.testing.assert_array_equal(arr.array, kernels.expected(np.arange(8.0)))
 
 
+def check_debug(pool, keywords):
+    """Under debug results are the same; a write outside of a part is found, and touches nothing."""
+    source = np.linspace(-1, 1, 1001)
+    for kernel in (kernels.affine, kernels.affine_gufunc, kernels.affine_python):
+        with _array(source, keywords) as arr:
+            for view in (arr, arr[::-2]):
+                sc.parallel_apply(kernel, view, 3.0, 1.0, pool=pool, debug=True)
+            expected = kernels.expected(source)
+            expected[::-2] = kernels.expected(expected[::-2])
+            np.testing.assert_array_equal(arr.array, expected, str(kernel))
+    with _array(source, keywords) as arr:
+        with pytest.raises(sc.errors.OutOfBoundsError):
+            sc.parallel_apply(kernels.spill, arr[10:20], pool=pool, debug=True)
+        np.testing.assert_array_equal(arr.array, source)
+
+
 def check_plan(pool, keywords):
     """A plan can be run again and again, and refuses to when its array is closed."""
     with _array(np.zeros(9), keywords) as arr:

@@ -92,6 +92,11 @@ def fails(x):
         raise ValueError("zero")
 
 
+def spill(x):
+    """Writes one element more than it was given."""
+    np.lib.stride_tricks.as_strided(x, (x.size + 1,))[:] = 7
+
+
 def divide(x):
     1 / 0  # noqa: B018
 

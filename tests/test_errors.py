@@ -26,3 +26,5 @@ def test_one_except_catches_all():
     assert issubclass(errors.SegmentExistsError, FileExistsError)
     assert issubclass(errors.KernelTimeoutError, TimeoutError)
     assert issubclass(errors.KernelTypeError, TypeError)
+    assert issubclass(errors.OutOfBoundsError, IndexError)
+    assert issubclass(errors.ReadOnlyError, ValueError)

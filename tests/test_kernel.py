@@ -132,13 +132,13 @@ def test_a_partial_of_a_jitted_kernel_is_checked_too(arr):
 
 def test_threads_run_jitted_kernels_without_the_gil():
     """The twin is compiled once, and only where the kernel holds the GIL."""
-    from shmcompute.kernel import _nogil
+    from shmcompute.twin import nogil
 
-    twin = _nogil(kernels.affine)
+    twin = nogil(kernels.affine)
     assert twin.targetoptions["nogil"]
-    assert _nogil(kernels.affine) is twin
-    assert _nogil(kernels.affine_nogil) is kernels.affine_nogil
-    assert not _nogil(kernels.affine_prange).targetoptions["parallel"]
+    assert nogil(kernels.affine) is twin
+    assert nogil(kernels.affine_nogil) is kernels.affine_nogil
+    assert not nogil(kernels.affine_prange).targetoptions["parallel"]
 
 
 def test_an_object_mode_kernel_runs(any_pool):

@@ -18,7 +18,7 @@ def main() -> None:
         sc.parallel_apply(scale, arr, 2.0, chunksize=3, schedule="dynamic", timeout=1.5)
         sc.parallel_apply(scale, sc.split(arr, axis=0), sc.offset)
         sc.parallel_apply(np.add, arr, sc.read(arr.array), axis=-1, backend="threads")
-        step: sc.apply.BoundPlan = sc.plan(scale, arr[2:5], 2.0)
+        step: sc.apply.BoundPlan = sc.plan(scale, arr[2:5], 2.0, debug=True)
         step()
         name: str = arr.name
         shape: tuple[int, ...] = arr.shape
@@ -31,6 +31,8 @@ def main() -> None:
     try:
         sc.SharedArray.attach("nothing").close()
     except sc.errors.SegmentNotFoundError as error:
+        print(error)
+    except (sc.errors.OutOfBoundsError, sc.errors.ReadOnlyError) as error:
         print(error)
     except sc.errors.WorkerLostError as error:
         code: int | None = error.exitcode

@@ -30,6 +30,7 @@ class Packed:
     kinds: tuple[type[Number], ...]  # of the numbers that come with a call
     chunks: tuple[Chunk, ...]
     journal: bytes
+    debug: bool
     handles: frozenset[Handle]  # of all segments it refers to
 
     @property

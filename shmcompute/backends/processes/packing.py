@@ -72,7 +72,8 @@ def pack(plan: Plan) -> Packed:
         handles |= captured | passed
     kinds = tuple(map(type, plan.values))
     journal, kept = _dumps(plan.journal, "a journal")
-    return Packed(tuple(links), kinds, plan.chunks, journal, frozenset(handles | kept))
+    every = frozenset(handles | kept)
+    return Packed(tuple(links), kinds, plan.chunks, journal, plan.debug, every)
 
 
 def unpack(packed: Packed) -> Plan:
@@ -83,7 +84,7 @@ def unpack(packed: Packed) -> Plan:
         bound = replace(pickle.loads(arguments), values=values)
         links.append(Link(pickle.loads(kernel), bound))
     journal = pickle.loads(packed.journal)
-    return Plan(tuple(links), packed.chunks, static=True, journal=journal)
+    return Plan(tuple(links), packed.chunks, static=True, journal=journal, debug=packed.debug)
 
 
 def _pack_kernel(kernel: Kernel) -> tuple[bytes, set[Handle]]:
