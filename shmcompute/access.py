@@ -1,28 +1,32 @@
 """How a kernel sees each of its arguments: `split`, `read`, `whole`, `offset`, or as it is.
 
-A marker (`split(x)`) says what the caller wants; a `Bound` argument is the marker resolved to a
-plain ndarray view with its axis, checked against all the others. A bound argument travels by
-pickle, its view as a handle: see `shmcompute.views`.
+A marker (`split(x)`) says what the caller wants; `bind` resolves it to a plain view with its axis,
+checked against all the others.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
+from shmcompute.arguments import (
+    VALUES,
+    Arguments,
+    Bound,
+    Number,
+    Part,
+    Same,
+    Scalar,
+    Start,
+    Values,
+    is_number,
+)
 from shmcompute.array import SharedArray
-from shmcompute.partition import Chunk
+from shmcompute.overlap import check_chunks, check_overlap
 from shmcompute.storage import Array, locate
-
-Number = bool | int | float | complex
-Values = tuple[Number, ...]
-
-VALUES = 64  # numbers of a call that may change; there is room for no more at the doorbell
-WORK = 100_000  # steps that NumPy may take to tell whether two views overlap: milliseconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,75 +108,6 @@ def whole(x: Any) -> Whole:
     return Whole(x)
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
-    """An array that is cut along `axis`."""
-
-    view: Array
-    axis: int
-    writes: bool
-
-    def at(self, start: int, stop: int, values: Values) -> Array:
-        return self.view[(slice(None),) * self.axis + (slice(start, stop),)]
-
-
-@dataclass(frozen=True, eq=False)
-class Same:
-    """A value that each chunk gets as it is."""
-
-    value: Any
-
-    def at(self, start: int, stop: int, values: Values) -> Any:
-        return self.value
-
-
-@dataclass(frozen=True, eq=False)
-class Scalar:
-    """A number that may change from call to call; which one of the plan's."""
-
-    number: int
-
-    def at(self, start: int, stop: int, values: Values) -> Number:
-        return values[self.number]
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """The chunk's start index."""
-
-    def at(self, start: int, stop: int, values: Values) -> int:
-        return start
-
-
-Bound = Part | Same | Scalar | Start
-
-
-@dataclass(frozen=True, eq=False)
-class Arguments:
-    """All arguments of a kernel, resolved; `length` is what they share along their split axes."""
-
-    bound: tuple[Bound, ...]
-    length: int
-    values: Values = ()  # of the numbers, where a call does not bring others
-
-    def at(self, chunk: Chunk, values: Values | None = None) -> list[Any]:
-        """What the kernel is called with for one chunk."""
-        numbers = self.values if values is None else values
-        return [argument.at(*chunk, numbers) for argument in self.bound]
-
-    def samples(self, chunks: Sequence[Chunk]) -> list[list[Any]]:
-        """Arguments of chunks that between them have every type that any of these has.
-
-        The memory layout of a chunk, and with it its Numba type, changes only where its length is
-        1 or the whole axis.
-        """
-        kinds: dict[object, Chunk] = {}
-        for start, stop in chunks:
-            length = stop - start
-            kinds.setdefault(length if length in (1, self.length) else "other", (start, stop))
-        return [self.at(chunk) for chunk in kinds.values()] or [self.at((0, 0))]
-
-
 def bind(args: Sequence[Any], axis: int, *, shared: bool, before: Values = ()) -> Arguments:
     """Resolve and check the arguments of a call; nothing has run when this raises.
 
@@ -209,14 +144,8 @@ def bind(args: Sequence[Any], axis: int, *, shared: bool, before: Values = ()) -
             for i, arg in parts
         )
         raise ValueError(f"split arguments must have one length along their split axis: {told}")
-    _check_overlap([(i, arg) for i, arg in parts if arg.writes])
+    check_overlap([(i, arg) for i, arg in parts if arg.writes])
     return Arguments(bound, lengths.pop(), tuple(values))
-
-
-def is_number(arg: Any) -> bool:
-    """Whether an argument is a number that may change without making another plan."""
-    kind = type(arg)
-    return kind in (float, bool, complex) or (kind is int and -(2**63) <= arg < 2**63)
 
 
 def _bound(position: int, arg: Any, axis: int, shared: bool, values: list[Number]) -> Bound:
@@ -254,7 +183,7 @@ def _part(position: int, value: Any, axis: int, shared: bool, *, writes: bool) -
             f"argument {position} (shape {view.shape}) is read-only, so it can't be split for "
             "writing; pass sc.read(x), or open its file with mode='r+'"
         )
-    _check_chunks(position, view, axis)
+    check_chunks(position, view, axis)
     return Part(view, axis, writes=True)
 
 
@@ -279,106 +208,3 @@ def _read_only(view: Array) -> Array:
     view = view.view()
     view.flags.writeable = False
     return view
-
-
-def _check_chunks(position: int, view: Array, axis: int) -> None:
-    """A view that repeats its own memory along the axis would be written by two workers at once."""
-    if view.shape[axis] < 2 or _distinct(view):
-        return
-    if overlap(*np.split(view, [1], axis)):
-        raise ValueError(
-            f"argument {position} (shape {view.shape}, strides {view.strides}) repeats its memory "
-            f"along axis {axis}: two chunks would write the same elements"
-        )
-
-
-def _distinct(view: Array) -> bool:
-    """Whether each stride steps over all that the smaller ones reach, as in any usual view."""
-    reach = view.itemsize
-    for stride, size in sorted(
-        (abs(stride), size) for stride, size in zip(view.strides, view.shape, strict=True)
-    ):
-        if size > 1 and stride < reach:
-            return False
-        reach += (size - 1) * stride
-    return True
-
-
-def _check_overlap(parts: Sequence[tuple[int, Part]]) -> None:
-    for (i, one), (j, other) in itertools.combinations(parts, 2):
-        if not _same(one, other) and overlap(one.view, other.view):
-            raise ValueError(
-                f"arguments {i} (shape {one.view.shape}) and {j} (shape {other.view.shape}) are "
-                "both written and overlap in memory; pass one of them as sc.read(x), or a copy"
-            )
-
-
-def check_chain(links: Sequence[Arguments]) -> None:
-    """Refuse chains in which a link would see, or undo, what another did to other chunks.
-
-    Raises
-    ------
-    ValueError
-        For unlike lengths, and for an array that one link writes and another one sees otherwise
-        than in the same parts.
-    """
-    if len({arguments.length for arguments in links}) > 1:
-        told = ", ".join(str(arguments.length) for arguments in links)
-        raise ValueError(f"the links of a chain must split one length, got {told}")
-    for (i, one), (j, other) in itertools.permutations(enumerate(links), 2):
-        for written, seen in itertools.product(one.bound, other.bound):
-            if isinstance(written, Part) and written.writes and _crosses(written, seen):
-                raise ValueError(
-                    f"link {i} of the chain writes an array (shape {written.view.shape}) that link "
-                    f"{j} sees in other parts: a chunk goes through all links before the next one, "
-                    "so it would see some of it written and some not; make it two calls"
-                )
-
-
-def _crosses(written: Part, seen: Bound) -> bool:
-    """Whether a chunk of what is seen may be in another chunk of what is written."""
-    if isinstance(seen, Part):
-        return not _same(written, seen) and overlap(written.view, seen.view)
-    return (
-        isinstance(seen, Same)
-        and isinstance(seen.value, np.ndarray)
-        and (overlap(written.view, seen.value))
-    )
-
-
-def crossing(arguments: Arguments) -> tuple[int, int] | None:
-    """Two arguments, of which one is written and the other sees that memory in other chunks."""
-    for (i, written), (j, seen) in itertools.permutations(enumerate(arguments.bound), 2):
-        if isinstance(written, Part) and written.writes and _crosses(written, seen):
-            return i, j
-    return None
-
-
-def bytes_of(links: Sequence[Arguments]) -> int:
-    """Bytes of all that is split, each array counted once."""
-    parts = [part for link in links for part in link.bound if isinstance(part, Part)]
-    return sum({_data(part.view): part.view.nbytes for part in parts}.values())
-
-
-def _data(view: Array) -> int:
-    address: int = view.__array_interface__["data"][0]
-    return address
-
-
-def _same(one: Part, other: Part) -> bool:
-    """Whether two arguments are one, cut alike."""
-    return (
-        _data(one.view) == _data(other.view)
-        and one.view.shape == other.view.shape
-        and one.view.strides == other.view.strides
-        and one.view.dtype == other.view.dtype
-        and one.axis == other.axis
-    )
-
-
-def overlap(one: Array, other: Array) -> bool:
-    """Whether two views share an element; where that is too hard to tell, whether they could."""
-    try:
-        return bool(np.shares_memory(one, other, max_work=WORK))  # type: ignore[arg-type]  # any number
-    except np.exceptions.TooHardError:
-        return bool(np.may_share_memory(one, other))

@@ -10,21 +10,13 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from shmcompute import config, cores
-from shmcompute.access import (
-    VALUES,
-    Read,
-    Split,
-    Whole,
-    bind,
-    bytes_of,
-    check_chain,
-    is_number,
-    offset,
-)
+from shmcompute.access import Read, Split, Whole, bind, offset
+from shmcompute.arguments import VALUES, bytes_of, is_number
 from shmcompute.array import SharedArray
 from shmcompute.backends.base import Backend
 from shmcompute.hints import run_watched, warn_of_races
 from shmcompute.kernel import kernel as made_kernel
+from shmcompute.overlap import check_chain
 from shmcompute.partition import Chunk, chunks
 from shmcompute.plan import Link, Plan, inside_kernel
 from shmcompute.pool import Pool, default_pool

@@ -12,7 +12,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from shmcompute import trampoline
-from shmcompute.access import Arguments, Bound, Part, Same, Scalar, Start
+from shmcompute.arguments import Arguments, Bound, Part, Same, Scalar, Start
 from shmcompute.partition import Chunk
 from shmcompute.storage import Array
 from shmcompute.trampoline import Way

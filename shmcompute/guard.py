@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from shmcompute.access import Arguments, Same, overlap
+from shmcompute.arguments import Arguments, Same
 from shmcompute.errors import OutOfBoundsError, ReadOnlyError, ShmComputeError
 from shmcompute.kernel import Kernel, UfuncKernel
+from shmcompute.overlap import overlap
 from shmcompute.partition import Chunk
 from shmcompute.storage import Array
 

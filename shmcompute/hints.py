@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from shmcompute.access import crossing
 from shmcompute.kernel import UfuncKernel
+from shmcompute.overlap import crossing
 from shmcompute.plan import Plan
 
 CALLER = 3  # frames up from here: who called `parallel_apply` or `plan`, which called us

@@ -23,7 +23,7 @@ from numba.core.errors import NumbaError
 from numba.np.ufunc.dufunc import DUFunc
 from numba.np.ufunc.gufunc import GUFunc
 
-from shmcompute.access import Arguments, Part, Same
+from shmcompute.arguments import Arguments, Part, Same
 from shmcompute.errors import KernelTypeError
 from shmcompute.frame import Call, native_call
 from shmcompute.partition import Chunk

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from shmcompute import config
-from shmcompute.access import Arguments, Part, Values
+from shmcompute.arguments import Arguments, Part, Values
 from shmcompute.frame import Frame, framed
 from shmcompute.guard import Guard
 from shmcompute.journal import Journal

@@ -24,7 +24,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
-from shmcompute.access import Number, is_number
+from shmcompute.arguments import Number, is_number
 from shmcompute.machine import Compiled, refresh
 from shmcompute.storage import Array
 

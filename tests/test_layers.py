@@ -19,6 +19,8 @@ FLOORS = {
     "shmcompute.views": 1,
     "shmcompute.partition": 1,
     "shmcompute.access": 2,
+    "shmcompute.arguments": 2,
+    "shmcompute.overlap": 2,
     "shmcompute.machine": 2,
     "shmcompute.trampoline": 2,
     "shmcompute.frame": 2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.errors import KernelTimeoutError
 from shmcompute.plan import Plan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
 from shmcompute.plan import Plan
 

@@ -12,7 +12,7 @@ import time
 import weakref
 
 from shmcompute import cores
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun, raise_first
 from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, prepare, spin, unveiled
 from shmcompute.backends.serial import Serial

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
 from shmcompute.partition import dealt
 from shmcompute.plan import Plan

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from shmcompute.access import Number, Values
+from shmcompute.arguments import Number, Values
 from shmcompute.backends.doorbell import control
 from shmcompute.trampoline import FORMATS
 

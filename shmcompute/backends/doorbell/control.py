@@ -14,7 +14,7 @@ import numba
 from numba import types
 
 from shmcompute import machine
-from shmcompute.access import VALUES
+from shmcompute.arguments import VALUES
 from shmcompute.backends.doorbell.atomics import (
     add,
     call,

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from shmcompute import cores, trampoline
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.backends.doorbell import control
 from shmcompute.backends.doorbell.block import Block
 from shmcompute.frame import Frame

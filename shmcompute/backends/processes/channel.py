@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from os import register_at_fork
 from typing import Any
 
-from shmcompute.access import Number, Values
+from shmcompute.arguments import Number, Values
 from shmcompute.partition import Chunk
 from shmcompute.storage import Handle
 

@@ -6,7 +6,7 @@ import select
 import time
 from collections.abc import Sequence
 
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.backends.doorbell import Bell, Block, Seat, spin
 from shmcompute.backends.processes.member import Member
 from shmcompute.backends.processes.place import Place

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from shmcompute import cores
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.backends.base import overrun, raise_first
 from shmcompute.backends.doorbell import Bell, Seat, unveiled
 from shmcompute.backends.processes.channel import Lost

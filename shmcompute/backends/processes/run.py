@@ -13,7 +13,7 @@ from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
 
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.backends.base import overrun, raise_first
 from shmcompute.backends.processes import channel as messages
 from shmcompute.backends.processes.channel import Lost

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from shmcompute import cores
-from shmcompute.access import Values
+from shmcompute.arguments import Values
 from shmcompute.backends import doorbell
 from shmcompute.backends.base import Backend, deadline_of, raise_first
 from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Ready

@@ -20,7 +20,7 @@ from numba.np.ufunc import parallel
 from threadpoolctl import threadpool_limits
 
 from shmcompute import config, machine
-from shmcompute.access import Number, Values
+from shmcompute.arguments import Number, Values
 from shmcompute.backends import doorbell
 from shmcompute.backends.processes.channel import (
     Channel,
