@@ -21,6 +21,8 @@ from shmcompute.storage import reaper, shm
 os.environ.setdefault("SHMCOMPUTE_WORKERS", "2")
 os.environ.setdefault("SHMCOMPUTE_WARM_BYTES", "0")  # else leaks would hide; see test_warm.py
 
+collect_ignore = ["faults/fuzz_trailer.py"]  # run by hand; it needs a library of its own
+
 
 class Pools:
     """One pool for each backend and start method, kept for the whole session."""

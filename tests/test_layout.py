@@ -90,6 +90,19 @@ def test_a_dtype_that_a_header_cannot_describe_is_a_type_error():
         layout(3, overlapping)
 
 
+@pytest.mark.parametrize("dtype", ["M8[0s]", [("a", "m8[0ns]", (2,))], [("a", [("b", "M8[0D]")])]])
+def test_a_dtype_that_counts_in_steps_of_nothing_is_a_type_error(dtype):
+    """NumPy ends the process when it compares such a one."""
+    with pytest.raises(TypeError, match="steps of 0"):
+        layout(3, dtype)
+
+
+@pytest.mark.parametrize("shape", [(2**40, 2**40, 0), (2**63, 0)])
+def test_a_shape_that_numpy_does_not_take_is_a_value_error_even_if_it_is_empty(shape):
+    with pytest.raises(ValueError, match="overflows"):
+        layout(shape, "f8")
+
+
 def test_a_subarray_dtype_joins_the_shape_as_in_numpy():
     dtype = np.dtype(("f4", (2, 3)))
     made = layout((5,), dtype)

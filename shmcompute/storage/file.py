@@ -10,12 +10,12 @@ import errno
 import mmap
 import os
 import shutil
+import stat
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from numpy.lib import format as npy
 
 from shmcompute.config import one_of
 from shmcompute.errors import (
@@ -25,10 +25,12 @@ from shmcompute.errors import (
     StorageError,
     StorageFullError,
 )
-from shmcompute.storage.layout import Layout
+from shmcompute.storage import header as npy
+from shmcompute.storage.layout import Layout, parsed
 from shmcompute.storage.segment import Array, Segment
 
 MODES = ("r", "r+")
+_NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # to open a FIFO would wait for a writer
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class FileHandle:
             found = os.fstat(fd)
             if (found.st_dev, found.st_ino) != self.serial:
                 raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
-            made, offset = _described(self.name)
+            made, offset = _described(fd, self.name)
             return _mapped(fd, self, made, offset, created=False)
         finally:
             os.close(fd)
@@ -89,8 +91,9 @@ def create(made: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, 
 
 
 def _open(path: str, mode: str) -> int:
+    flags = (os.O_RDONLY if mode == "r" else os.O_RDWR) | _NO_WAIT
     try:
-        return os.open(path, (os.O_RDONLY if mode == "r" else os.O_RDWR) | os.O_CLOEXEC)
+        fd = os.open(path, flags | os.O_CLOEXEC)
     except FileNotFoundError:
         raise SegmentNotFoundError(f"there is no file {path!r}") from None
     except PermissionError as error:
@@ -99,18 +102,22 @@ def _open(path: str, mode: str) -> int:
         ) from error
     except OSError as error:
         raise StorageError(f"{path!r} can't be opened: {error}") from error
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise SegmentFormatError(f"{path!r} is no regular file, so it can't be mapped")
 
 
 def _fill(fd: int, path: str, made: Layout) -> int:
     """Write the header and reserve the data; where the data starts."""
+    header = npy.written(made.shape, made.dtype, fortran=made.fortran)
     try:
-        view = npy.open_memmap(
-            path, mode="w+", dtype=made.dtype, shape=made.shape, fortran_order=made.fortran
-        )
-        offset = int(view.offset)
+        with open(fd, "wb", closefd=False) as file:
+            file.write(header)
+        os.ftruncate(fd, len(header) + made.nbytes)
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, offset + max(1, made.nbytes))
-        return offset
+            os.posix_fallocate(fd, 0, len(header) + max(1, made.nbytes))
+        return len(header)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"{path!r} can't be made: {error}") from error
@@ -121,15 +128,22 @@ def _fill(fd: int, path: str, made: Layout) -> int:
         ) from error
 
 
-def _described(path: str) -> tuple[Layout, int]:
-    """What a ``.npy`` holds and where its data starts. NumPy reads all versions of the header."""
-    try:
-        # Always "r": in "r+" NumPy would lengthen a truncated file.
-        view = npy.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise SegmentFormatError(f"{path!r} is no .npy file that can be mapped: {error}") from error
-    fortran = view.flags.f_contiguous and not view.flags.c_contiguous
-    return Layout(view.shape, view.dtype, fortran), int(view.offset)
+def _described(fd: int, path: str) -> tuple[Layout, int]:
+    """What a ``.npy`` holds and where its data starts: read from what was opened, not by name."""
+    with open(fd, "rb", closefd=False) as file:
+        header = file.read(npy.START)
+        try:
+            length = npy.length(header)
+        except ValueError as error:
+            raise SegmentFormatError(f"{path!r} is no .npy file: {error}") from error
+        header += file.read(length - len(header))
+    made, size = parsed(path, header), os.fstat(fd).st_size
+    if length + made.nbytes > size:
+        raise SegmentFormatError(
+            f"{path!r} is truncated: {made.shape} of {made.dtype} needs {length + made.nbytes} "
+            f"bytes, the file has {size}"
+        )
+    return made, length
 
 
 def _mapped(

@@ -70,7 +70,7 @@ class ArrayHandle:
             first = self.start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
             length = self.start - first + max(1, self.layout.nbytes)
             base = mmap.mmap(fd, length, offset=first)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise StorageError(f"array {self.name!r} can't be mapped: {error}") from error
         finally:
             os.close(fd)

@@ -8,28 +8,26 @@ standard library's recipe ``np.ndarray(shape, dtype, buffer=SharedMemory(name).b
 
 from __future__ import annotations
 
-import io
 import math
 import mmap
 import operator
 import struct
 import sys
-import warnings
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, SupportsIndex
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import DTypeLike
 
 from shmcompute.errors import SegmentFormatError
+from shmcompute.storage import header as npy
 
 MAGIC = b"\x93SHMCOMP"
 VERSION = 1
 RECORD = struct.Struct("<QIII8s")  # bytes of data, length of header, its crc32, version, magic
-MAX_HEADER = 1 << 20  # a header longer than this is damage, not a dtype
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,11 @@ class Layout:
         if order not in ("C", "F"):
             raise ValueError(f"unknown order: {order!r}; known: 'C', 'F'")
         made = cls(whole, _storable(settled.dtype), order == "F" and len(whole) > 1)
-        if max(made.nbytes + 2 * mmap.PAGESIZE, *whole, 0) > sys.maxsize:
+        # NumPy multiplies the sizes that are not 0, and so must what it is to take.
+        spanned = math.prod(filter(None, whole)) * max(1, made.dtype.itemsize)
+        if spanned + 2 * mmap.PAGESIZE > sys.maxsize:
             raise ValueError(
-                f"shape {whole} of {made.dtype} overflows: {made.nbytes} bytes, "
+                f"shape {whole} of {made.dtype} overflows: {spanned} bytes, "
                 f"at most {sys.maxsize} can be addressed"
             )
         return made
@@ -96,20 +96,33 @@ def _sizes(shape: SupportsIndex | Iterable[SupportsIndex]) -> tuple[int, ...]:
 
 def _storable(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """`dtype`, if its values are plain bytes that a header can describe."""
+    if dtype.kind in "mMV":
+        _check_steps(dtype)
+    _check_storable(dtype)
+    return dtype
+
+
+def _check_steps(dtype: np.dtype[Any]) -> None:
+    # To compare a dtype of steps of 0, "M8[0s]", with another divides by 0 and ends the process.
+    if dtype.kind in "mM" and np.datetime_data(dtype)[1] < 1:
+        raise TypeError(f"dtype {dtype} counts in steps of {np.datetime_data(dtype)[1]}")
+    for part, *_ in (dtype.fields or {}).values():
+        _check_steps(part.base)
+
+
+@lru_cache(maxsize=256)
+def _check_storable(dtype: np.dtype[Any]) -> None:
     if dtype.hasobject:
         raise TypeError(
             f"dtype {dtype} holds Python objects, whose addresses mean nothing in another process; "
             "use a numeric, fixed-width string or structured dtype"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # metadata on a dtype is not kept
-            described = npy.descr_to_dtype(npy.dtype_to_descr(dtype))
+        described = npy.read(npy.written((), dtype, fortran=False))[1]
     except (TypeError, ValueError) as error:
         raise TypeError(f"dtype {dtype} can't be described in a .npy header: {error}") from error
     if described != dtype:
         raise TypeError(f"dtype {dtype} does not survive a .npy header (it becomes {described})")
-    return dtype
 
 
 def sized(data: int) -> int:
@@ -119,33 +132,9 @@ def sized(data: int) -> int:
 
 def trailer(made: Layout) -> bytes:
     """The trailer: whole pages, the record at their very end."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # metadata on a dtype is not kept
-        described: dict[str, Any] = {
-            "shape": made.shape,
-            "fortran_order": made.fortran,
-            "descr": _ascii(npy.dtype_to_descr(made.dtype)),
-        }
-    npy.write_array_header_2_0(buffer, described)
-    header = buffer.getvalue()
+    header = npy.written(made.shape, made.dtype, fortran=made.fortran, version=2)
     record = RECORD.pack(made.nbytes, len(header), zlib.crc32(header), VERSION, MAGIC)
     return (header + record).rjust(sized(len(header) + len(record)), b"\0")
-
-
-class _Ascii(str):
-    """A field name whose repr is ASCII: NumPy writes headers of version 2 in Latin-1."""
-
-    def __repr__(self) -> str:
-        return ascii(str(self))
-
-
-def _ascii(descr: Any) -> Any:
-    if isinstance(descr, str):
-        return _Ascii(descr)
-    if isinstance(descr, (list, tuple)):
-        return type(descr)(_ascii(part) for part in descr)
-    return descr
 
 
 def claims(tail: bytes) -> bool:
@@ -165,7 +154,7 @@ def header_length(name: str, tail: bytes, size: int) -> int:
         raise SegmentFormatError(
             f"{name!r} has layout version {version}; this shmcompute reads version {VERSION}"
         )
-    if length > MAX_HEADER or sized(data) + sized(length + RECORD.size) != size:
+    if length > npy.LONGEST or sized(data) + sized(length + RECORD.size) != size:
         raise SegmentFormatError(
             f"{name!r} is truncated or damaged: its record speaks of {data} bytes of data and a "
             f"header of {length}, the segment has {size}"
@@ -178,16 +167,21 @@ def described(name: str, header: bytes, tail: bytes) -> Layout:
     data, _, checksum, _, _ = RECORD.unpack(tail)
     if zlib.crc32(header) != checksum:
         raise SegmentFormatError(f"{name!r} is damaged: the checksum of its header does not match")
-    try:
-        buffer = io.BytesIO(header)
-        if npy.read_magic(buffer) != (2, 0):
-            raise ValueError("its header is not of version 2.0")
-        shape, fortran, dtype = npy.read_array_header_2_0(buffer, max_header_size=MAX_HEADER)
-        made = Layout(_sizes(shape), _storable(dtype), bool(fortran))
-    except Exception as error:  # NumPy raises many kinds on damaged text
-        raise SegmentFormatError(f"{name!r} is damaged: {error}") from error
+    made = parsed(name, header)
     if made.nbytes != data:
         raise SegmentFormatError(
             f"{name!r} is damaged: {made.shape} of {made.dtype} is {made.nbytes} bytes, not {data}"
         )
     return made
+
+
+def parsed(name: str, header: bytes) -> Layout:
+    """The layout that a ``.npy`` header tells; it can be laid over that many bytes."""
+    try:
+        shape, dtype, fortran = npy.read(header)
+        made = Layout.of(shape, dtype, "F" if fortran else "C")
+        if made.nbytes != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"its dtype {dtype} has no length")
+        return made
+    except Exception as error:  # NumPy raises many kinds on damaged text
+        raise SegmentFormatError(f"{name!r} is damaged: {error}") from error

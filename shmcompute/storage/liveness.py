@@ -16,6 +16,7 @@ import os
 import stat
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from shmcompute.config import setting
@@ -29,11 +30,16 @@ def by_file() -> bool:
 
 def folder() -> Path:
     """The folder of lock files: mode 0700, ours, no symbolic link; made at first use."""
-    path = Path(tempfile.gettempdir()) / f"shmcompute-{os.getuid()}"
-    path.mkdir(mode=0o700, exist_ok=True)
+    path = Path(tempfile.gettempdir()) / f"shmcompute-{os.geteuid()}"
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
     found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise StorageError(f"{path} must be a folder of ours with mode 0700; remove it")
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise StorageError(
+            f"{path} must be a folder of ours with mode 0700, but it is "
+            f"{stat.filemode(found.st_mode)} of user {found.st_uid}: remove it, or set TMPDIR to a "
+            "folder of your own"
+        )
     return path
 
 

@@ -29,6 +29,7 @@ import numpy as np
 
 from shmcompute.errors import (
     SegmentExistsError,
+    SegmentFormatError,
     SegmentNotFoundError,
     StorageError,
     StorageFullError,
@@ -48,6 +49,8 @@ except ImportError:  # Windows
 
 FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux has its shared memory
 _READABLE: bool = sys.platform == "linux"  # macOS only maps shared memory
+# A lease of another user's on a file of his would have us wait for most of a minute.
+_NO_WAIT: int = os.O_NONBLOCK if sys.platform == "linux" else 0
 STEP = 256 << 20  # reserve in steps, so that a signal never restarts a long reservation
 
 
@@ -142,7 +145,7 @@ def find(name: str) -> ShmHandle:
 
 def attach(name: str) -> tuple[Segment, Array]:
     """Map the segment of that name, whoever made it; shape and dtype come from it."""
-    fd = open_segment(name)
+    fd = open_segment(check_name(name))  # a handle's name may have been anybody's
     lock = None
     try:
         lock = liveness.hold(fd, name)
@@ -160,7 +163,7 @@ def attach(name: str) -> tuple[Segment, Array]:
 def open_segment(name: str) -> int:
     """A descriptor of a segment of this user; refuses links, foreign owners and what is no file."""
     try:
-        fd: int = _posixshmem.shm_open(f"/{name}", os.O_RDWR, mode=0o600)
+        fd: int = _posixshmem.shm_open(f"/{name}", os.O_RDWR | _NO_WAIT, mode=0o600)
     except FileNotFoundError:
         raise SegmentNotFoundError(
             f"no segment is called {name!r}; it was closed by its owner, its owner has died, or "
@@ -169,9 +172,12 @@ def open_segment(name: str) -> int:
     except OSError as error:
         raise StorageError(f"segment {name!r} can't be opened: {error}") from error
     found = os.fstat(fd)
-    if found.st_uid == os.geteuid() and stat.S_ISREG(found.st_mode):
+    ours, regular = found.st_uid == os.geteuid(), stat.S_ISREG(found.st_mode)
+    if ours and (regular or not _READABLE):  # elsewhere only segments have such names
         return fd
     os.close(fd)
+    if ours:
+        raise SegmentFormatError(f"{name!r} is no segment but a {stat.filemode(found.st_mode)}")
     raise StorageError(
         f"segment {name!r} belongs to user {found.st_uid}, this process is user {os.geteuid()}: "
         "segments are shared between processes of one user only"
@@ -348,10 +354,11 @@ def _mapped(
                 remove()
         raise StorageError(f"segment {name!r} can't be mapped: {error}") from error
     memory = np.frombuffer(base, np.uint8, count=made.nbytes)
+    array = made.over(memory)
     finally_ = None if lock is None else partial(os.close, lock)
     segment = Segment(handle, made, base, memory, remove, finally_=finally_)
     os.close(fd)  # `base` keeps a duplicate, and with it the lock
-    return segment, made.over(memory)
+    return segment, array
 
 
 def remove(name: str, serial: int) -> None:
@@ -362,4 +369,5 @@ def remove(name: str, serial: int) -> None:
         _posixshmem.shm_unlink(f"/{name}")
     except OSError:
         pass  # somebody was faster: a gc, an administrator, a standard library's tracker
-    liveness.forget(name)
+    with suppress(OSError, StorageError):  # a folder of lock files that is not ours to touch
+        liveness.forget(name)
