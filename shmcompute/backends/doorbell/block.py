@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -13,6 +14,9 @@ import numpy as np
 from shmcompute.arguments import Number, Values
 from shmcompute.backends.doorbell import control
 from shmcompute.trampoline import FORMATS
+
+if sys.platform == "linux":
+    import fcntl
 
 
 class Block:
@@ -30,9 +34,7 @@ class Block:
     def __init__(self, workers: int, fd: int | None = None) -> None:
         size = control.bytes_for(workers)
         self.workers = workers
-        self.fd = os.memfd_create("shmcompute", os.MFD_CLOEXEC) if fd is None else fd
-        if fd is None:
-            os.ftruncate(self.fd, size)
+        self.fd = _made(size) if fd is None else fd
         if fd == -1:  # private: what a forked child writes is nothing to our threads
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             self._memory = mmap.mmap(-1, size, flags=flags)
@@ -74,6 +76,14 @@ class Block:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _made(size: int) -> int:
+    """Memory of a fixed size: nobody who has it can take it from under the others."""
+    fd = os.memfd_create("shmcompute", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, size)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
 
 
 @lru_cache(maxsize=256)

@@ -6,8 +6,10 @@ which word, and why no wake-up is lost.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -82,8 +84,21 @@ def _jitted(function: Callable[..., Any]) -> Any:
         made = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no folder can be written
         made = numba.njit(nogil=True)(function)
+    # Numba without its compiler (NUMBA_DISABLE_JIT) hands back the function, which has no cache.
+    if hasattr(made, "stats") and not _private(made.stats.cache_path):
+        made = numba.njit(nogil=True)(function)
     _functions.append(made)
     return made
+
+
+@lru_cache
+def _private(folder: str | None) -> bool:
+    """Whether only those put code into a folder who are trusted with the code of this file."""
+    if folder is None or not hasattr(os, "geteuid"):
+        return True
+    found = os.stat(folder)
+    trusted = (0, os.geteuid(), os.stat(__file__).st_uid)
+    return found.st_uid in trusted and not found.st_mode & 0o002
 
 
 def prepare() -> None:
