@@ -288,6 +288,7 @@ NAMESAKES = {
     "shmcompute.storage.header": {"compile"},  # regular expressions
     "shmcompute.kernel": {"compile"},  # what the user hands over, by Numba
     "shmcompute.machine": {"compile", "load"},  # Numba's, and LLVM's word for reading memory
+    "shmcompute.trampoline": {"compile", "load"},
     "shmcompute.backends.doorbell.atomics": {"load"},
     "shmcompute.backends.doorbell.control": {"compile", "load"},
     "shmcompute.cores": {"CDLL"},  # the C library

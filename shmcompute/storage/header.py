@@ -26,6 +26,7 @@ START = npy.MAGIC_LEN + 4  # bytes that tell how long a header is
 
 SHORT = 60_000  # characters that fit into version 1.0, with what NumPy adds
 _WRITE = {1: npy.write_array_header_1_0, 2: npy.write_array_header_2_0}
+_VERSION = npy.MAGIC_LEN - 2  # where it stands
 _SIZES = {1: struct.Struct("<H"), 2: struct.Struct("<I"), 3: struct.Struct("<I")}
 # No quote follows a string: what Python takes for a triple quote is none here.
 _STRING = r"""u?(?:'[^'\\\n]*+(?:\\.[^'\\\n]*+)*+'|"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+")(?!['"])"""
@@ -81,7 +82,7 @@ def length(start: bytes) -> int:
 
 
 def _size(header: bytes) -> struct.Struct:
-    major, minor = header[npy.MAGIC_LEN - 2 : npy.MAGIC_LEN]
+    major, minor = header[_VERSION : _VERSION + 2]
     if major not in _SIZES or minor:
         raise ValueError(f"its header is of version {major}.{minor}; known: 1.0, 2.0, 3.0")
     return _SIZES[major]
@@ -97,7 +98,9 @@ def read(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     """
     if length(header[:START]) != len(header):
         raise ValueError("its header is cut off")
-    text = _OLD_NUMBER.sub(r"\1\2", _text(header))
+    text = _text(header)
+    if header[_VERSION] < 3:
+        text = _OLD_NUMBER.sub(r"\1\2", text)
     _check(text)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd escapes and old spellings
@@ -117,7 +120,7 @@ def _told(found: object) -> tuple[tuple[int, ...], Any, bool]:
 
 def _text(header: bytes) -> str:
     start = npy.MAGIC_LEN + _size(header).size
-    return header[start:].decode("utf-8" if header[npy.MAGIC_LEN - 2] == 3 else "latin-1")
+    return header[start:].decode("utf-8" if header[_VERSION] == 3 else "latin-1")
 
 
 def _check(text: str) -> None:
