@@ -287,6 +287,7 @@ ALLOWED = {
 NAMESAKES = {
     "shmcompute.storage.header": {"compile"},  # regular expressions
     "shmcompute.kernel": {"compile"},  # what the user hands over, by Numba
+    "shmcompute.twin": {"compile"},
     "shmcompute.machine": {"compile", "load"},  # Numba's, and LLVM's word for reading memory
     "shmcompute.trampoline": {"compile", "load"},
     "shmcompute.backends.doorbell.atomics": {"load"},
