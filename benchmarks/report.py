@@ -27,13 +27,13 @@ def main(arguments=None):
     options.readme.write_text(inserted(readme, section(run, image)))
 
 
-def inserted(text, part):
+def inserted(text, part, begin=BEGIN, end=END):
     """`text` with `part` between its markers, in place of what was there."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise ValueError(f"expected {BEGIN} and {END} once each, to know what to replace")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{part}\n{END}{after}"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"expected {begin} and {end} once each, to know what to replace")
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{part}\n{end}{after}"
 
 
 def section(run, image):

@@ -8,6 +8,7 @@ import threading
 import warnings
 from pathlib import Path
 
+import leaks
 import numpy as np
 import psutil
 import pytest
@@ -16,7 +17,8 @@ import shmcompute as sc
 from shmcompute import storage
 from shmcompute.config import START_METHODS
 from shmcompute.pool import default_pool
-from shmcompute.storage import reaper, shm
+
+pytest_plugins = ["faults.counts"]  # the fixture `counts`, and its words at the end
 
 os.environ.setdefault("SHMCOMPUTE_WORKERS", "2")
 os.environ.setdefault("SHMCOMPUTE_WARM_BYTES", "0")  # else leaks would hide; see test_warm.py
@@ -141,51 +143,12 @@ class _Path(dict):
         return self._folder / f"{self._used}.npy"
 
 
-def _descriptors():
-    """Open descriptors by what they lead to, without multiprocessing's own pooled memory."""
-    found = []
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            target = os.readlink(f"/proc/self/fd/{entry}")
-        except OSError:
-            continue
-        if "/pym-" not in target:  # arenas that multiprocessing keeps for later arrays
-            found.append((int(entry), target))
-    return set(found)
-
-
-_ours = set()  # names of the segments that this process made or mapped
-
-
-def _recorded(fd, name, *args, _real=shm._mapped, **keywords):
-    _ours.add(name)
-    return _real(fd, name, *args, **keywords)
-
-
-shm._mapped = _recorded
-
-
-def _orphans():
-    """Segments of this process that nobody holds; other programs may leave some meanwhile."""
-    return _ours & {found.name for found in reaper.listed() if not found.alive}
-
-
-def _children():
-    return {child.pid for child in psutil.Process().children() if child.status() != "zombie"}
-
-
 @pytest.fixture(autouse=True)
 def no_leaks(pools, request):
     """Every test leaves as many segments, descriptors, children and threads as it found."""
     _common_pools()
     gc.collect()
-    before = (
-        _descriptors(),
-        _children(),
-        set(threading.enumerate()),
-        {s.address for s in storage.live()},
-    )
-    orphans = _orphans()
+    before = leaks.held()
     failed = request.session.testsfailed
     yield
     if request.session.testsfailed > failed:
@@ -193,11 +156,4 @@ def no_leaks(pools, request):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gc.collect()
-    left = {
-        "segments mapped": {s.address for s in storage.live()} - before[3],
-        "segments in the namespace": _orphans() - orphans,
-        "descriptors": _descriptors() - before[0],
-        "child processes": _children() - before[1],
-        "threads": set(threading.enumerate()) - before[2],
-    }
-    assert not any(left.values()), {what: found for what, found in left.items() if found}
+    assert not leaks.left(before)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
-import threading
-import time
 
-import numba as nb
 import numpy as np
-import psutil
 import pytest
 
 import shmcompute as sc
@@ -122,45 +117,3 @@ def test_a_journal_gives_back_bit_by_bit(dtype):
     assert [part.tobytes() for part in parts] == before
     journal.commit(0)
     assert journal.undone() == [1]
-
-
-@nb.njit
-def _affine(x):
-    for i in range(x.size):
-        x[i] = x[i] * 3 + 1
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("start_method", START_METHODS)
-@pytest.mark.parametrize("channel", ["doorbell", "pipe"])
-def test_random_kills_change_nothing(start_method, channel, monkeypatch):
-    """Workers are killed at random moments; every call completes, bit-equal to a serial one."""
-    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
-    random.seed(7)
-    source = np.linspace(0, 1, 1 << 20)
-    expected = source.copy()
-    _affine(expected)
-    with sc.Pool(2, start_method=start_method) as pool, sc.SharedArray(source) as arr:
-        pool.ready()
-        stop, kills = threading.Event(), [0]
-
-        def kill():
-            while not stop.wait(random.uniform(0, 0.02)):
-                for pid in pool.pids[:1]:
-                    try:
-                        psutil.Process(pid).kill()
-                        kills[0] += 1
-                    except psutil.NoSuchProcess:
-                        pass
-                time.sleep(2.0 if start_method == "spawn" else 0.3)  # longer than a start takes
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
-            while kills[0] < (20 if start_method == "spawn" else 115):
-                arr[:] = source
-                sc.parallel_apply(_affine, arr, retries=20, pool=pool)
-                np.testing.assert_array_equal(arr.array, expected)
-        finally:
-            stop.set()
-            killer.join()

@@ -20,6 +20,7 @@ TOPICS = [
     costs.first_call,
     costs.wrap,
     costs.start,
+    costs.safety,
     costs.lost,
     costs.imports,
     costs.idle,

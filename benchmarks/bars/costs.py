@@ -14,7 +14,7 @@ import psutil
 
 import shmcompute as sc
 from benchmarks import kernels, startup
-from benchmarks.bars.speed import WORKERS
+from benchmarks.bars.speed import ELEMENTS, LARGE, WORKERS, calls
 from benchmarks.bars.turns import Outcome, ratio, turns
 from benchmarks.first_calls import FIRST_CALLS
 from benchmarks.wraps import WRAPS, Wrapped
@@ -59,6 +59,20 @@ def start():
     for name in ("shmcompute processes", "shmcompute processes, caller_runs"):
         seconds = median(startup.seconds(name) for _ in range(3))
         yield Outcome(f"pool of 2 to first result, {name}", seconds, 1.2, " s")
+
+
+def safety():
+    """What is paid for the promise that nothing is done twice, and by who does not ask for it."""
+    data, kept = np.full(ELEMENTS, 0.5), {"processes": {"backend": "processes"}}
+    with (
+        calls(kernels.stream, data, kept) as plain,
+        calls(kernels.stream, data, kept, retries=0) as none,
+        calls(kernels.stream, data, kept, retries=3) as some,
+    ):
+        ways = {"plain": plain, "retries=0": none, "retries=3": some}
+        found = turns({name: each["processes"] for name, each in ways.items()}, 11)
+    yield ratio(f"stream, {LARGE}, retries=0", found, "retries=0", "plain", 1.05)
+    yield ratio(f"stream, {LARGE}, retries=3", found, "retries=3", "retries=0", 2.2)
 
 
 def lost():

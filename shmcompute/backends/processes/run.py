@@ -23,7 +23,7 @@ from shmcompute.errors import WorkerLostError
 from shmcompute.partition import dealt
 from shmcompute.plan import Plan
 
-GRACE = 1.0  # seconds that workers have to end their chunk, once the call is lost
+GRACE = 0.5  # seconds that workers have to end their chunk, once the call is lost
 
 
 class Run:

@@ -1,0 +1,1 @@
+"""Faults made on purpose, what they leave, and the counts of the long trials."""

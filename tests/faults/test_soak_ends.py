@@ -1,0 +1,50 @@
+"""Programs that are interrupted, or end: in time, in silence, with nothing lost."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from faults import programs
+from faults.trial import EXITS, INTERRUPTS, scaled
+from shmcompute.config import CHANNELS, START_METHODS
+
+pytestmark = pytest.mark.soak
+METHODS = [(method, channel) for method in START_METHODS for channel in CHANNELS]
+
+
+def test_interrupts_come_through_and_the_pool_works_after(counts):
+    """KeyboardInterrupt within a second, whatever runs, and then nobody writes."""
+    times = math.ceil(scaled(200) / len(METHODS))
+
+    def interrupt(pair):
+        method, channel = pair
+        env = {**programs.environment(), "SHMCOMPUTE_CHANNEL": channel}
+        return pair, programs.ended("interrupted", method, times, channel, env=env)
+
+    with counts.trial(INTERRUPTS) as trial:
+        for pair, (code, out, err) in programs.side_by_side(interrupt, METHODS):
+            for line in out.splitlines():
+                took, writes, wrong = line.split()
+                trial.count += 1
+                trial.within("to KeyboardInterrupt", float(took), most=1.0)
+                trial.never("writes after it", writes == "1")
+                trial.never("wrong results of the next call", wrong == "1")
+            trial.never("hangs", code is None)
+            assert (code, err) == (0, ""), (pair, code, err)
+
+
+def test_programs_end_in_silence(counts):
+    """Whatever they closed or dropped, and in whatever order: exit code 0, nothing on stderr."""
+    with counts.trial(EXITS) as trial:
+        for seed, (code, out, err) in programs.side_by_side(_leave, range(scaled(200))):
+            trial.count += 1
+            trial.never("hangs", code is None)
+            trial.never("exit codes but 0", code != 0)
+            trial.never("words on stderr", err != "")
+            assert (code, out, err) == (0, "", ""), f"program {seed}: {code} {err}"
+
+
+def _leave(seed):
+    return seed, programs.ended("leaver", seed)

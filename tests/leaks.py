@@ -1,0 +1,66 @@
+"""What this process holds, to be compared before and after."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import psutil
+
+from shmcompute import storage
+from shmcompute.storage import reaper, shm
+
+
+def held():
+    """Segments, descriptors, child processes and threads, each by what tells one from another."""
+    return {
+        "descriptors": descriptors(),
+        "child processes": children(),
+        "threads": set(threading.enumerate()),
+        "segments mapped": {segment.address for segment in storage.live()},
+        "segments in the namespace": orphans(),
+    }
+
+
+def left(before):
+    """What is held now and was not then; empty kinds are left out."""
+    now = held()
+    return {what: found for what in now if (found := now[what] - before[what])}
+
+
+def descriptors():
+    """Open descriptors by what they lead to, without multiprocessing's own pooled memory."""
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except OSError:
+            continue
+        if "/pym-" not in target:  # arenas that multiprocessing keeps for later arrays
+            found.append((int(entry), target))
+    return set(found)
+
+
+def children():
+    return {child.pid for child in psutil.Process().children() if child.status() != "zombie"}
+
+
+def orphans():
+    """Segments of this process that nobody holds; other programs may leave some meanwhile."""
+    return _ours & {found.name for found in reaper.listed() if not found.alive}
+
+
+def names():
+    """Segments that this process made or mapped and that still have their name."""
+    return _ours & {found.name for found in reaper.listed()}
+
+
+_ours = set()  # names of the segments that this process made or mapped
+
+
+def _recorded(fd, name, *args, _real=shm._mapped, **keywords):
+    _ours.add(name)
+    return _real(fd, name, *args, **keywords)
+
+
+shm._mapped = _recorded
