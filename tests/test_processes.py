@@ -216,6 +216,44 @@ def test_a_call_that_overruns_is_ended(own_pool):
     assert not first & set(own_pool.pids)
 
 
+def _stopped(pool):
+    """One of its workers, halted and so of no use."""
+    os.kill(pool.pids[0], signal.SIGSTOP)
+    while psutil.Process(pool.pids[0]).status() != psutil.STATUS_STOPPED:
+        time.sleep(0.001)
+    return pool.pids[0]
+
+
+def test_a_timeout_holds_while_a_stopped_worker_takes_a_plan(own_pool):
+    stopped = _stopped(own_pool)
+    with sc.SharedArray(np.zeros(10)) as arr:
+        with pytest.raises(KernelTimeoutError, match="nothing has run"):
+            sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, timeout=0.2, pool=own_pool)
+        assert not arr.array.any()
+    _works(own_pool)
+    assert stopped not in own_pool.pids
+
+
+def test_a_worker_that_is_stopped_while_it_starts_is_replaced():
+    with (
+        sc.Pool(2, backend="processes", start_method="spawn") as pool,
+        sc.SharedArray(np.zeros(10)) as arr,
+    ):
+        stopped = _stopped(pool)
+        with pytest.raises(KernelTimeoutError, match="nothing has run"):
+            sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, timeout=0.2, pool=pool)
+        _works(pool)
+        assert stopped not in pool.pids
+
+
+def test_a_stopped_worker_does_not_keep_close_waiting(own_pool):
+    with sc.SharedArray(np.zeros(10)) as arr:
+        sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, pool=own_pool)
+        stopped = _stopped(own_pool)
+    _works(own_pool)
+    assert stopped not in own_pool.pids
+
+
 def test_the_other_chunks_stop_when_one_fails(process_pool):
     """Chunks of a static schedule that come after a failure are not run."""
 

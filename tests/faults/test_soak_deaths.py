@@ -118,9 +118,8 @@ class Caller:
         how = self.dice.choice([*(-number for number in DEADLY), 0, 3])
         where = self.dice.randrange(0, LENGTH, CHUNK)
         self.moment[0] = 0.0
-        _, error, ended = self._call(
-            None, None, kernel=dies, args=(where, how, [self.moment.array])
-        )
+        args = (where, how, [self.moment.array])
+        _, error, ended = self._call(None, kernel=dies, args=args)
         self._told(signal.Signals(-how).name if how < 0 else "exit")
         if error is None:
             self.trial.never("deaths taken for success", 1)

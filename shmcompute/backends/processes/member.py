@@ -15,6 +15,8 @@ from multiprocessing import connection, forkserver, spawn
 from multiprocessing.context import BaseContext
 from typing import Any
 
+import psutil
+
 from shmcompute import cores
 from shmcompute.backends.doorbell import Bell
 from shmcompute.backends.processes import worker
@@ -92,6 +94,14 @@ class Member:
         # Where others reap our children (SIGCHLD ignored) there is never an exit code. Behind a
         # fork server the exit code may come a moment before the end.
         return self.process.exitcode is None and not connection.wait([self.end], 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has halted it, so that it gets nowhere."""
+        try:
+            return bool(psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
+        except psutil.Error:  # it has ended
+            return False
 
     @property
     def end(self) -> int:

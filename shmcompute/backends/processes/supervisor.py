@@ -34,6 +34,8 @@ from shmcompute.journal import Journal, size_of
 from shmcompute.plan import Plan
 
 PATIENCE = 5.0  # seconds that a fork waits for workers to be started
+FORGET = 1.0  # seconds that an idle worker has to let go of memory, if it is stopped
+LOOK = 0.1  # seconds between two looks whether a worker that is late was stopped
 
 _starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
@@ -101,11 +103,11 @@ class Processes(Backend):
         own: bool,
     ) -> None:
         """Run every chunk once; `own`: the caller takes a share."""
-        self._flush()
+        self._flush(deadline)
         self._staff()
         members = self._members[: len(plan.chunks) - own]
         self._await_ready(members, deadline)
-        number = self._load(plan, members)
+        number = self._load(plan, members, deadline)
         if self._hall is None or not members:
             run = Run(plan, values, number, members, timeout, deadline)
             run.complete(caller_runs=own)
@@ -261,17 +263,27 @@ class Processes(Backend):
         for member in members:
             if member.ready:
                 continue
-            patience = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not member.wait(patience):
+            if not member.wait(_left(deadline)):
+                kill_all([member for member in members if member.stopped])  # it would never start
                 raise KernelTimeoutError(
                     "workers were not ready in time; nothing has run, and they go on starting"
                 )
             member.ready = isinstance(self._answer(member, "started"), Ready)
 
-    def _answer(self, member: Member, doing: str) -> object:
-        """The answer that a member owes. Its death is an error of the call."""
+    def _answer(self, member: Member, doing: str, deadline: float | None = None) -> object:
+        """The answer that a member owes. Its death is an error of the call.
+
+        Past the deadline, a worker that a signal has stopped is not waited for; one that is slow,
+        since it imports what the kernel needs, is.
+        """
         try:
-            member.wait()
+            while not member.wait(_left(deadline)):
+                if member.stopped:  # it owes an answer, so it is ended with the call
+                    raise KernelTimeoutError(
+                        f"worker {member.process.pid} was stopped by a signal and did not answer "
+                        "in time; nothing has run, and the next call starts another one"
+                    )
+                deadline = time.monotonic() + LOOK
             return member.answer()
         except Lost:
             how = member.ended()
@@ -281,7 +293,7 @@ class Processes(Backend):
                 member.process.exitcode,
             ) from None
 
-    def _load(self, plan: Plan, members: Sequence[Member]) -> int:
+    def _load(self, plan: Plan, members: Sequence[Member], deadline: float | None) -> int:
         """Have these members hold the plan; under which number."""
         packed = self._library.packed(plan)
         number = self._library.number(packed)
@@ -296,7 +308,7 @@ class Processes(Backend):
             member.plans.difference_update(self._library.stale(member.plans))
             member.plans.add(number)
 
-        self._ask(lacking, message, loaded)
+        self._ask(lacking, message, loaded, deadline)
         return number
 
     def _ask(
@@ -304,6 +316,7 @@ class Processes(Backend):
         members: Sequence[Member],
         message: Callable[[Member], object],
         done: Callable[[Member], None],
+        deadline: float | None,
     ) -> None:
         """Send each a message, wait for all their answers, then raise the first failure."""
         errors: list[BaseException] = []
@@ -312,8 +325,8 @@ class Processes(Backend):
                 member.ask(message(member))
         for member in members:
             try:
-                answer = self._answer(member, "took a plan")
-            except WorkerLostError as lost:
+                answer = self._answer(member, "took a plan", deadline)
+            except (WorkerLostError, KernelTimeoutError) as lost:
                 errors.append(lost)
                 continue
             if isinstance(answer, Loaded) and answer.failure is not None:
@@ -331,7 +344,7 @@ class Processes(Backend):
             if taken:
                 self._flush()
 
-    def _flush(self) -> None:
+    def _flush(self, deadline: float | None = None) -> None:
         """Have workers unmap what has ended; on return its memory is back."""
         ended = self._library.give_up()
         if not ended:
@@ -344,8 +357,16 @@ class Processes(Backend):
         def forgotten(member: Member) -> None:
             member.plans.difference_update(self._library.stale(member.plans))
 
+        # They are idle, so they answer at once; but one that was stopped must not keep close().
+        latest = time.monotonic() + FORGET
         with suppress(ShmComputeError):  # a worker that is gone has forgotten too
-            self._ask(ready, message, forgotten)
+            self._ask(ready, message, forgotten, min(latest, deadline or latest))
+        self._silence()
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until then."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def _nothing() -> None:
