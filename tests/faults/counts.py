@@ -25,10 +25,9 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+from faults.trial import SCALE, TRIALS, Bar, Trial
 
 from shmcompute import __version__, cores
-
-from .trial import SCALE, TRIALS, Bar, Trial  # `faults` for pytest, `tests.faults` for the report
 
 
 class Counts:

@@ -1,12 +1,15 @@
-"""``python -m tests.faults.report FILE.json``: the table of RELIABILITY.md from a run."""
+"""``python -m faults.report FILE.json``: the table of RELIABILITY.md from a run.
+
+With ``tests`` on the path, as ``tox run -e soak`` has it.
+"""
 
 import argparse
 from pathlib import Path
 
-from benchmarks.report import inserted
+from faults import counts
+from faults.trial import TRIALS
 
-from . import counts
-from .trial import TRIALS
+from benchmarks.report import inserted
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- trials: begin -->", "<!-- trials: end -->"
@@ -14,7 +17,7 @@ BEGIN, END = "<!-- trials: begin -->", "<!-- trials: end -->"
 
 def main(arguments=None):
     """Read the counts, write the part of the page between the markers."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.report", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m faults.report", description=main.__doc__)
     parser.add_argument("json", type=Path, help="what pytest --counts has written")
     parser.add_argument("--page", type=Path, default=ROOT / "RELIABILITY.md")
     options = parser.parse_args(arguments)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
 from faults import counts as plugin
 from faults.trial import CALLS, DEATHS, GROUP, PARENT, TRIALS, Trial
 
-report = pytest.importorskip("tests.faults.report")
+report = pytest.importorskip("faults.report", reason="needs benchmarks on the path")
 
 MACHINE = {"cpu": "A Processor", "cores": 2, "system": "Linux 6.1", "python": "3.11.7"}
 MACHINE |= {"numpy": "2.4.6", "numba": "0.68.1", "shmcompute": "0.2"}
