@@ -12,10 +12,10 @@ import leaks
 import numba as nb
 import numpy as np
 import pytest
-
-import shmcompute as sc
 from faults.strike import DEADLY, LATE, Strike, dies
 from faults.trial import DEATHS, RETRIES, scaled
+
+import shmcompute as sc
 from shmcompute.config import CHANNELS, START_METHODS
 from shmcompute.errors import KernelTimeoutError, WorkerLostError
 

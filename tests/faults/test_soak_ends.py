@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from faults import programs
 from faults.trial import EXITS, INTERRUPTS, scaled
+
 from shmcompute.config import CHANNELS, START_METHODS
 
 pytestmark = pytest.mark.soak

@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-
 from faults import programs
 from faults.trial import FULL, scaled
+
 from shmcompute.config import START_METHODS
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-
 from faults import programs
 from faults.trial import MIXED, scaled
 
@@ -24,7 +23,7 @@ def test_mixed_use_does_not_drift(counts):
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
     env = {**programs.environment(), "PYTHONPATH": path}
     with counts.trial(MIXED) as trial:
-        code, out, err = programs.ended("mixed", seconds, env=env, timeout=seconds + 120)
+        code, out, err = programs.ended("mixed", seconds, env=env, timeout=seconds + 300)
         trial.never("hangs", code is None)
         assert (code, err) == (0, ""), (code, err)
         looks = [json.loads(line) for line in out.splitlines()]

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-
-import shmcompute as sc
 from faults import programs
 from faults.trial import GROUP, PARENT, scaled
+
+import shmcompute as sc
 from shmcompute.config import CHANNELS, START_METHODS
 
 pytestmark = pytest.mark.soak

@@ -22,6 +22,7 @@ import psutil
 import shmcompute as sc
 
 LOOK = 2.0  # seconds between two looks
+WARM = 700  # turns before the first, in which every kernel is compiled for every pool
 
 
 @nb.njit
@@ -154,8 +155,11 @@ def _private(process):
 
 def main(seconds):
     with tempfile.TemporaryDirectory() as folder:
-        mixed, began, turns = Mixed(random.Random(1), folder), time.monotonic(), 0
-        looked = began
+        mixed = Mixed(random.Random(1), folder)
+        for _ in range(WARM):
+            mixed.turn()
+        began = looked = time.monotonic()
+        turns = 0
         while (now := time.monotonic()) < began + float(seconds):
             mixed.turn()
             turns += 1

@@ -23,7 +23,7 @@ def endless(x):
 def main(method):
     small, large = (sc.SharedArray(np.ones(n), storage="shm") for n in (10, 300_000))
     sc.SharedArray(np.ones(200_000), storage="shm").close()  # kept warm
-    other = sc.SharedArray(np.ones(1000), storage="array")
+    other = sc.SharedArray(np.ones(300_000), storage="array")
     busy, quick = (sc.Pool(1, start_method=method).ready() for _ in range(2))
     threading.Thread(
         target=sc.parallel_apply, args=(endless, small), kwargs={"pool": busy}, daemon=True
