@@ -12,6 +12,7 @@ from pathlib import Path
 import mutations
 import numpy as np
 import pytest
+from faults.trial import TRAILERS, scaled
 from kernels import run
 
 from shmcompute.errors import SegmentFormatError
@@ -57,20 +58,22 @@ def test_what_lies_is_refused_or_read_as_numpy_reads_it(tmp_path):
 
 
 @pytest.mark.soak
-def test_what_lies_is_refused_or_read_as_numpy_reads_it_for_long(tmp_path, record_property):
-    """Row "trailer fuzz" of the table of trials: `counts` is what it reports."""
-    counts, failures = Counter(crashes=0, wrong=0), []
-    for first in range(10**6, 10**6 + 100_000, BATCH):
-        found, failed = fuzz(first, BATCH, tmp_path / "note")
-        peak = max(counts.pop("peak", 0), found.pop("peak", 0))
-        counts.update(found)
-        counts["peak"] = peak
-        failures += failed
-    for name, number in sorted(counts.items()):
-        record_property(name, number)
-    print("trailer fuzz:", dict(counts))
-    _check(counts, failures)
-    assert counts["attached"] + counts["refused"] == 100_000
+def test_what_lies_is_refused_or_read_as_numpy_reads_it_for_long(tmp_path, counts):
+    """The same, a hundred thousand times."""
+    failures = []
+    with counts.trial(TRAILERS) as trial:
+        for first in range(0, scaled(100_000), BATCH):
+            size = min(BATCH, scaled(100_000) - first)
+            found, failed = fuzz(10**6 + first, size, tmp_path / "note")
+            failures += failed
+            trial.count += found["attached"] + found["refused"]
+            for what in ("attached", "refused"):
+                trial.tell(what, found[what])
+            trial.never("crashes", found["crashes"])
+            trial.never("wrong attaches", found["wrong"])
+            trial.never("leaks", found["descriptors"] + found["mappings"])
+            trial.within("memory", found["peak"], most=MOST, unit="MiB")
+        assert not failures, failures[:5]
 
 
 def test_a_process_that_dies_of_a_trial_is_counted(tmp_path, monkeypatch):
