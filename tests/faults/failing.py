@@ -14,9 +14,9 @@ import multiprocessing.context
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any
@@ -64,12 +64,15 @@ class Fault:
     code: int
     lasting: bool
     calls: int = 0
+    pid: int = field(default_factory=os.getpid)  # a forked worker inherits what is patched
 
     @property
     def fired(self) -> bool:
         return self.calls >= self.number
 
     def __call__(self, *args: Any, real: Callable[..., Any], **keywords: Any) -> Any:
+        if os.getpid() != self.pid:
+            return real(*args, **keywords)
         self.calls += 1
         if self.calls == self.number or (self.lasting and self.fired):
             if (self.home, self.name) == (threading.Thread, "start"):
@@ -94,10 +97,12 @@ class Fault:
             monkeypatch.setattr(self.home, self.name, partial(self, real=real))
 
 
-def sweep(function: tuple[Any, str], trial: Callable[[Fault], None]) -> int:
+def sweep(
+    function: tuple[Any, str], trial: Callable[[Fault], None], codes: Sequence[int] = ERRNOS
+) -> int:
     """Try a scenario with each of its calls of a function failed in turn; how many faults fired."""
     count = 0
-    for code, lasting in product(ERRNOS, (False, True)):
+    for code, lasting in product(codes, (False, True)):
         for number in range(1, MOST):
             fault = Fault(*function, number, code, lasting)
             trial(fault)

@@ -35,11 +35,13 @@ class Block:
         size = control.bytes_for(workers)
         self.workers = workers
         self.fd = _made(size) if fd is None else fd
-        if fd == -1:  # private: what a forked child writes is nothing to our threads
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            self._memory = mmap.mmap(-1, size, flags=flags)
-        else:
-            self._memory = mmap.mmap(self.fd, size)
+        # Private to threads: what a forked child writes is nothing to them.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if fd == -1 else mmap.MAP_SHARED
+        try:
+            self._memory = mmap.mmap(self.fd, size, flags=flags)
+        except BaseException:
+            self.close()
+            raise
         self._words = memoryview(self._memory).cast("q")
         array = np.frombuffer(self._memory, np.int64)
         self.address: int = array.__array_interface__["data"][0]

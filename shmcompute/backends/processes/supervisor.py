@@ -384,7 +384,10 @@ def _start(processes: Processes, begun: threading.Event) -> None:
 
     thread = threading.Thread(target=start, name="shmcompute-start", daemon=True)
     _starting.add(thread)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # no thread to be had: the first call starts them
+        begun.set()
 
 
 def _let_start() -> None:
