@@ -125,11 +125,12 @@ class Member:
         self._asked = False
         return message
 
-    def failure(self) -> Failure:
+    def failure(self, patience: float | None) -> Failure:
         """Receive the exception that the bell has announced; `Lost` if it will not come."""
         # What stayed in the pipe would pass for the answer to the next message.
         assert self._bell is not None  # noqa: S101  # for the type checker
-        self.wait()
+        if not self.wait(patience):
+            raise Lost
         failure: Failure = self.answer()
         self._bell.taken(self.number)
         return failure

@@ -15,7 +15,7 @@ from dataclasses import replace
 from shmcompute import cores
 from shmcompute.arguments import Values
 from shmcompute.backends import doorbell
-from shmcompute.backends.base import Backend, deadline_of, raise_first
+from shmcompute.backends.base import Backend, deadline_of, raise_first, seconds_to
 from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Ready
 from shmcompute.backends.processes.hall import Hall
 from shmcompute.backends.processes.library import Library
@@ -33,7 +33,7 @@ from shmcompute.errors import (
 from shmcompute.journal import Journal, size_of
 from shmcompute.plan import Plan
 
-PATIENCE = 5.0  # seconds that a fork waits for workers to be started
+PATIENCE = 5.0  # seconds that a fork waits for workers to be started, and close() for the idle
 
 _starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
@@ -101,11 +101,12 @@ class Processes(Backend):
         own: bool,
     ) -> None:
         """Run every chunk once; `own`: the caller takes a share."""
-        self._flush()
-        self._staff()
-        members = self._members[: len(plan.chunks) - own]
-        self._await_ready(members, deadline)
-        number = self._load(plan, members)
+        with _unreached(plan):
+            self._flush(deadline)
+            self._staff()
+            members = self._members[: len(plan.chunks) - own]
+            self._await_ready(members, deadline)
+            number = self._load(plan, members, deadline)
         if self._hall is None or not members:
             run = Run(plan, values, number, members, timeout, deadline)
             run.complete(caller_runs=own)
@@ -261,8 +262,7 @@ class Processes(Backend):
         for member in members:
             if member.ready:
                 continue
-            patience = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not member.wait(patience):
+            if not member.wait(seconds_to(deadline)):
                 raise KernelTimeoutError(
                     "workers were not ready in time; nothing has run, and they go on starting"
                 )
@@ -281,7 +281,7 @@ class Processes(Backend):
                 member.process.exitcode,
             ) from None
 
-    def _load(self, plan: Plan, members: Sequence[Member]) -> int:
+    def _load(self, plan: Plan, members: Sequence[Member], deadline: float | None) -> int:
         """Have these members hold the plan; under which number."""
         packed = self._library.packed(plan)
         number = self._library.number(packed)
@@ -296,7 +296,7 @@ class Processes(Backend):
             member.plans.difference_update(self._library.stale(member.plans))
             member.plans.add(number)
 
-        self._ask(lacking, message, loaded)
+        self._ask(lacking, message, loaded, deadline)
         return number
 
     def _ask(
@@ -304,17 +304,25 @@ class Processes(Backend):
         members: Sequence[Member],
         message: Callable[[Member], object],
         done: Callable[[Member], None],
+        deadline: float | None,
     ) -> None:
-        """Send each a message, wait for all their answers, then raise the first failure."""
+        """Send each a message, wait for all their answers, then raise the first failure.
+
+        Who has not answered by the deadline goes on owing: see `_silence`.
+        """
         errors: list[BaseException] = []
         for member in members:
             with suppress(Lost):  # noticed below
                 member.ask(message(member))
         for member in members:
             try:
+                if not member.wait(seconds_to(deadline)):
+                    raise KernelTimeoutError(
+                        f"worker {member.process.pid} did not answer in time; nothing has run"
+                    )
                 answer = self._answer(member, "took a plan")
-            except WorkerLostError as lost:
-                errors.append(lost)
+            except (KernelTimeoutError, WorkerLostError) as error:
+                errors.append(error)
                 continue
             if isinstance(answer, Loaded) and answer.failure is not None:
                 errors.append(_refused(unpack_error(answer.failure)))
@@ -329,10 +337,13 @@ class Processes(Backend):
             return
         with self._locked(0) as taken:
             if taken:
-                self._flush()
+                self._flush(None)
 
-    def _flush(self) -> None:
-        """Have workers unmap what has ended; on return its memory is back."""
+    def _flush(self, deadline: float | None) -> None:
+        """Have workers unmap what has ended; on return its memory is back.
+
+        They have nothing else to do: who does not answer is stopped, or as good as dead.
+        """
         ended = self._library.give_up()
         if not ended:
             return
@@ -345,7 +356,19 @@ class Processes(Backend):
             member.plans.difference_update(self._library.stale(member.plans))
 
         with suppress(ShmComputeError):  # a worker that is gone has forgotten too
-            self._ask(ready, message, forgotten)
+            last = time.monotonic() + PATIENCE
+            self._ask(ready, message, forgotten, last if deadline is None else min(deadline, last))
+        self._silence()
+
+
+@contextmanager
+def _unreached(plan: Plan) -> Iterator[None]:
+    """Nothing runs yet: of a call that overruns here no chunk was reached."""
+    try:
+        yield
+    except KernelTimeoutError as error:
+        error.chunks = list(plan.chunks)
+        raise
 
 
 def _nothing() -> None:
