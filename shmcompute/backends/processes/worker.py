@@ -53,6 +53,9 @@ def main(
 ) -> None:
     """Serve until told to exit, or until the parent is gone. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
+    # What a forked parent would do when told to end, or told of a signal, it alone is to do.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while we started
     config.enter_worker(number)
