@@ -58,9 +58,9 @@ def names():
 _ours = set()  # names of the segments that this process made or mapped
 
 
-def _recorded(fd, name, *args, _real=shm._mapped, **keywords):
-    _ours.add(name)
-    return _real(fd, name, *args, **keywords)
+def _recorded(fd, handle, *args, _real=shm._mapped, **keywords):
+    _ours.add(handle.name)
+    return _real(fd, handle, *args, **keywords)
 
 
 shm._mapped = _recorded

@@ -646,3 +646,30 @@ def test_an_interrupt_at_any_point_leaves_no_one_writing(own_pool, monkeypatch):
             time.sleep(0.05)  # time in which who still wrote would be seen
             np.testing.assert_array_equal(arr.array, found)
         _works(own_pool)
+
+
+def test_forked_workers_compile_where_numba_had_started_its_threads():
+    """Their number is fixed by then, whatever a worker is granted."""
+    kernels.run("""
+        import warnings
+        import numba as nb, numpy as np, shmcompute as sc
+
+        @nb.njit(parallel=True)
+        def everywhere(x):
+            for i in nb.prange(x.size):
+                x[i] += 1
+
+        def kernel(x):
+            @nb.njit
+            def inner(x):
+                x += 1
+
+            inner(x)
+            assert nb.get_num_threads() == 1
+
+        everywhere(np.zeros(100))
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
+        with sc.Pool(2, start_method="fork") as pool, sc.SharedArray(np.zeros(4)) as arr:
+            sc.parallel_apply(kernel, arr, pool=pool)
+            assert (arr.array == 1).all()
+    """)

@@ -66,6 +66,11 @@ def deadline_of(timeout: float | None) -> float | None:
     return None if timeout is None else time.monotonic() + timeout
 
 
+def seconds_to(deadline: float | None) -> float | None:
+    """How long there is to wait; None: as long as it takes."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
 def overrun(plan: Plan, timeout: float | None, numbers: list[int]) -> KernelTimeoutError:
     """The error of a call that has overrun with these chunks not known to be done."""
     return KernelTimeoutError(

@@ -60,9 +60,11 @@ def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:
     one_of("mode", mode, MODES)
     path = os.path.abspath(os.fspath(name))
     fd = _open(path, mode)
-    found = os.fstat(fd)
-    os.close(fd)
-    return FileHandle(path, mode, (found.st_dev, found.st_ino))
+    try:
+        found = os.fstat(fd)
+        return FileHandle(path, mode, (found.st_dev, found.st_ino))
+    finally:
+        os.close(fd)
 
 
 def create(made: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, Array]:
@@ -102,10 +104,13 @@ def _open(path: str, mode: str) -> int:
         ) from error
     except OSError as error:
         raise StorageError(f"{path!r} can't be opened: {error}") from error
-    if stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SegmentFormatError(f"{path!r} is no regular file, so it can't be mapped")
         return fd
-    os.close(fd)
-    raise SegmentFormatError(f"{path!r} is no regular file, so it can't be mapped")
+    except BaseException:
+        os.close(fd)
+        raise
 
 
 def _fill(fd: int, path: str, made: Layout) -> int:

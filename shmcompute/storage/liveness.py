@@ -74,16 +74,20 @@ def seize(fd: int, name: str) -> int | None:
     lock = _lock_file(name) if by_file() else os.dup(fd)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return lock
     except BlockingIOError:
         os.close(lock)
         return None
-    return lock
+    except BaseException:
+        os.close(lock)
+        raise
 
 
 def forget(name: str) -> None:
     """The name is gone: so is its lock file, if it has one."""
     if by_file():
-        (folder() / name).unlink(missing_ok=True)
+        with suppress(OSError):  # it is locked by nobody soon, and a reaper sweeps it away
+            (folder() / name).unlink(missing_ok=True)
 
 
 def _lock_file(name: str) -> int:

@@ -88,11 +88,13 @@ def _look(name: str, *, remove: bool) -> Found | None:
             return None
         size, layout = os.fstat(fd).st_size, _layout(fd, name)
         lock = liveness.seize(fd, name)
-        if lock is not None:
-            if remove and os.fstat(fd).st_nlink:
-                shm.remove(name, os.fstat(fd).st_ino)
-            os.close(lock)
-        return Found(name, size, lock is None, layout)
+        try:
+            if lock is not None and remove and (found := os.fstat(fd)).st_nlink:
+                shm.remove(name, found.st_ino)
+            return Found(name, size, lock is None, layout)
+        finally:
+            if lock is not None:
+                os.close(lock)
     except OSError:
         return None  # gone, or out of reach, while we looked
     finally:

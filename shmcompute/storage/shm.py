@@ -95,11 +95,11 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
 def _anew(made: Layout, data: int, tail: bytes, name: str | None) -> tuple[Segment, Array]:
     kept = warm.worth(data + len(tail))
     build = partial(_fill, data=data, tail=tail)
-    fd, named, lock = (_create_linux if _nameless() else _create_posix)(name, build)
+    fd, handle, lock = (_create_linux if _nameless() else _create_posix)(name, build)
     if kept and lock is None:
         with suppress(OSError, ValueError):  # raised again below, unless it can do without
-            return _lent(warm.Block(fd, FOLDER / named, data), made, named)
-    return _mapped(fd, named, made, lock, partial(remove, named, os.fstat(fd).st_ino))
+            return _lent(warm.Block(fd, FOLDER / handle.name, data), made, handle.name)
+    return _mapped(fd, handle, made, lock, partial(remove, handle.name, handle.serial))
 
 
 def _again(
@@ -152,7 +152,8 @@ def attach(name: str) -> tuple[Segment, Array]:
         found = os.fstat(fd)
         if not found.st_nlink:
             raise SegmentNotFoundError(f"the segment {name!r} was removed just now")
-        return _mapped(fd, name, read_layout(fd, name), lock, None, close_on_error=False)
+        handle, made = ShmHandle(name, found.st_ino), read_layout(fd, name)
+        return _mapped(fd, handle, made, lock, None, close_on_error=False)
     except BaseException:
         os.close(fd)
         if lock is not None:
@@ -171,11 +172,20 @@ def open_segment(name: str) -> int:
         ) from None
     except OSError as error:
         raise StorageError(f"segment {name!r} can't be opened: {error}") from error
-    found = os.fstat(fd)
+    try:
+        _check_ours(name, os.fstat(fd))
+        return fd
+    except BaseException as error:
+        os.close(fd)
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise StorageError(f"segment {name!r} can't be looked at: {error}") from error
+        raise
+
+
+def _check_ours(name: str, found: os.stat_result) -> None:
     ours, regular = found.st_uid == os.geteuid(), stat.S_ISREG(found.st_mode)
     if ours and (regular or not _READABLE):  # elsewhere only segments have such names
-        return fd
-    os.close(fd)
+        return
     if ours:
         raise SegmentFormatError(f"{name!r} is no segment but a {stat.filemode(found.st_mode)}")
     raise StorageError(
@@ -224,7 +234,9 @@ def _nameless() -> bool:
     return sys.platform == "linux" and hasattr(os, "O_TMPFILE") and not liveness.by_file()
 
 
-def _create_linux(name: str | None, build: Callable[[int], None]) -> tuple[int, str, int | None]:
+def _create_linux(
+    name: str | None, build: Callable[[int], None]
+) -> tuple[int, ShmHandle, int | None]:
     folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
@@ -236,10 +248,11 @@ def _create_linux(name: str | None, build: Callable[[int], None]) -> tuple[int, 
     try:
         build(fd)
         liveness.hold(fd, "")
+        serial = os.fstat(fd).st_ino  # before it has a name: after that nothing may fail
         for named in candidates(name):
             try:
                 os.link(f"/proc/self/fd/{fd}", named, dst_dir_fd=folder, follow_symlinks=True)
-                return fd, named, None
+                return fd, ShmHandle(named, serial), None
             except FileExistsError:
                 continue
         raise _taken(name)
@@ -250,7 +263,9 @@ def _create_linux(name: str | None, build: Callable[[int], None]) -> tuple[int, 
         os.close(folder)
 
 
-def _create_posix(name: str | None, build: Callable[[int], None]) -> tuple[int, str, int | None]:
+def _create_posix(
+    name: str | None, build: Callable[[int], None]
+) -> tuple[int, ShmHandle, int | None]:
     for named in candidates(name):
         try:
             fd = _posixshmem.shm_open(f"/{named}", os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600)
@@ -258,15 +273,16 @@ def _create_posix(name: str | None, build: Callable[[int], None]) -> tuple[int, 
             continue
         except OSError as error:
             raise StorageError(f"no segment could be made: {error}") from error
-        lock = None
+        lock = serial = None
         try:
+            serial = os.fstat(fd).st_ino
             lock = liveness.hold(fd, named)
             if sys.platform == "linux" and not os.fstat(fd).st_nlink:
                 raise _Reaped
             build(fd)
-            return fd, named, lock
+            return fd, ShmHandle(named, serial), lock
         except BaseException as error:
-            remove(named, os.fstat(fd).st_ino)
+            remove(named, serial)
             os.close(fd)
             if lock is not None:
                 os.close(lock)
@@ -335,14 +351,13 @@ def _full(asked: int, error: OSError | None) -> StorageError:
 
 def _mapped(
     fd: int,
-    name: str,
+    handle: ShmHandle,
     made: Layout,
     lock: int | None,
     remove: Callable[[], None] | None,
     *,
     close_on_error: bool = True,
 ) -> tuple[Segment, Array]:
-    handle = ShmHandle(name, os.fstat(fd).st_ino)
     try:
         base = mmap.mmap(fd, described.sized(made.nbytes) or os.fstat(fd).st_size)
     except (OSError, ValueError) as error:
@@ -352,7 +367,7 @@ def _mapped(
                 os.close(lock)
             if remove is not None:
                 remove()
-        raise StorageError(f"segment {name!r} can't be mapped: {error}") from error
+        raise StorageError(f"segment {handle.name!r} can't be mapped: {error}") from error
     memory = np.frombuffer(base, np.uint8, count=made.nbytes)
     array = made.over(memory)
     finally_ = None if lock is None else partial(os.close, lock)
@@ -361,13 +376,16 @@ def _mapped(
     return segment, array
 
 
-def remove(name: str, serial: int) -> None:
-    """Take the name away if it is still this segment's."""
+def remove(name: str, serial: int | None) -> None:
+    """Take the name away if it is still this segment's; None: it was made just now."""
     try:
-        if sys.platform == "linux" and (FOLDER / name).lstat().st_ino != serial:
+        known = sys.platform == "linux" and serial is not None
+        if known and (FOLDER / name).lstat().st_ino != serial:
             return
         _posixshmem.shm_unlink(f"/{name}")
-    except OSError:
+    except FileNotFoundError:
         pass  # somebody was faster: a gc, an administrator, a standard library's tracker
+    except OSError:
+        return  # it stays, and so does its lock file, by which a reaper will find it
     with suppress(OSError, StorageError):  # a folder of lock files that is not ours to touch
         liveness.forget(name)

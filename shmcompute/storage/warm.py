@@ -93,8 +93,11 @@ class Block:
         with suppress(OSError):  # somebody was faster: a gc, a standard library's tracker
             if path is not None and path.lstat().st_ino == self.serial:
                 hidden = path.with_name(HIDDEN + secrets.token_hex(6))
-                path.rename(hidden)
-                self.path = hidden
+                try:
+                    path.rename(hidden)
+                    self.path = hidden
+                except OSError:
+                    path.unlink()  # it has to go; the memory goes with its last view
 
     def show(self, name: str) -> None:
         """Give it the name of an array; FileExistsError if that is taken."""
@@ -103,7 +106,8 @@ class Block:
         os.link(self.path, path)
         self.borne.add(name)
         hidden, self.path = self.path, path
-        hidden.unlink(missing_ok=True)
+        with suppress(OSError):  # it stays ours until then; after that it is an orphan
+            hidden.unlink()
 
     def ready(self) -> bool:
         """Whether nobody at all can reach the bytes any more. It is mapped then."""
@@ -121,15 +125,20 @@ class Block:
     def _unmap(self) -> None:
         """Leave the description that children share for one that none does."""
         fd = reopened(self.fd)
-        liveness.hold(fd, "")
+        try:
+            liveness.hold(fd, "")
+        except BaseException:
+            os.close(fd)
+            raise
         old, self.fd, self.base = self.fd, fd, None
         os.close(old)
 
     def drop(self) -> None:
         """Give it back: at once, or when the last view is gone."""
         path, self.path, self.base = self.path, None, None
-        if path is not None and self.ours:
-            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if path is not None and self.ours:
+                path.unlink()
         os.close(self.fd)
 
 

@@ -35,11 +35,13 @@ class Block:
         size = control.bytes_for(workers)
         self.workers = workers
         self.fd = _made(size) if fd is None else fd
-        if fd == -1:  # private: what a forked child writes is nothing to our threads
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-            self._memory = mmap.mmap(-1, size, flags=flags)
-        else:
-            self._memory = mmap.mmap(self.fd, size)
+        # Private to threads: what a forked child writes is nothing to them.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if fd == -1 else mmap.MAP_SHARED
+        try:
+            self._memory = mmap.mmap(self.fd, size, flags=flags)
+        except BaseException:
+            self.close()
+            raise
         self._words = memoryview(self._memory).cast("q")
         array = np.frombuffer(self._memory, np.int64)
         self.address: int = array.__array_interface__["data"][0]
@@ -81,8 +83,13 @@ class Block:
 def _made(size: int) -> int:
     """Memory of a fixed size: nobody who has it can take it from under the others."""
     fd = os.memfd_create("shmcompute", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    os.ftruncate(fd, size)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 

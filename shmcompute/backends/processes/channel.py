@@ -10,6 +10,8 @@ Only a parent and its own workers hold the two ends; nothing listens anywhere.
 from __future__ import annotations
 
 import select
+import socket
+import struct
 import weakref
 from dataclasses import dataclass
 from itertools import chain
@@ -111,6 +113,9 @@ class Lost(Exception):  # noqa: N818  # it never leaves this package
 _ours: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
+STUCK = 10  # seconds without a byte in the middle of a message, after which an end counts as lost
+
+
 class Channel:
     """One end of a duplex pipe.
 
@@ -122,6 +127,7 @@ class Channel:
         self._connection = connection
         if parent:
             _ours.add(self)
+            _limit(connection.fileno())
         if hasattr(select, "poll"):
             self._poll = select.poll()
             self._poll.register(connection.fileno(), select.POLLIN)
@@ -149,6 +155,17 @@ class Channel:
     def close(self) -> None:
         _ours.discard(self)
         self._connection.close()
+
+
+def _limit(fd: int) -> None:
+    """Wait for no worker that was stopped in the middle of a message."""
+    if not hasattr(socket, "AF_UNIX"):  # Windows, where a pipe is no socket
+        return
+    end = socket.socket(fileno=fd)
+    end.setblocking(True)  # whatever socket.setdefaulttimeout() was told
+    for way in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        end.setsockopt(socket.SOL_SOCKET, way, struct.pack("ll", STUCK, 0))
+    end.detach()
 
 
 def _close_all() -> None:

@@ -56,7 +56,10 @@ class Member:
         bell: Bell | None = None,
         place: Place | None = None,
     ) -> None:
-        ours, theirs = context.Pipe()
+        try:
+            ours, theirs = context.Pipe()
+        except OSError as error:
+            raise _unstarted(context, error) from error
         self.channel = Channel(ours, parent=True)
         self.number = number
         self._bell = bell
@@ -74,17 +77,13 @@ class Member:
             if bell is not None:
                 bell.reset(number)
             with _as_if_no_main(context):
-                self.process.start()
+                _start(self.process)
             _started.add(self.process)
             self._pidfd = _pidfd(self.process.pid)
         except BaseException as error:
             self.channel.close()
             if isinstance(error, (EOFError, OSError)):  # of the fork server, or of fork itself
-                raise WorkerLostError(
-                    f"a worker process could not be started with {context.get_start_method()!r}: "
-                    f"{type(error).__name__}: {error}. Limits on memory or processes may be too "
-                    'tight; fewer workers, another start method or backend="threads" need less'
-                ) from error
+                raise _unstarted(context, error) from error
             raise
         finally:
             theirs.close()
@@ -136,11 +135,12 @@ class Member:
         self._asked = False
         return message
 
-    def failure(self) -> Failure:
+    def failure(self, patience: float | None) -> Failure:
         """Receive the exception that the bell has announced; `Lost` if it will not come."""
         # What stayed in the pipe would pass for the answer to the next message.
         assert self._bell is not None  # noqa: S101  # for the type checker
-        self.wait()
+        if not self.wait(patience):
+            raise Lost
         failure: Failure = self.answer()
         self._bell.taken(self.number)
         return failure
@@ -206,6 +206,35 @@ def kill_all(members: Sequence[Member]) -> None:
             interrupt = error
     if interrupt is not None:
         raise interrupt
+
+
+def _start(process: Any) -> None:
+    """Start a process, once more if the fork server was about to end: then there is a new one.
+
+    The standard library's ends when a client gives up half-way, or the kernel takes its memory.
+    """
+    try:
+        process.start()
+    except (ConnectionError, EOFError):
+        server = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+        end = None if server is None else _pidfd(server)
+        if end is None:
+            raise
+        try:
+            ended = connection.wait([end], LEAVE)
+        finally:
+            os.close(end)
+        if not ended:
+            raise
+        process.start()
+
+
+def _unstarted(context: BaseContext, error: Exception) -> WorkerLostError:
+    return WorkerLostError(
+        f"a worker process could not be started with {context.get_start_method()!r}: "
+        f"{type(error).__name__}: {error}. Limits on memory, processes or descriptors may be too "
+        'tight; fewer workers, another start method or backend="threads" need less'
+    )
 
 
 def _pidfd(pid: int) -> int | None:

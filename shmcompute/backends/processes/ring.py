@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from shmcompute import cores
 from shmcompute.arguments import Values
-from shmcompute.backends.base import overrun, raise_first
+from shmcompute.backends.base import overrun, raise_first, seconds_to
 from shmcompute.backends.doorbell import Bell, Seat, unveiled
 from shmcompute.backends.processes.channel import Lost
 from shmcompute.backends.processes.member import Member, kill_all
@@ -66,7 +66,7 @@ class Ring:
             self._await()
         except Exception as failure:  # noqa: BLE001  # of the own chunk
             self._bell.stop()
-            self._quiesce(None)
+            self._quiesce(seconds_to(self._deadline))
             raise unveiled(failure) from failure.__cause__
         except BaseException:  # Ctrl-C
             self._bell.stop()
@@ -115,10 +115,11 @@ class Ring:
             gone = self._owing()
             kill_all(gone)
         raised = []
+        patience = None if self._deadline is None else GRACE  # it is on its way
         for member in self._members:
             if member not in gone and self._bell.failed(member.number):
                 try:
-                    raised.append(unpack_error(member.failure()))
+                    raised.append(unpack_error(member.failure(patience)))
                 except Lost:
                     gone.append(member)
         return raised, gone

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from shmcompute.arguments import Values
-from shmcompute.backends.base import overrun, raise_first
+from shmcompute.backends.base import overrun, raise_first, seconds_to
 from shmcompute.backends.processes import channel as messages
 from shmcompute.backends.processes.channel import Lost
 from shmcompute.backends.processes.member import Member, kill_all
@@ -104,7 +104,7 @@ class Run:
         """Seconds to wait for answers: none while the caller has chunks of its own."""
         if self._mine:
             return 0.0
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        return seconds_to(self._deadline)
 
     def _collect(self, patience: float | None) -> None:
         """Take the answers that are there; an overrun call loses the workers that are busy."""
@@ -164,7 +164,7 @@ class Run:
     def _lost(self, member: Member) -> None:
         """A worker died at its work: the call is lost, and all others are to stop writing."""
         how = member.ended()
-        self._undefined.extend(self._busy.pop(member))
+        self._undefined.extend([*self._busy.pop(member), *self._queue, *self._mine])
         self._stop()
         self._quiesce(GRACE)
         if not self._errors:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from shmcompute import cores
 from shmcompute.arguments import Values
 from shmcompute.backends import doorbell
-from shmcompute.backends.base import Backend, deadline_of, raise_first
+from shmcompute.backends.base import Backend, deadline_of, raise_first, seconds_to
 from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Ready
 from shmcompute.backends.processes.hall import Hall
 from shmcompute.backends.processes.library import Library
@@ -33,9 +33,7 @@ from shmcompute.errors import (
 from shmcompute.journal import Journal, size_of
 from shmcompute.plan import Plan
 
-PATIENCE = 5.0  # seconds that a fork waits for workers to be started
-FORGET = 1.0  # seconds that an idle worker has to let go of memory, if it is stopped
-LOOK = 0.1  # seconds between two looks whether a worker that is late was stopped
+PATIENCE = 5.0  # seconds that a fork waits for workers to be started, and close() for the idle
 
 _starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
@@ -103,11 +101,12 @@ class Processes(Backend):
         own: bool,
     ) -> None:
         """Run every chunk once; `own`: the caller takes a share."""
-        self._flush(deadline)
-        self._staff()
-        members = self._members[: len(plan.chunks) - own]
-        self._await_ready(members, deadline)
-        number = self._load(plan, members, deadline)
+        with _unreached(plan):
+            self._flush(deadline)
+            self._staff()
+            members = self._members[: len(plan.chunks) - own]
+            self._await_ready(members, deadline)
+            number = self._load(plan, members, deadline)
         if self._hall is None or not members:
             run = Run(plan, values, number, members, timeout, deadline)
             run.complete(caller_runs=own)
@@ -263,27 +262,17 @@ class Processes(Backend):
         for member in members:
             if member.ready:
                 continue
-            if not member.wait(_left(deadline)):
+            if not member.wait(seconds_to(deadline)):
                 kill_all([member for member in members if member.stopped])  # it would never start
                 raise KernelTimeoutError(
                     "workers were not ready in time; nothing has run, and they go on starting"
                 )
             member.ready = isinstance(self._answer(member, "started"), Ready)
 
-    def _answer(self, member: Member, doing: str, deadline: float | None = None) -> object:
-        """The answer that a member owes. Its death is an error of the call.
-
-        Past the deadline, a worker that a signal has stopped is not waited for; one that is slow,
-        since it imports what the kernel needs, is.
-        """
+    def _answer(self, member: Member, doing: str) -> object:
+        """The answer that a member owes. Its death is an error of the call."""
         try:
-            while not member.wait(_left(deadline)):
-                if member.stopped:  # it owes an answer, so it is ended with the call
-                    raise KernelTimeoutError(
-                        f"worker {member.process.pid} was stopped by a signal and did not answer "
-                        "in time; nothing has run, and the next call starts another one"
-                    )
-                deadline = time.monotonic() + LOOK
+            member.wait()
             return member.answer()
         except Lost:
             how = member.ended()
@@ -318,16 +307,23 @@ class Processes(Backend):
         done: Callable[[Member], None],
         deadline: float | None,
     ) -> None:
-        """Send each a message, wait for all their answers, then raise the first failure."""
+        """Send each a message, wait for all their answers, then raise the first failure.
+
+        Who has not answered by the deadline goes on owing: see `_silence`.
+        """
         errors: list[BaseException] = []
         for member in members:
             with suppress(Lost):  # noticed below
                 member.ask(message(member))
         for member in members:
             try:
-                answer = self._answer(member, "took a plan", deadline)
-            except (WorkerLostError, KernelTimeoutError) as lost:
-                errors.append(lost)
+                if not member.wait(seconds_to(deadline)):
+                    raise KernelTimeoutError(
+                        f"worker {member.process.pid} did not answer in time; nothing has run"
+                    )
+                answer = self._answer(member, "took a plan")
+            except (KernelTimeoutError, WorkerLostError) as error:
+                errors.append(error)
                 continue
             if isinstance(answer, Loaded) and answer.failure is not None:
                 errors.append(_refused(unpack_error(answer.failure)))
@@ -342,10 +338,13 @@ class Processes(Backend):
             return
         with self._locked(0) as taken:
             if taken:
-                self._flush()
+                self._flush(None)
 
-    def _flush(self, deadline: float | None = None) -> None:
-        """Have workers unmap what has ended; on return its memory is back."""
+    def _flush(self, deadline: float | None) -> None:
+        """Have workers unmap what has ended; on return its memory is back.
+
+        They have nothing else to do: who does not answer is stopped, or as good as dead.
+        """
         ended = self._library.give_up()
         if not ended:
             return
@@ -357,16 +356,20 @@ class Processes(Backend):
         def forgotten(member: Member) -> None:
             member.plans.difference_update(self._library.stale(member.plans))
 
-        # They are idle, so they answer at once; but one that was stopped must not keep close().
-        latest = time.monotonic() + FORGET
         with suppress(ShmComputeError):  # a worker that is gone has forgotten too
-            self._ask(ready, message, forgotten, min(latest, deadline or latest))
+            last = time.monotonic() + PATIENCE
+            self._ask(ready, message, forgotten, last if deadline is None else min(deadline, last))
         self._silence()
 
 
-def _left(deadline: float | None) -> float | None:
-    """Seconds until then."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+@contextmanager
+def _unreached(plan: Plan) -> Iterator[None]:
+    """Nothing runs yet: of a call that overruns here no chunk was reached."""
+    try:
+        yield
+    except KernelTimeoutError as error:
+        error.chunks = list(plan.chunks)
+        raise
 
 
 def _nothing() -> None:
@@ -405,7 +408,10 @@ def _start(processes: Processes, begun: threading.Event) -> None:
 
     thread = threading.Thread(target=start, name="shmcompute-start", daemon=True)
     _starting.add(thread)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # no thread to be had: the first call starts them
+        begun.set()
 
 
 def _let_start() -> None:

@@ -53,6 +53,9 @@ def main(
 ) -> None:
     """Serve until told to exit, or until the parent is gone. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
+    # What a forked parent would do when told to end, or told of a signal, it alone is to do.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while we started
     config.enter_worker(number)
@@ -87,13 +90,19 @@ def _leave(code: int) -> None:
 
 def _cap_threads(threads: int) -> None:
     """At most this many threads in each of the libraries a kernel may call."""
+    before = os.environ.get(_THREAD_SETTINGS[0])
     os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
     threadpool_limits(threads)
     try:
         numba.config.reload_config()  # type: ignore[no-untyped-call]
         # It has a second home, filled when Numba was imported.
         parallel.NUM_THREADS = threads
-    except RuntimeError:  # a forked parent had started Numba's threads: their number is fixed
+    except RuntimeError:
+        # A forked parent had started Numba's threads: their number is fixed, and as long as the
+        # environment says another one Numba compiles nothing.
+        os.environ.pop(_THREAD_SETTINGS[0])
+        if before is not None:
+            os.environ[_THREAD_SETTINGS[0]] = before
         numba.set_num_threads(min(threads, numba.get_num_threads()))
 
 

@@ -1,0 +1,50 @@
+"""A watchdog, and pools that may be harmed."""
+
+from __future__ import annotations
+
+import faulthandler
+import signal
+
+import pytest
+from harness import made
+
+from shmcompute.backends import doorbell
+from shmcompute.config import START_METHODS
+
+CHANNELS = ["doorbell", "pipe"] if doorbell.wanted() else ["pipe"]
+PATIENCE = 60  # seconds that a test may take before it counts as hung
+
+
+class Hung(BaseException):
+    """Raised in a test that does not end."""
+
+
+@pytest.fixture(autouse=True)
+def watchdog(request):
+    """A hang is a failure; if not even that gets through, the end of the run, with all stacks."""
+    if request.node.get_closest_marker("soak"):
+        yield
+        return
+
+    def bark(*_):
+        raise Hung(f"no end after {PATIENCE} s")
+
+    before = signal.signal(signal.SIGALRM, bark)
+    signal.alarm(PATIENCE)
+    faulthandler.dump_traceback_later(2 * PATIENCE, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(params=CHANNELS)
+def channel(request):
+    return request.param
+
+
+@pytest.fixture(params=START_METHODS)
+def mortal(request, channel):
+    """A pool of every start method and channel, which a test may harm as often as it likes."""
+    with made(request.param, channel) as pool:
+        yield pool.ready()

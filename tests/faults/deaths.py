@@ -1,0 +1,115 @@
+"""End a worker at a chosen point, without a hook in the product.
+
+A pool started within `doomed` starts its workers by `main` of this module, which replaces one name
+in the worker by a function that ends it, and then goes on as any worker does.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from shmcompute.backends.processes import member, worker
+
+WAYS: dict[str, Callable[[], object]] = {
+    "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "SIGSEGV": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "SIGABRT": lambda: os.kill(os.getpid(), signal.SIGABRT),
+    "exit 0": lambda: os._exit(0),
+    "exit 3": lambda: os._exit(3),
+    "SIGSTOP": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+}
+ENDS = [way for way in WAYS if way != "SIGSTOP"]
+
+WORKER = "shmcompute.backends.processes.worker"
+POINTS: dict[str, tuple[str, str, bool | bytes]] = {
+    # What is replaced, and whether the end comes after it instead of before; or, of answers, which
+    # one it is that breaks off in the middle.
+    "starting": (WORKER, "_watch_parent", False),
+    "saying that it is ready": (WORKER, "Worker.serve", False),
+    "attaching": (WORKER, "map_handle", False),
+    "attached": (WORKER, "map_handle", True),
+    "unpickling": (WORKER, "unpack", False),
+    "running": ("shmcompute.plan", "Plan.run_chunk", False),
+    "answering a plan": ("multiprocessing.connection", "Connection._send", b"Loaded"),
+    "telling an error": ("multiprocessing.connection", "Connection._send", b"Failure"),
+    "before the journal": ("shmcompute.journal", "Journal.keep", False),
+    "after the journal": ("shmcompute.journal", "Journal.keep", True),
+    "before the commit": ("shmcompute.journal", "Journal.commit", False),
+    "after the commit": ("shmcompute.journal", "Journal.commit", True),
+}
+
+
+def told(way: str) -> tuple[int, str]:
+    """Exit code and words of a death."""
+    if way.startswith("exit"):
+        return int(way.split()[1]), f"exit code {way.split()[1]}"
+    return -signal.Signals[way], way
+
+
+def main(point: str, way: str, flag: str, *args: Any) -> None:
+    """A worker that ends at a point; once, if there is a file `flag` to be made."""
+    faulthandler.disable()  # a forked worker has it from pytest, and would tell of each end
+    home, path, after = POINTS[point]
+    *outer, name = path.split(".")
+    place: Any = importlib.import_module(home)
+    for part in outer:
+        place = getattr(place, part)
+    real = getattr(place, name)
+
+    def end() -> None:
+        if not flag:
+            WAYS[way]()
+            return
+        try:
+            os.close(os.open(flag, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return
+        WAYS[way]()
+
+    def replaced(*given: Any, **named: Any) -> Any:
+        if isinstance(after, bytes):
+            return _half(real, end, after, *given)
+        if not after:
+            end()
+        result = real(*given, **named)
+        if after:
+            end()
+        return result
+
+    setattr(place, name, replaced)
+    worker.main(*args)
+
+
+def _half(
+    real: Callable[..., Any], end: Callable[[], None], which: bytes, connection: Any, data: Any
+) -> None:
+    if which not in bytes(data):
+        real(connection, data)
+        return
+    os.write(connection.fileno(), bytes(data)[: len(data) // 2])
+    end()
+    os.write(connection.fileno(), bytes(data)[len(data) // 2 :])
+
+
+@contextmanager
+def doomed(point: str, way: str, flag: object = "") -> Iterator[None]:
+    """Workers that are started meanwhile end at that point."""
+    with pytest.MonkeyPatch.context() as patch:
+        starts = SimpleNamespace(main=partial(main, point, way, str(flag)))
+        patch.setattr(member, "worker", starts)
+        yield
+
+
+def spare() -> None:
+    """Workers that are started from now on live."""
+    member.worker = worker
