@@ -10,6 +10,7 @@ from shmcompute import numba_array as _numba_array  # noqa: F401  # Numba learns
 from shmcompute.access import offset, read, split, whole
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.array import SharedArray
+from shmcompute.atomic import atomic_add, atomic_max, atomic_min, compare_exchange
 from shmcompute.pool import Pool, shutdown
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ __all__ = [
     "Pool",
     "SharedArray",
     "SharedArrayManager",
+    "atomic_add",
+    "atomic_max",
+    "atomic_min",
+    "compare_exchange",
     "errors",
     "offset",
     "parallel_apply",
