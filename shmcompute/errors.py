@@ -38,6 +38,14 @@ class ClosedError(ShmComputeError):
     """An array or a pool was used after its ``close()``."""
 
 
+class LockError(ShmComputeError, RuntimeError):
+    """A lock was released by who does not hold it, or asked for again by who does."""
+
+
+class LockTimeoutError(ShmComputeError, TimeoutError):
+    """Somebody else held a lock for longer than the ``timeout``."""
+
+
 class ForkedPoolError(ShmComputeError):
     """A pool was used in a process forked from the one that made it."""
 
