@@ -5,7 +5,6 @@ import os
 import pickle
 import signal
 import threading
-import time
 import warnings
 from queue import SimpleQueue
 
@@ -185,7 +184,7 @@ def _hold(arr, told, wait):
 
 @pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.soak)])
 def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr, rounds):
-    """Within half a second, each time."""
+    """As soon as it is dead."""
     context = _context("fork")
     for _ in range(rounds):
         ours, theirs = context.Pipe()
@@ -193,11 +192,9 @@ def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr, rounds):
         theirs.close()
         assert ours.recv() is False
         os.kill(process.pid, signal.SIGKILL)
-        begin = time.monotonic()
-        with arr.lock(timeout=10) as state:
-            assert time.monotonic() - begin < 0.5
-            assert state.abandoned
         _ended(process, -signal.SIGKILL)
+        with arr.lock(timeout=0) as state:
+            assert state.abandoned
         ours.close()
         with arr.lock(timeout=0) as state:
             assert not state.abandoned

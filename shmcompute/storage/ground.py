@@ -17,6 +17,7 @@ import struct
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -109,6 +110,8 @@ class Ground:
         with _forking:  # who forks now waits until the child will know of it
             self.fd = open_()
             _open.add(self.fd)
+        self._close = weakref.finalize(self, _closed, self.fd, self._pid)
+        self._close.atexit = False
         found = os.fstat(self.fd)
         self.key = found.st_dev, found.st_ino, byte
 
@@ -145,12 +148,7 @@ class Ground:
 
     def close(self) -> None:
         """Let go of all locks."""
-        if not self.ours or self.fd < 0:
-            return
-        with _forking:
-            _open.discard(self.fd)
-            fd, self.fd = self.fd, -1
-            os.close(fd)
+        self._close()
 
     def _control(self, command: str, byte: int, kind: int) -> int:
         asked = _flock(kind, byte)
@@ -186,6 +184,13 @@ def known() -> bool:
 
 _forking = threading.RLock()  # held while a process forks
 _open: set[int] = set()  # descriptors of all grounds
+
+
+def _closed(fd: int, pid: int) -> None:
+    if pid == os.getpid():  # a child closed it long ago
+        with _forking:
+            _open.discard(fd)
+            os.close(fd)
 
 
 def _forked() -> None:
