@@ -28,6 +28,7 @@ FLOORS = {
     "shmcompute.arguments": 2,
     "shmcompute.overlap": 2,
     "shmcompute.atomic": 2,
+    "shmcompute.atomic_code": 1,
     "shmcompute.machine": 2,
     "shmcompute.trampoline": 2,
     "shmcompute.frame": 2,
