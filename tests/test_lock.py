@@ -48,20 +48,17 @@ def _ended(process, code=0):
     process.close()
 
 
-def _try(arr, told):
+def _try(arr):
     lock = arr.lock()
-    told.put(had := lock.acquire(block=False))
+    had = lock.acquire(block=False)
     if had:
         lock.release()
+    return had
 
 
 def _threads_try(arr):
     """Whether another thread could have the lock."""
-    told = SimpleQueue()
-    thread = threading.Thread(target=_try, args=(arr, told))
-    thread.start()
-    thread.join()
-    return told.get()
+    return _elsewhere(lambda: _try(arr))
 
 
 def _increment(arr, times):
@@ -217,7 +214,7 @@ def test_who_waits_for_a_dead_holder_has_it(arr):
     thread.start()
     os.kill(process.pid, signal.SIGKILL)
     thread.join(60)
-    assert told.get() is True
+    assert told.get(timeout=60) is True
     _ended(process, -signal.SIGKILL)
     ours.close()
 

@@ -17,7 +17,6 @@ import struct
 import sys
 import threading
 import time
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -103,6 +102,7 @@ class Ground:
     def __init__(
         self, open_: Callable[[], int], byte: int = FIRST, mark: Mark | None = None
     ) -> None:
+        self.fd = -1
         if not known():
             raise StorageError("this platform has no locks that end with who holds them")
         self.byte, self.mark = byte, mark or Tail()
@@ -110,8 +110,6 @@ class Ground:
         with _forking:  # who forks now waits until the child will know of it
             self.fd = open_()
             _open.add(self.fd)
-        self._close = weakref.finalize(self, _closed, self.fd, self._pid)
-        self._close.atexit = False
         found = os.fstat(self.fd)
         self.key = found.st_dev, found.st_ino, byte
 
@@ -148,7 +146,14 @@ class Ground:
 
     def close(self) -> None:
         """Let go of all locks."""
-        self._close()
+        if self.fd >= 0 and self.ours:  # a child closed it long ago
+            with _forking:
+                fd, self.fd = self.fd, -1
+                _open.discard(fd)
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def _control(self, command: str, byte: int, kind: int) -> int:
         asked = _flock(kind, byte)
@@ -184,13 +189,6 @@ def known() -> bool:
 
 _forking = threading.RLock()  # held while a process forks
 _open: set[int] = set()  # descriptors of all grounds
-
-
-def _closed(fd: int, pid: int) -> None:
-    if pid == os.getpid():  # a child closed it long ago
-        with _forking:
-            _open.discard(fd)
-            os.close(fd)
 
 
 def _forked() -> None:
