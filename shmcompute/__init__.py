@@ -10,6 +10,8 @@ from shmcompute import numba_array as _numba_array  # noqa: F401  # Numba learns
 from shmcompute.access import offset, read, split, whole
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.array import SharedArray
+from shmcompute.array_queue import ArrayQueue
+from shmcompute.atomic import atomic_add, atomic_max, atomic_min, compare_exchange
 from shmcompute.pool import Pool, shutdown
 
 if TYPE_CHECKING:
@@ -17,9 +19,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "ArrayQueue",
     "Pool",
     "SharedArray",
     "SharedArrayManager",
+    "atomic_add",
+    "atomic_max",
+    "atomic_min",
+    "compare_exchange",
     "errors",
     "offset",
     "parallel_apply",

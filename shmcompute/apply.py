@@ -22,7 +22,6 @@ from shmcompute.plan import Link, Plan, inside_kernel
 from shmcompute.pool import Pool, default_pool
 
 MARKERS = (Split, Read, Whole)
-LONGEST = 1e6  # seconds that a timeout may be: twelve days; more overflows what the system takes
 
 
 class BoundPlan:
@@ -303,4 +302,4 @@ def _seconds(timeout: float | None) -> float | None:
         raise TypeError(f"timeout: expected seconds or None, got {timeout!r}")
     if not timeout > 0:
         raise ValueError(f"timeout: expected seconds above 0, or None, got {timeout!r}")
-    return min(float(timeout), LONGEST)
+    return min(float(timeout), config.LONGEST)

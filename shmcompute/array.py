@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from shmcompute import storage
 from shmcompute.errors import ClosedError, StorageError
+from shmcompute.lock import ArrayLock
 from shmcompute.storage import Array, Handle, Segment
 
 Shape = SupportsIndex | Iterable[SupportsIndex]
@@ -267,6 +268,46 @@ class SharedArray(NDArrayOperatorsMixin):
         dependent = weakref.finalize(self, callback, *args)
         dependent.atexit = False
         self._dependents.append(dependent)
+
+    def lock(self, timeout: float | None = None) -> ArrayLock:
+        """A lock for who wants the array for himself, among threads and processes.
+
+        The kernel drops it when its holder dies, however it dies; whoever is next is told.
+        Nobody is kept from an array by it who does not ask for it. For one element there is
+        `atomic_add`, which is much faster.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds that ``with`` waits at most.
+
+        Returns
+        -------
+        ArrayLock
+            For ``with``, or for its own ``acquire`` and ``release``. Nothing is held yet.
+
+        Raises
+        ------
+        LockTimeoutError
+            From ``with``: somebody else held it for that long.
+        LockError
+            From ``with``: this thread holds it already. It is no `threading.RLock`.
+        ClosedError, SegmentNotFoundError
+            From ``with``: its owner has closed the array.
+
+        Examples
+        --------
+        >>> import numpy as np, shmcompute as sc
+        >>> with sc.SharedArray(np.zeros(3)) as arr:
+        ...     with arr.lock(timeout=5) as state:
+        ...         if state.abandoned:  # the last holder died: it may be half written
+        ...             arr[:] = 0
+        ...         arr += 1
+        ...     print(arr.array)
+        [1. 1. 1.]
+        """
+        self.array  # noqa: B018  # a closed array is not locked
+        return ArrayLock(self._segment, timeout)
 
     def unlink(self) -> None:
         """Remove the name, or the file; only the owner may. Idempotent."""

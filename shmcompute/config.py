@@ -5,6 +5,7 @@ Read at each use, so that a test or a notebook can change them while it runs.
 
 from __future__ import annotations
 
+import numbers
 import operator
 import os
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ STORAGES = ("auto", "shm", "file", "array")
 BACKENDS = ("processes", "threads", "serial")
 CHANNELS = ("doorbell", "pipe")
 SCHEDULES = ("static", "dynamic", "guided")
+LONGEST = 1e6  # seconds that a timeout may be: twelve days; more overflows what the system takes
 START_METHODS = ("fork", "spawn", "forkserver")
 
 
@@ -49,6 +51,18 @@ def count(what: str, value: object, least: int = 1) -> int:
     if whole < least:
         raise ValueError(f"{what}: expected at least {least}, got {whole}")
     return whole
+
+
+def seconds(what: str, value: object) -> float | None:
+    """`value` as a time to wait, 0 or more; None for as long as it takes."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{what}: expected seconds or None, got {value!r}")
+    time = float(value)
+    if not time >= 0:
+        raise ValueError(f"{what}: expected 0 seconds or more, or None, got {value!r}")
+    return min(time, LONGEST)
 
 
 def size(name: str) -> int | None:

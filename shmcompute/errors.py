@@ -7,6 +7,7 @@ for the same trouble, ours is a subclass of it too.
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Sequence
 
 
@@ -36,6 +37,26 @@ class SegmentFormatError(StorageError):
 
 class ClosedError(ShmComputeError):
     """An array or a pool was used after its ``close()``."""
+
+
+class LockError(ShmComputeError, RuntimeError):
+    """A lock was released by who does not hold it, or asked for again by who does."""
+
+
+class LockTimeoutError(ShmComputeError, TimeoutError):
+    """Somebody else held a lock for longer than the ``timeout``."""
+
+
+class QueueFullError(ShmComputeError, queue.Full):
+    """There was no room in a queue."""
+
+
+class QueueEmptyError(ShmComputeError, queue.Empty):
+    """There was nothing in a queue."""
+
+
+class QueueClosedError(ClosedError, ValueError):
+    """Something was put into a queue that is closed, or asked of one that is empty, too."""
 
 
 class ForkedPoolError(ShmComputeError):

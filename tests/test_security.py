@@ -15,8 +15,8 @@ from kernels import run
 from test_layers import MODULES
 
 import shmcompute as sc
-from shmcompute import storage
-from shmcompute.backends.doorbell import Block, atomics, control
+from shmcompute import storage, words
+from shmcompute.backends.doorbell import Block
 from shmcompute.errors import SegmentExistsError, SegmentFormatError, StorageError
 from shmcompute.storage import file, liveness, reaper, shm
 
@@ -247,7 +247,7 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path, monkeypatch, named
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.skipif(not atomics.available(), reason="no doorbell here")
+@pytest.mark.skipif(not words.available(), reason="no doorbell here")
 def test_the_control_block_has_no_name_and_keeps_its_size():
     block = Block(2)
     try:
@@ -265,10 +265,10 @@ def test_machine_code_is_kept_only_where_others_put_none(tmp_path):
     for mode, private in ((0o700, True), (0o755, True), (0o775, True), (0o777, False)):
         folder.mkdir()
         folder.chmod(mode)
-        control._private.cache_clear()
-        assert control._private(str(folder)) is private
+        words._private.cache_clear()
+        assert words._private(str(folder)) is private
         folder.rmdir()
-    control._private.cache_clear()
+    words._private.cache_clear()
 
 
 # Each makes code or objects out of bytes or text.
@@ -290,7 +290,8 @@ NAMESAKES = {
     "shmcompute.twin": {"compile"},
     "shmcompute.machine": {"compile", "load"},  # Numba's, and LLVM's word for reading memory
     "shmcompute.trampoline": {"compile", "load"},
-    "shmcompute.backends.doorbell.atomics": {"load"},
+    "shmcompute.words": {"load"},
+    "shmcompute.slots": {"load"},
     "shmcompute.backends.doorbell.control": {"compile", "load"},
     "shmcompute.cores": {"CDLL"},  # the C library
 }

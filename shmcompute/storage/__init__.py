@@ -14,11 +14,13 @@ from errno import EMFILE
 from shmcompute.config import STORAGES, chosen, one_of
 from shmcompute.errors import SegmentExistsError, StorageError
 from shmcompute.storage import file, inherited, reaper, shm, warm
+from shmcompute.storage.ground import Ground
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.segment import Array, Handle, Segment, live, locate, mapped
 
 __all__ = [
     "Array",
+    "Ground",
     "Handle",
     "Layout",
     "Segment",

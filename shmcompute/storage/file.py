@@ -26,6 +26,7 @@ from shmcompute.errors import (
     StorageFullError,
 )
 from shmcompute.storage import header as npy
+from shmcompute.storage.ground import Ground, Tail
 from shmcompute.storage.layout import Layout, parsed
 from shmcompute.storage.segment import Array, Segment
 
@@ -53,6 +54,18 @@ class FileHandle:
             return _mapped(fd, self, made, offset, created=False)
         finally:
             os.close(fd)
+
+    def ground(self, made: Layout) -> Ground:
+        return Ground(self._again, mark=Tail())
+
+    def _again(self) -> int:
+        """The file, for writing, whatever the mode: only so can it be locked."""
+        fd = _open(self.name, "r+")
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) == self.serial:
+            return fd
+        os.close(fd)
+        raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
 
 
 def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:

@@ -32,12 +32,14 @@ from shmcompute.errors import (
     StorageError,
     StorageFullError,
 )
+from shmcompute.storage.ground import FIRST, Ground, Word
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.name import check_name
 from shmcompute.storage.segment import Array, Segment, live
 from shmcompute.storage.shm import FOLDER
 
 ALIGN = 64  # bytes: a cache line, and enough for longdouble; multiprocessing aligns to 8
+WORD = 8  # bytes
 SLACK = 8 << 20  # multiprocessing may take this much more than it is asked for
 
 
@@ -77,6 +79,14 @@ class ArrayHandle:
         memory = np.frombuffer(base, np.uint8, count=self.layout.nbytes, offset=self.start - first)
         return Segment(self, self.layout, base, memory), self.layout.over(memory)
 
+    def ground(self, made: Layout) -> Ground:
+        if not by_proc():
+            raise StorageError(
+                f"array {self.name!r} can't be locked on this platform, where a descriptor that is "
+                'sent shares its locks; use storage="shm" or "file"'
+            )
+        return Ground(self._descriptor, FIRST + self.start, Word(self.start + _mark(made.nbytes)))
+
     def _descriptor(self) -> int:
         try:
             if self.sent is not None:
@@ -101,7 +111,7 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
     """Make an array; its memory is reserved and zero. Its name is a label: none attach by it."""
     if name is not None:
         _check_label(name)
-    asked = made.nbytes + ALIGN
+    asked = _mark(made.nbytes) + WORD + ALIGN
     _check_room(asked)
     try:
         raw: Any = multiprocessing.Array("b", asked, lock=False)
@@ -121,6 +131,11 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
     )
     # The memory has no name to remove; the descriptor goes with the last view.
     return Segment(handle, made, raw, memory, _nothing), made.over(memory)
+
+
+def _mark(nbytes: int) -> int:
+    """Where behind so much data the word stands that tells who holds the array's lock."""
+    return -(-nbytes // WORD) * WORD
 
 
 def _check_label(name: str) -> None:

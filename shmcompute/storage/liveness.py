@@ -22,6 +22,8 @@ from pathlib import Path
 from shmcompute.config import setting
 from shmcompute.errors import StorageError
 
+HELD = "held by one"  # a folder, named as no segment can be
+
 
 def by_file() -> bool:
     """Whether lock files stand in for locks on the segments themselves."""
@@ -84,10 +86,20 @@ def seize(fd: int, name: str) -> int | None:
 
 
 def forget(name: str) -> None:
-    """The name is gone: so is its lock file, if it has one."""
+    """The name is gone: so are its lock files, if it has any."""
     if by_file():
-        with suppress(OSError):  # it is locked by nobody soon, and a reaper sweeps it away
-            (folder() / name).unlink(missing_ok=True)
+        for gone in (folder() / name, folder() / HELD / name):
+            with suppress(OSError):  # it is locked by nobody soon, and a reaper sweeps it away
+                gone.unlink(missing_ok=True)
+
+
+def held_file(name: str) -> int:
+    """The file that is locked in a segment's stead by who wants it for himself; made at first use.
+
+    Not the one above: where these are needed, the two kinds of lock exclude each other.
+    """
+    (folder() / HELD).mkdir(mode=0o700, exist_ok=True)
+    return _lock_file(f"{HELD}/{name}")
 
 
 def _lock_file(name: str) -> int:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from shmcompute.errors import ClosedError
+from shmcompute.storage.ground import Ground
 from shmcompute.storage.layout import Layout
 
 Array = np.ndarray[Any, Any]
@@ -37,6 +38,10 @@ class Handle(Protocol):
 
     def map(self) -> tuple[Segment, Array]:
         """Map the segment here, anew; an attacher's mapping."""
+        ...
+
+    def ground(self, made: Layout) -> Ground:
+        """Where locks of the segment stand, opened anew."""
         ...
 
 
@@ -128,6 +133,11 @@ class Segment:
                 f"{self.handle.name!r} was closed or unlinked by its owner: views of it stay "
                 "valid, but workers can't attach any more; run before close()"
             )
+
+    def ground(self) -> Ground:
+        """Where its locks stand, opened anew; to be had as long as others may attach."""
+        self.check()
+        return self.handle.ground(self.layout)
 
     def end(self) -> None:
         """The owner has finished: take the name away, unless it is to last."""

@@ -36,6 +36,7 @@ from shmcompute.errors import (
 )
 from shmcompute.storage import layout as described
 from shmcompute.storage import warm
+from shmcompute.storage.ground import Ground, Word
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.name import PREFIX, candidates, check_name
 from shmcompute.storage.segment import Array, Segment
@@ -69,6 +70,23 @@ class ShmHandle:
                 f"the segment {self.name!r} is gone; another one has its name now"
             )
         return segment, array
+
+    def ground(self, made: Layout) -> Ground:
+        if liveness.by_file():
+            return Ground(self._lock_file, mark=Word(0))
+        # The trailer's pages begin with zeros: its header and its record leave some.
+        return Ground(self._again, mark=Word(described.sized(made.nbytes)))
+
+    def _again(self) -> int:
+        fd = open_segment(self.name)
+        if os.fstat(fd).st_ino == self.serial:
+            return fd
+        os.close(fd)
+        raise SegmentNotFoundError(f"the segment {self.name!r} is gone; another one has its name")
+
+    def _lock_file(self) -> int:
+        os.close(self._again())  # there is none for a segment that is gone
+        return liveness.held_file(self.name)
 
 
 def unavailable() -> str | None:

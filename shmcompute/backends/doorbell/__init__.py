@@ -1,7 +1,6 @@
 """Work handed out by ringing a bell in shared memory; see README.md."""
 
-from shmcompute import config
-from shmcompute.backends.doorbell import atomics
+from shmcompute import config, words
 from shmcompute.backends.doorbell.bell import Bell
 from shmcompute.backends.doorbell.block import Block
 from shmcompute.backends.doorbell.control import NOTE, prepare
@@ -12,5 +11,5 @@ __all__ = ["NOTE", "Bell", "Block", "Seat", "Table", "prepare", "spin", "unveile
 
 def wanted() -> bool:
     """Whether work is handed out so, here: else by pipe, or by the standard library's executor."""
-    default = "doorbell" if atomics.available() else "pipe"
+    default = "doorbell" if words.available() else "pipe"
     return config.chosen("channel", None, "CHANNEL", config.CHANNELS, default) == "doorbell"

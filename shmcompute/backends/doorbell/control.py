@@ -6,21 +6,19 @@ which word, and why no wake-up is lost.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
-import numba
 from numba import types
 
 from shmcompute import machine
 from shmcompute.arguments import VALUES
-from shmcompute.backends.doorbell.atomics import (
+from shmcompute.words import (
     add,
     call,
     give_way,
+    jitted,
     load,
     relax,
     store,
@@ -79,26 +77,9 @@ _functions: list[Any] = []
 
 
 def _jitted(function: Callable[..., Any]) -> Any:
-    """Compiled once on this machine: what is compiled is kept beside this file, or by the user."""
-    try:
-        made = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder can be written
-        made = numba.njit(nogil=True)(function)
-    # Numba without its compiler (NUMBA_DISABLE_JIT) hands back the function, which has no cache.
-    if hasattr(made, "stats") and not _private(made.stats.cache_path):
-        made = numba.njit(nogil=True)(function)
+    made = jitted(function)
     _functions.append(made)
     return made
-
-
-@lru_cache
-def _private(folder: str | None) -> bool:
-    """Whether only those put code into a folder who are trusted with the code of this file."""
-    if folder is None or not hasattr(os, "geteuid"):
-        return True
-    found = os.stat(folder)
-    trusted = (0, os.geteuid(), os.stat(__file__).st_uid)
-    return found.st_uid in trusted and not found.st_mode & 0o002
 
 
 def prepare() -> None:

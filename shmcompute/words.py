@@ -4,7 +4,8 @@ Numba has no atomics for the CPU, so each of these is a few instructions of LLVM
 sequentially consistent: on the machines that matter this costs nothing for a load, and a bell that
 is rung a hundred thousand times a second can afford it for a store.
 
-What `control` compiles is kept on disk, and known by that file alone: touch it to change this one.
+What other modules compile of these is kept on disk, and known by their files alone: touch them to
+change this one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -35,6 +37,28 @@ def available() -> bool:
     """Whether jitted code can wait for a word here: on Linux, on processors that we know."""
     known = sys.platform == "linux" and platform.machine() in _FUTEX and hasattr(os, "memfd_create")
     return known and not numba.config.DISABLE_JIT  # type: ignore[attr-defined]  # numba is not fully typed
+
+
+def jitted(function: Callable[..., Any], *, nogil: bool = True) -> Any:
+    """Compiled once on this machine: what is compiled is kept beside its file, or by the user."""
+    try:
+        made = numba.njit(nogil=nogil, cache=True)(function)
+    except RuntimeError:  # no folder can be written
+        return numba.njit(nogil=nogil)(function)
+    # Numba without its compiler (NUMBA_DISABLE_JIT) hands back the function, which has no cache.
+    if hasattr(made, "stats") and not _private(made.stats.cache_path):
+        return numba.njit(nogil=nogil)(function)
+    return made
+
+
+@lru_cache
+def _private(folder: str | None) -> bool:
+    """Whether only those put code into a folder who are trusted with the code of this file."""
+    if folder is None or not hasattr(os, "geteuid"):
+        return True
+    found = os.stat(folder)
+    trusted = (0, os.geteuid(), os.stat(__file__).st_uid)
+    return found.st_uid in trusted and not found.st_mode & 0o002
 
 
 def _pointer(builder: Any, address: Any) -> Any:
@@ -135,13 +159,22 @@ def wait(_: Any, address: Any, value: Any, nanoseconds: Any) -> tuple[Signature,
 
 @_intrinsic
 def wake(_: Any, address: Any) -> tuple[Signature, Generator]:
-    """Wake who sleeps on the word; there is one at most."""
+    """Wake one who sleeps on the word."""
+    return types.int64(types.int64), _waking(1)
 
+
+@_intrinsic
+def wake_all(_: Any, address: Any) -> tuple[Signature, Generator]:
+    """Wake all who sleep on the word."""
+    return types.int64(types.int64), _waking(2**31 - 1)
+
+
+def _waking(count: int) -> Generator:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        one = ir.Constant(_I64, 1)
-        return _futex(builder, args[0], _WAKE, one, ir.Constant(_I64, 0))
+        number = ir.Constant(_I64, count)
+        return _futex(builder, args[0], _WAKE, number, ir.Constant(_I64, 0))
 
-    return types.int64(types.int64), generate
+    return generate
 
 
 def _futex(builder: Any, address: Any, operation: int, value: Any, until: Any) -> Any:

@@ -1,0 +1,151 @@
+"""`ArrayLock`: one holder at a time of a shared array, among threads and processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+from typing import Self
+
+from shmcompute import config
+from shmcompute.errors import LockError, LockTimeoutError
+from shmcompute.storage import Ground, Segment
+
+_Key = tuple[int, int, int]
+
+
+class ArrayLock:
+    """A lock of a `SharedArray`, made by its ``lock()``; also what ``with`` calls its state.
+
+    The kernel holds it for us, as a lock on a byte of the segment, and drops it when its holder
+    dies. It excludes threads and processes alike. Who took it releases it: the same thread, once.
+
+    Attributes
+    ----------
+    abandoned : bool
+        Whether the last holder died with it, so that what it guards may be half written. Known to
+        the next taker alone.
+
+    Examples
+    --------
+    >>> import numpy as np, shmcompute as sc
+    >>> with sc.SharedArray(np.zeros(2)) as arr:
+    ...     lock = arr.lock()
+    ...     if lock.acquire(timeout=1):
+    ...         try:
+    ...             arr += 1
+    ...         finally:
+    ...             lock.release()
+    ...     print(arr.array, lock.abandoned)
+    [1. 1.] False
+    """
+
+    def __init__(self, segment: Segment, timeout: float | None = None) -> None:
+        self.abandoned = False
+        self._ground: Ground | None = None  # while it is held
+        self._segment = segment
+        self._timeout = config.seconds("timeout", timeout)
+        self._thread = 0
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        """Take the lock; whether it was had in time.
+
+        Parameters
+        ----------
+        block : bool
+            Whether to wait for whoever holds it.
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Raises
+        ------
+        LockError
+            If this thread holds it already: it would wait for itself.
+        """
+        patience = config.seconds("timeout", timeout) if block else 0.0
+        ground = self._segment.ground()
+        try:
+            if (*ground.key, threading.get_ident()) in _holders:
+                raise LockError(
+                    f"this thread holds the lock of {self._segment.handle.name!r} already and "
+                    "would wait for itself; release it first"
+                )
+            return ground.wait(ground.byte, patience) and self._had(ground)
+        finally:
+            if self._ground is not ground:
+                ground.close()
+
+    def _had(self, ground: Ground) -> bool:
+        self.abandoned = ground.mark.read(ground.fd) != 0
+        ground.mark.set(ground.fd, os.getpid())
+        self._thread = threading.get_ident()
+        _holders.add((*ground.key, self._thread))
+        self._ground = ground
+        return True
+
+    def release(self) -> None:
+        """Let the next one have it.
+
+        Raises
+        ------
+        LockError
+            If it is not held by this thread through this object; a forked child holds nothing.
+        """
+        ground = self._ground
+        if ground is None or not ground.ours or self._thread != threading.get_ident():
+            raise LockError(f"the lock of {self._segment.handle.name!r} {self._whose(ground)}")
+        ground.mark.clear(ground.fd)  # while it is ours
+        self._drop()
+
+    def _whose(self, ground: Ground | None) -> str:
+        if ground is None:
+            return "is not held through this object; acquire() it first"
+        who = "thread" if ground.ours else "process, which forked this one,"
+        return f"is held by another {who} and is released there"
+
+    def _drop(self) -> None:
+        ground, self._ground = self._ground, None
+        if ground is not None and ground.ours:
+            _holders.discard((*ground.key, self._thread))
+            ground.close()
+
+    def __enter__(self) -> Self:
+        if not self.acquire(timeout=self._timeout):
+            raise LockTimeoutError(
+                f"the lock of {self._segment.handle.name!r} was not had within {self._timeout} s"
+                f"{self._holder()}"
+            )
+        return self
+
+    def _holder(self) -> str:
+        ground = self._segment.ground()
+        try:
+            pid = ground.mark.read(ground.fd)
+        finally:
+            ground.close()
+        return f"; process {pid} holds it" if pid else ""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    def __del__(self) -> None:
+        self._drop()  # as by death: the mark stays
+
+    def __reduce__(self) -> str:
+        raise TypeError("a lock does not travel; send the array, and call lock() there")
+
+    def __repr__(self) -> str:
+        held = self._ground is not None and self._ground.ours
+        return f"ArrayLock({self._segment.handle.name!r}, held={held})"
+
+
+_holders: set[tuple[int, int, int, int]] = set()  # what is held here, and the thread that does
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_holders.clear)

@@ -1,0 +1,393 @@
+"""`SharedArray.lock`: one holder at a time, and none that is dead."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import warnings
+from queue import SimpleQueue
+
+import numpy as np
+import pytest
+from kernels import run
+
+import shmcompute as sc
+from shmcompute.config import START_METHODS
+from shmcompute.errors import LockError, LockTimeoutError
+from shmcompute.storage import liveness
+
+
+@pytest.fixture(params=["shm", "file", "array", "lock file"])
+def arr(request, tmp_path, monkeypatch):
+    """An array of each kind of storage."""
+    kind = request.param
+    if kind == "lock file":  # as on macOS
+        monkeypatch.setenv("SHMCOMPUTE_LOCK_FILES", "1")
+        kind = "shm"
+    name = tmp_path / "x.npy" if kind == "file" else None
+    with sc.SharedArray.zeros(3, "i8", storage=kind, name=name) as made:
+        yield made
+
+
+def _context(method):
+    return multiprocessing.get_context(method)
+
+
+def _started(context, target, *args):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
+        process = context.Process(target=target, args=args)
+        process.start()
+    return process
+
+
+def _ended(process, code=0):
+    process.join(60)
+    assert process.exitcode == code
+    process.close()
+
+
+def _try(arr):
+    lock = arr.lock()
+    had = lock.acquire(block=False)
+    if had:
+        lock.release()
+    return had
+
+
+def _threads_try(arr):
+    """Whether another thread could have the lock."""
+    return _elsewhere(lambda: _try(arr))
+
+
+def _increment(arr, times):
+    for _ in range(times):
+        with arr.lock():
+            arr[0] += 1
+
+
+@pytest.mark.parametrize("method", START_METHODS)
+def test_the_standard_librarys_counter(method):
+    """The example of `multiprocessing.Value`: four processes, 10 000 increments each."""
+    with sc.SharedArray.zeros(1, "i8") as counter:
+        processes = [_started(_context(method), _increment, counter, 10_000) for _ in range(4)]
+        for process in processes:
+            _ended(process)
+        assert counter[0] == 40_000
+
+
+def test_it_excludes_threads_and_processes(arr):
+    """On every storage, whoever attached how."""
+    threads = [threading.Thread(target=_increment, args=(arr, 200)) for _ in range(2)]
+    process = _started(_context("fork"), _increment, arr, 200)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _ended(process)
+    assert arr[0] == 600
+
+
+def test_a_workers_kernel_may_take_it(process_pool):
+    with sc.SharedArray.zeros(1, "i8") as counter, sc.SharedArray.zeros(8) as x:
+
+        def kernel(part, counter):
+            with counter.value.lock():
+                counter.value[0] += part.size
+
+        sc.parallel_apply(kernel, x, _Hidden(counter), pool=process_pool, chunksize=1)
+        assert counter[0] == 8
+
+
+class _Hidden:
+    """Passed as it is, not split."""
+
+    def __init__(self, value):
+        self.value = value
+
+
+def test_who_waits_has_it_when_it_is_released(arr):
+    """In a thread, with and without a timeout."""
+    for timeout in (None, 60):
+        with arr.lock():
+            thread = threading.Thread(target=_enter, args=(arr, timeout))
+            thread.start()
+            assert arr[1] == 0
+        thread.join()
+        assert arr[1] == 1
+        arr[1] = 0
+
+
+def _enter(arr, timeout):
+    with arr.lock(timeout):
+        arr[1] += 1
+
+
+def test_a_timeout_says_who_holds_it(arr):
+    with arr.lock():
+        assert not _threads_try(arr)
+        with pytest.raises(LockTimeoutError, match="not had within") as raised:
+            _elsewhere(lambda: arr.lock(0.01).__enter__())
+    assert f"process {os.getpid()} holds it" in str(raised.value)
+    assert isinstance(raised.value, TimeoutError)
+    assert _threads_try(arr)
+
+
+def _elsewhere(function):
+    """What it returns or raises in another thread."""
+    told = SimpleQueue()
+
+    def work():
+        try:
+            told.put((function(), None))
+        except BaseException as error:
+            told.put((None, error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    result, error = told.get()
+    if error is not None:
+        raise error
+    return result
+
+
+def test_an_exception_releases_it_as_usual(arr):
+    with pytest.raises(ZeroDivisionError), arr.lock():
+        1 / 0  # noqa: B018
+    with arr.lock(0) as state:
+        assert not state.abandoned
+
+
+HOLDER = """
+import sys, shmcompute as sc
+arr = sc.SharedArray.attach(sys.argv[1])
+lock = arr.lock()
+while True:
+    lock.acquire()
+    print(lock.abandoned, flush=True)
+    sys.stdin.readline()
+    lock.release()
+"""
+
+
+def _hold(arr, told, wait):
+    lock = arr.lock()
+    lock.acquire()
+    told.send(lock.abandoned)
+    wait.recv()
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.soak)])
+def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr, rounds):
+    """As soon as it is dead."""
+    context = _context("fork")
+    for _ in range(rounds):
+        ours, theirs = context.Pipe()
+        process = _started(context, _hold, arr, theirs, theirs)
+        theirs.close()
+        assert ours.recv() is False
+        os.kill(process.pid, signal.SIGKILL)
+        _ended(process, -signal.SIGKILL)
+        with arr.lock(timeout=0) as state:
+            assert state.abandoned
+        ours.close()
+        with arr.lock(timeout=0) as state:
+            assert not state.abandoned
+
+
+def test_who_waits_for_a_dead_holder_has_it(arr):
+    """Without a timeout: the kernel wakes it."""
+    context = _context("fork")
+    ours, theirs = context.Pipe()
+    process = _started(context, _hold, arr, theirs, theirs)
+    theirs.close()
+    ours.recv()
+    told = SimpleQueue()
+
+    def wait():
+        with arr.lock() as state:
+            told.put(state.abandoned)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    os.kill(process.pid, signal.SIGKILL)
+    thread.join(60)
+    assert told.get(timeout=60) is True
+    _ended(process, -signal.SIGKILL)
+    ours.close()
+
+
+def test_a_forked_child_does_not_hold_what_its_parent_does(arr):
+    """It lives on, with all that the holder had open; the lock is free all the same."""
+    context = _context("fork")
+    ours, theirs = context.Pipe()
+    process = _started(context, _hold_and_fork, arr, theirs)
+    theirs.close()
+    child = ours.recv()
+    os.kill(process.pid, signal.SIGKILL)
+    with arr.lock(timeout=60) as state:
+        assert state.abandoned
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(EOFError):  # it is gone
+        ours.recv()
+    ours.close()
+    _ended(process, -signal.SIGKILL)
+
+
+def _hold_and_fork(arr, pipe):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        with arr.lock():
+            child = os.fork()
+            if child:
+                pipe.send(child)
+            signal.pause()
+
+
+def test_a_forked_child_can_not_release_it(arr):
+    lock = arr.lock()
+    lock.acquire()
+    process = _started(_context("fork"), _release, lock)
+    _ended(process)
+    assert not _threads_try(arr)
+    lock.release()
+
+
+def _release(lock):
+    with pytest.raises(LockError, match="another process, which forked this one"):
+        lock.release()
+
+
+def test_who_does_not_hold_it_can_not_release_it(arr):
+    lock = arr.lock()
+    with pytest.raises(LockError, match="not held through this object"):
+        lock.release()
+    with lock:
+        with pytest.raises(LockError, match="held by another thread"):
+            _elsewhere(lock.release)
+        with pytest.raises(LockError, match="not held through this object"):
+            arr.lock().release()
+    with pytest.raises(RuntimeError):  # as a `threading.Lock`
+        lock.release()
+
+
+def test_who_holds_it_is_not_left_waiting_for_itself(arr):
+    with arr.lock() as lock:
+        for again in (lock, arr.lock(), arr.lock(timeout=5)):
+            with pytest.raises(LockError, match="this thread holds the lock"):
+                again.acquire()
+        assert not _threads_try(arr)
+    assert _threads_try(arr)
+
+
+def test_arrays_of_one_arena_have_locks_of_their_own():
+    with (
+        sc.SharedArray.zeros(3, storage="array") as one,
+        sc.SharedArray.zeros(3, storage="array") as other,
+        one.lock(),
+        other.lock(timeout=0) as state,
+    ):
+        assert not state.abandoned
+
+
+def test_two_ways_to_open_a_file_have_one_lock(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(3))
+    before = path.read_bytes()
+    with sc.SharedArray.open(path) as one, sc.SharedArray.open(path, "r") as other:
+        with one.lock():
+            assert not _threads_try(other)
+            np.testing.assert_array_equal(np.load(path), np.arange(3))  # while it is held, too
+        assert _threads_try(other)
+    assert path.read_bytes() == before
+
+
+def test_what_stands_behind_an_array_in_a_file_stays(tmp_path):
+    path = tmp_path / "two.npy"
+    with path.open("wb") as file:
+        np.save(file, np.arange(3))
+        np.save(file, np.arange(4))
+    before = path.read_bytes()
+    with sc.SharedArray.open(path) as arr, arr.lock() as state:
+        assert not state.abandoned
+    assert path.read_bytes() == before
+
+
+def test_a_closed_array_is_not_locked():
+    """Nor one that its owner has closed elsewhere."""
+    with sc.SharedArray.zeros(1) as arr:
+        lock = arr.lock()
+        arr.close()
+        with pytest.raises(sc.errors.ClosedError):
+            arr.lock()
+        with pytest.raises(sc.errors.ClosedError):
+            lock.acquire()
+
+
+def test_an_array_whose_owner_is_gone_is_not_locked():
+    with sc.SharedArray.zeros(1) as arr:
+        handle = pickle.loads(pickle.dumps(arr)).segment.handle
+        arr.unlink()
+        with pytest.raises(sc.errors.SegmentNotFoundError):
+            handle.ground(arr.segment.layout)
+
+
+def test_closing_while_it_is_held_releases_it_later():
+    arr = sc.SharedArray.zeros(1)
+    with arr.lock():
+        arr.close()
+
+
+def test_a_lock_that_is_dropped_is_released_as_by_death(arr):
+    arr.lock().acquire()
+    with arr.lock(timeout=0) as state:
+        assert state.abandoned
+
+
+def test_it_does_not_travel(arr):
+    with pytest.raises(TypeError, match="send the array"):
+        pickle.dumps(arr.lock())
+
+
+@pytest.mark.parametrize(
+    ("timeout", "error"), [("1", TypeError), (-1, ValueError), (True, TypeError)]
+)
+def test_a_timeout_is_a_time(arr, timeout, error):
+    with pytest.raises(error, match="timeout: expected"):
+        arr.lock(timeout)
+    with pytest.raises(error, match="timeout: expected"):
+        arr.lock().acquire(timeout=timeout)
+
+
+def test_where_descriptors_are_sent_it_says_why_not(monkeypatch):
+    with sc.SharedArray.zeros(1, storage="array") as arr:
+        monkeypatch.setenv("SHMCOMPUTE_SEND_DESCRIPTORS", "1")
+        with pytest.raises(sc.errors.StorageError, match="shares its locks"):
+            arr.lock().acquire()
+
+
+def test_ctrl_c_ends_the_wait_and_leaves_it_to_others():
+    """Waiting for ever, and for a time."""
+    program = """
+        import os, signal, sys, threading, shmcompute as sc
+        arr = sc.SharedArray.attach(sys.argv[1])
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            with arr.lock(eval(sys.argv[2])):
+                print("had it")
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    with sc.SharedArray.zeros(1) as arr, arr.lock():
+        for timeout in ("None", "60"):
+            assert run(program, arr.name, timeout).stdout == "interrupted\n"
+
+
+def test_lock_files_go_with_their_segment(monkeypatch):
+    monkeypatch.setenv("SHMCOMPUTE_LOCK_FILES", "1")
+    with sc.SharedArray.zeros(1) as arr, arr.lock():
+        held = liveness.folder() / liveness.HELD / arr.name
+        assert held.exists()
+    assert not held.exists()
