@@ -551,7 +551,7 @@ def test_killing_some_loses_no_more_than_they_held(total, trial):
             moment = chance.randrange(total)
             while sent[:].max() < moment and victim.is_alive():
                 time.sleep(0.0005)
-            os.kill(victim.pid, signal.SIGKILL)
+            victim.kill()  # it may have come to its end
         for producer in producers:
             producer.join(600)
             assert producer.exitcode in (0, -signal.SIGKILL)

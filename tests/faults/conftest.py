@@ -9,7 +9,6 @@ import pytest
 from harness import made
 
 from shmcompute.backends import doorbell
-from shmcompute.config import START_METHODS
 
 CHANNELS = ["doorbell", "pipe"] if doorbell.wanted() else ["pipe"]
 PATIENCE = 60  # seconds that a test may take before it counts as hung
@@ -43,7 +42,8 @@ def channel(request):
     return request.param
 
 
-@pytest.fixture(params=START_METHODS)
+# Of the three, spawn takes seconds to replace a worker.
+@pytest.fixture(params=["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.soak)])
 def mortal(request, channel):
     """A pool of every start method and channel, which a test may harm as often as it likes."""
     with made(request.param, channel) as pool:
