@@ -398,5 +398,10 @@ def _plain(value: Any) -> Any:
     return value.array if isinstance(value, SharedArray) else value
 
 
+def received(handle: Handle) -> SharedArray:
+    """An array that its maker has given to this process, which adopts it first."""
+    return SharedArray._of(*storage.map_handle(handle), made=True)
+
+
 def _attached(handle: Handle) -> SharedArray:
     return SharedArray._of(*storage.map_handle(handle), made=False)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
+from pickle import PicklingError
 
 
 class ShmComputeError(Exception):
@@ -35,7 +37,7 @@ class SegmentFormatError(StorageError):
     """Something answers to that name, but it is not a whole segment of ours."""
 
 
-class ClosedError(ShmComputeError):
+class ClosedError(ShmComputeError, RuntimeError):
     """An array or a pool was used after its ``close()``."""
 
 
@@ -75,8 +77,8 @@ class ReadOnlyError(ShmComputeError, ValueError):
     """Under ``debug=True``: a kernel wrote what it was to read; only a copy was touched."""
 
 
-class KernelSerializationError(ShmComputeError):
-    """A kernel or an argument does not travel to another process; nothing has run."""
+class KernelSerializationError(ShmComputeError, PicklingError):
+    """A kernel or an argument does not travel to another process, or a result back from it."""
 
 
 class _ChunksError(ShmComputeError):
@@ -100,8 +102,8 @@ class KernelTimeoutError(_ChunksError, TimeoutError):
     """
 
 
-class WorkerLostError(_ChunksError):
-    """A worker process died while it had work, or before it was ready.
+class WorkerLostError(_ChunksError, BrokenExecutor):
+    """A worker process died while it had work, or before it was ready. The pool goes on.
 
     Attributes
     ----------

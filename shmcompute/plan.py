@@ -21,7 +21,7 @@ from shmcompute.storage import Array
 
 
 class _Inside(threading.local):
-    depth = 0  # kernels that this thread is in
+    depth = 0  # kernels and tasks that this thread is in
 
 
 _inside = _Inside()
@@ -62,7 +62,7 @@ class Plan:
         """Call the kernel on one chunk. Python calls a kernel in no other place."""
         chunk = self.chunks[number]
         try:
-            with _kernel():
+            with within():
                 if self.journal is not None:
                     self.journal.keep(number, self.written(number))
                 for link in self._guarded(chunk, values) if self.debug else self.links:
@@ -110,12 +110,13 @@ class Plan:
 
 
 def inside_kernel() -> bool:
-    """Whether this thread is running a kernel right now."""
+    """Whether this thread is running a kernel or a task right now."""
     return config.in_worker or _inside.depth > 0
 
 
 @contextmanager
-def _kernel() -> Iterator[None]:
+def within() -> Iterator[None]:
+    """While this lasts, the thread is inside a kernel or a task: what it starts it runs itself."""
     _inside.depth += 1
     try:
         yield

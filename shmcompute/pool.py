@@ -8,12 +8,16 @@ import os
 import sys
 import threading
 import weakref
-from types import TracebackType
-from typing import Self
+from concurrent.futures import Future
+from multiprocessing.context import BaseContext
+from typing import Any, NoReturn, Self
 
 from shmcompute import config, cores
 from shmcompute.backends.base import Backend
+from shmcompute.call import Function
 from shmcompute.errors import ClosedError, ForkedPoolError
+from shmcompute.executor import Executor
+from shmcompute.plan import inside_kernel
 from shmcompute.recent import Recent
 from shmcompute.storage import warm
 
@@ -21,8 +25,10 @@ _open: weakref.WeakSet[Pool] = weakref.WeakSet()
 _forks = 0  # between the first process and this one; quicker to ask than the process id
 
 
-class Pool:
-    """Workers that run kernels; kept, since starting them costs more than most calls.
+class Pool(Executor):
+    """Workers that run kernels and tasks; kept, since starting them costs more than most calls.
+
+    It is a `concurrent.futures.Executor`, with `multiprocessing.pool.Pool`'s lazy maps.
 
     They start in the background: making a pool returns at once, `ready` waits.
 
@@ -33,9 +39,9 @@ class Pool:
         affinity and cgroup grant this process.
     backend : {'processes', 'threads', 'serial'}
         Who they are: isolated processes, threads of this one, or the caller itself.
-    start_method : {'forkserver', 'spawn', 'fork'}, optional
-        How processes start: ``SHMCOMPUTE_START_METHOD``, else ``forkserver`` on Linux and
-        ``spawn`` elsewhere.
+    start_method : {'forkserver', 'spawn', 'fork'} or context, optional
+        How processes start, by name or as `multiprocessing.get_context` returns it:
+        ``SHMCOMPUTE_START_METHOD``, else ``forkserver`` on Linux and ``spawn`` elsewhere.
     caller_runs : bool
         Whether the calling thread is one of the `workers`, as OpenMP's main thread is. A crash in
         a kernel may then take the caller along, and a timeout is looked at between its chunks
@@ -75,19 +81,20 @@ class Pool:
         workers: int | None = None,
         *,
         backend: str | None = None,
-        start_method: str | None = None,
+        start_method: str | BaseContext | None = None,
         caller_runs: bool = False,
         threads_per_worker: int = 1,
         pin: bool = False,
     ) -> None:
         self._backend: Backend | None = None
         self.debug = config.switched_on("DEBUG")
+        self._ending: Backend | None = None  # shut down without waiting for its end
         self.recent = Recent()
         self._pid, self._forks = os.getpid(), _forks
         self.backend = config.chosen("backend", backend, "BACKEND", config.BACKENDS, "processes")
         method = config.chosen(
             "start method",
-            start_method,
+            _named(start_method),
             "START_METHOD",
             config.START_METHODS,
             default_start_method(),
@@ -131,26 +138,50 @@ class Pool:
         self.running.ready(timeout)
         return self
 
-    def close(self) -> None:
-        """Wait for the call that runs, then end the workers. Idempotent."""
-        self._end(wait=True)
+    def _submit(
+        self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        if _exiting:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if inside_kernel():  # it would wait for workers that wait for it
+            return default_pool("serial").running.submit(function, args, keywords)
+        return self.running.submit(function, args, keywords)
 
-    def _end(self, *, wait: bool) -> None:
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls and tasks; when those there are have ended, end the workers.
+
+        Parameters
+        ----------
+        wait : bool
+            Whether to return when all that is done, or at once.
+        cancel_futures : bool
+            Whether tasks that were not begun are cancelled.
+        """
+        backend = self._backend or self._ending
+        self._backend, self._ending = None, backend
+        if backend is not None and not self._foreign():
+            backend.shutdown(wait=wait, cancel_futures=cancel_futures)
+            self._ending = None if wait else backend
+
+    def close(self) -> None:
+        """Wait for the call that runs and for all tasks, then end the workers. Idempotent."""
+        self.shutdown()
+
+    def _end(self) -> None:
+        """The program ends, and its tasks have."""
         backend, self._backend = self._backend, None
         if backend is not None and not self._foreign():
-            backend.close(wait=wait)
+            backend.close(wait=False)
 
     def __enter__(self) -> Self:
         self.running  # noqa: B018  # a closed pool is not entered again
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Pool stays in its process; a task that is to start others makes a Pool of its own, "
+            "or calls parallel_apply, which runs serially there"
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._backend is None else f"workers={self._backend.workers}"
@@ -239,7 +270,24 @@ def shutdown() -> None:
 @atexit.register
 def _close_all() -> None:
     for pool in list(_open):
-        pool._end(wait=False)  # a daemon thread may be in a call that does not end
+        pool._end()  # a daemon thread may be in a call that does not end
+
+
+def _exit() -> None:
+    global _exiting
+    _exiting = True
+
+
+# The standard library's executors have it so, too: called before threads are waited for.
+_exiting = False
+if hasattr(threading, "_register_atexit"):
+    threading._register_atexit(_exit)
+
+
+def _named(start_method: str | BaseContext | None) -> str | None:
+    """The start method of a context, if it is one."""
+    asked = getattr(start_method, "get_start_method", None)
+    return start_method if asked is None else asked()  # type: ignore[return-value]
 
 
 def _after_fork() -> None:

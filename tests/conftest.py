@@ -106,6 +106,9 @@ def _warm_threads(**keywords):
     """An executor starts a thread only if none is idle: have both wait for each other."""
     meeting = threading.Barrier(2)
     sc.parallel_apply(lambda _: (meeting.wait(), None)[1], np.zeros(2), **keywords)
+    if (pool := keywords.get("pool")) is not None:
+        for future in [pool.submit(meeting.wait) for _ in range(2)]:
+            future.result()
 
 
 @pytest.fixture(params=[*START_METHODS, "caller", "pipe", "threads", "executor", "serial"])
@@ -143,6 +146,13 @@ class _Path(dict):
         return self._folder / f"{self._used}.npy"
 
 
+def _let_desks_end():
+    """The thread of a pool's tasks ends a moment after the last of them."""
+    for thread in threading.enumerate():
+        if thread.name == "shmcompute-desk":
+            thread.join()
+
+
 @pytest.fixture(autouse=True)
 def no_leaks(pools, request):
     """Every test leaves as many segments, descriptors, children and threads as it found."""
@@ -153,6 +163,7 @@ def no_leaks(pools, request):
     yield
     if request.session.testsfailed > failed:
         return  # the traceback of a failure keeps what it shows
+    _let_desks_end()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gc.collect()

@@ -217,7 +217,7 @@ def test_a_pool_heals_after_a_worker_could_not_be_started(monkeypatch):
         step()
         _kill(pool.pids[0])
         with monkeypatch.context() as patch:
-            patch.setattr("shmcompute.backends.processes.supervisor.Member", fails)
+            patch.setattr("shmcompute.backends.processes.crew.Member", fails)
             with pytest.raises(WorkerLostError, match="no more"):
                 step()
         taken = [os.pipe() for _ in range(4)]  # numbers of descriptors that were given back

@@ -6,7 +6,7 @@ import warnings
 
 import psutil
 
-from benchmarks.bars import costs, speed
+from benchmarks.bars import costs, executor, speed
 from benchmarks.results import QUIET
 
 TOPICS = [
@@ -17,6 +17,7 @@ TOPICS = [
     speed.python,
     speed.skewed,
     speed.chain,
+    executor.tasks,
     costs.first_call,
     costs.wrap,
     costs.start,

@@ -1,11 +1,14 @@
-"""What a backend is: workers that run plans."""
+"""What a backend is: workers that run plans, and tasks."""
 
 from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from concurrent.futures import Future
+from typing import Any
 
 from shmcompute.arguments import Values
+from shmcompute.call import Function
 from shmcompute.errors import KernelTimeoutError
 from shmcompute.plan import Plan
 
@@ -34,6 +37,12 @@ class Backend(ABC):
         Return or raise when none is being written any more.
         """
 
+    @abstractmethod
+    def submit(
+        self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        """Have a worker call a function."""
+
     def ready(self, timeout: float | None = None) -> None:
         """Wait until workers can take work."""
         return
@@ -42,6 +51,10 @@ class Backend(ABC):
     def pids(self) -> list[int]:
         """Process ids of the workers that are processes of their own."""
         return []
+
+    @abstractmethod
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        """Close when tasks are done, those that were not begun cancelled if so asked."""
 
     @abstractmethod
     def close(self, *, wait: bool = True) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future
+from typing import Any
 
 from shmcompute.arguments import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
+from shmcompute.call import Call, Function
 from shmcompute.plan import Plan
 
 
@@ -20,6 +23,16 @@ class Serial(Backend):
             if deadline is not None and time.monotonic() > deadline:
                 raise overrun(plan, timeout, list(range(number, len(plan.chunks))))
             plan.run_chunk(number, values)
+
+    def submit(
+        self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        call = Call(function, args, keywords)
+        call.run()
+        return call.future
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        pass
 
     def close(self, *, wait: bool = True) -> None:
         pass

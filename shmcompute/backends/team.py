@@ -10,12 +10,16 @@ import os
 import threading
 import time
 import weakref
+from concurrent.futures import Future
+from typing import Any
 
 from shmcompute import cores
 from shmcompute.arguments import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun, raise_first
 from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, prepare, spin, unveiled
 from shmcompute.backends.serial import Serial
+from shmcompute.backends.tasks import TaskThreads
+from shmcompute.call import Function
 from shmcompute.plan import Plan
 
 PATIENCE = 1.0  # seconds that threads have to end when the program does
@@ -40,6 +44,7 @@ class Team(Backend):
 
     def __init__(self, workers: int, *, pin: bool = False) -> None:
         self.workers = workers
+        self._tasks = TaskThreads(workers)
         self._pin = pin
         self._lock = threading.Lock()
         self._call = _Call()
@@ -64,8 +69,17 @@ class Team(Backend):
         with self._lock:
             self._start()
 
+    def submit(
+        self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        return self._tasks.submit(function, args, keywords)
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        self._tasks.shutdown(wait=wait, cancel_futures=cancel_futures)
+        self.close(wait=wait)
+
     def close(self, *, wait: bool = True) -> None:
-        if self._lock.acquire(timeout=-1 if wait else PATIENCE):
+        if self._finalizer.alive and self._lock.acquire(timeout=-1 if wait else PATIENCE):
             self._finalizer()
 
     def _start(self) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 from shmcompute.arguments import Values
 from shmcompute.backends.base import Backend, deadline_of, overrun
+from shmcompute.backends.tasks import TaskThreads
+from shmcompute.call import Function
 from shmcompute.partition import dealt
 from shmcompute.plan import Plan
 
@@ -22,11 +25,21 @@ class Threads(Backend):
 
     def __init__(self, workers: int, *, caller_runs: bool = False) -> None:
         self.workers = workers
+        self._tasks = TaskThreads(workers)
         self._caller_runs = caller_runs
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="shmcompute")
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         _Run(plan, values, timeout).complete(self._executor, self.workers, self._caller_runs)
+
+    def submit(
+        self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        return self._tasks.submit(function, args, keywords)
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        self._tasks.shutdown(wait=wait, cancel_futures=cancel_futures)
+        self.close(wait=wait)
 
     def close(self, *, wait: bool = True) -> None:
         self._executor.shutdown(wait)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from errno import EMFILE
 
@@ -24,8 +24,10 @@ __all__ = [
     "Handle",
     "Layout",
     "Segment",
+    "adopt",
     "attach",
     "create",
+    "give",
     "live",
     "locate",
     "map_handle",
@@ -124,6 +126,22 @@ def map_handle(handle: Handle) -> tuple[Segment, Array]:
     segment = mapped(handle)
     with _typed(f"map {handle.name!r}"):
         return (_again(segment) if segment is not None else None) or handle.map()
+
+
+def give(handles: Iterable[Handle]) -> None:
+    """Leave these segments, which this process owns, to another one that is about to adopt them."""
+    for handle in handles:
+        segment = mapped(handle)
+        if segment is not None:
+            segment.give()
+
+
+def adopt(handle: Handle) -> Array:
+    """Map the segment that a handle names, and own it: its maker has given it to this process."""
+    segment, array = map_handle(handle)
+    with _typed(f"take over {handle.name!r}"):
+        handle.adopt(segment, array)
+    return array
 
 
 def _again(segment: Segment) -> tuple[Segment, Array] | None:

@@ -67,6 +67,9 @@ class FileHandle:
         os.close(fd)
         raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
 
+    def adopt(self, segment: Segment, array: Array) -> None:
+        segment.own(partial(_remove, self.name, self.serial))
+
 
 def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:
     """The handle of a file that exists and can be opened in that mode."""

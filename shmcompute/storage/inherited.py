@@ -19,7 +19,8 @@ import secrets
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass, field
+import weakref
+from dataclasses import dataclass, field, replace
 from multiprocessing import reduction
 from typing import Any
 
@@ -54,7 +55,7 @@ class ArrayHandle:
 
     name: str
     layout: Layout = field(compare=False)
-    pid: int
+    pid: int = field(compare=False)
     fd: int = field(compare=False)
     serial: tuple[int, int]
     start: int
@@ -86,6 +87,13 @@ class ArrayHandle:
                 'sent shares its locks; use storage="shm" or "file"'
             )
         return Ground(self._descriptor, FIRST + self.start, Word(self.start + _mark(made.nbytes)))
+
+    def adopt(self, segment: Segment, array: Array) -> None:
+        """Others will reach it through a descriptor of ours: the maker may end before we do."""
+        fd = self._descriptor()
+        weakref.finalize(array.base, os.close, fd)
+        segment.handle = replace(self, pid=os.getpid(), fd=fd, sent=None)
+        segment.own(_nothing)
 
     def _descriptor(self) -> int:
         try:

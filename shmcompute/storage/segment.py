@@ -8,7 +8,7 @@ interpreter end, and nothing here can unmap memory under a view's feet.
 
 Ownership of the name: the process that made a segment removes its name, at ``end()`` or, at the
 latest, when the mapping goes (garbage collection, interpreter exit). A forked child is another
-process: it owns nothing.
+process: it owns nothing. A worker that returns a segment of its own gives it to the caller.
 """
 
 from __future__ import annotations
@@ -42,6 +42,10 @@ class Handle(Protocol):
 
     def ground(self, made: Layout) -> Ground:
         """Where locks of the segment stand, opened anew."""
+        ...
+
+    def adopt(self, segment: Segment, array: Array) -> None:
+        """Own the segment that was mapped so: its maker has given it to this process."""
         ...
 
 
@@ -102,6 +106,14 @@ class Segment:
     def lasting(self) -> bool:
         """Whether the name stays when this process goes."""
         return self._lasting
+
+    def give(self) -> None:
+        """Leave the name to another process, which is about to adopt the segment."""
+        self._remove = self._maker = None
+
+    def own(self, remove: Callable[[], None]) -> None:
+        """Be the one who takes the name away, with `remove`."""
+        self._remove, self._maker = remove, os.getpid()
 
     def array(self) -> Array | None:
         """A fresh array over the whole segment, or None if its last view is gone."""

@@ -88,6 +88,9 @@ class ShmHandle:
         os.close(self._again())  # there is none for a segment that is gone
         return liveness.held_file(self.name)
 
+    def adopt(self, segment: Segment, array: Array) -> None:
+        segment.own(partial(remove, self.name, self.serial))
+
 
 def unavailable() -> str | None:
     """Why there is no shared memory on this host, or None if there is."""

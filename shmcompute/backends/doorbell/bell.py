@@ -88,6 +88,14 @@ class Bell:
         """It has been taken."""
         self._block.write(self._block.slot(number) + control.STATUS, control.FINE)
 
+    def offer(self, number: int, first: int) -> None:
+        """Let a worker begin the task of that number, which no task had before, and the next."""
+        self._block.write(self._block.slot(number) + control.CLAIMED, first)
+
+    def recall(self, number: int) -> int:
+        """Let it begin no more; the task after the last that it has begun."""
+        return int(control.recall(self._block.slot(number)))
+
     def compilations(self) -> int:
         """How often workers had to compile a kernel, where machine code was to spare them that."""
         slots = map(self._block.slot, range(self._block.workers))

@@ -52,6 +52,7 @@ CURRENT = LINE + 24  # the chunk that it writes, NONE, or TAKING: one that it ma
 DONE = LINE + 32  # chunks that it has done in this run
 FAILURE = LINE + 40  # where Numba described what the kernel raised
 COMPILED = LINE + 48  # how often it had to compile
+CLAIMED = LINE + 56  # the task after the last that it has begun; NONE: it is to begin no more
 SLOT = 2 * LINE
 
 NOTE = 0  # "read what stands in your pipe"
@@ -162,6 +163,21 @@ def share(control: int, slot: int, frame: int) -> Any:
         number = take(control, slot, number)
     store(slot + CURRENT, NONE)
     return 0
+
+
+@_jitted
+def claim(slot: int, number: int) -> Any:
+    """Whether a worker may begin that task: it is its next, and was not taken back."""
+    return swap(slot + CLAIMED, number, number + 1)
+
+
+@_jitted
+def recall(slot: int) -> Any:
+    """Have a worker begin no more tasks; the one after the last that it has begun."""
+    claimed = load(slot + CLAIMED)
+    while not swap(slot + CLAIMED, claimed, NONE):
+        claimed = load(slot + CLAIMED)
+    return claimed
 
 
 @_jitted

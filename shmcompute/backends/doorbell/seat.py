@@ -119,6 +119,10 @@ class Seat:
         """The number of the plan that was rung for last."""
         return self._block.read(self.slot + control.PLAN)
 
+    def claim(self, number: int) -> bool:
+        """Whether this worker may begin the task of that number."""
+        return bool(control.claim(self.slot, number))
+
     def compiled(self, count: int) -> None:
         """Tell how often this process had to compile."""
         self._block.write(self.slot + control.COMPILED, count)

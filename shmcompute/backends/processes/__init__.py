@@ -10,4 +10,6 @@
       Ring: the doorbell ======> hall.py, place.py ==> machine code, or plan.run_chunk(number)
         or Run(numbers) by pipe  run.py
       collect  <=========================== answered; or Ran(done, failure)
+    Processes.submit(...)        desk.py, shift.py
+      Attend, Tasks ----------------------------------> unpack, call; Result or Failure for each
 """

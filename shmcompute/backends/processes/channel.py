@@ -2,13 +2,15 @@
 
 The pipe is the portable channel. A worker answers every `Load`, `Forget` and `Run` with exactly one
 message, and says `Ready` once. `Stop` and `Exit` have no answer; a `Stop` that comes after the
-worker's last answer is a no-op. So after the answers are in, both ends are silent.
+worker's last answer is a no-op. So after the answers are in, both ends are silent. `Attend` is
+answered when `Rest` is, and between them each `Task` of `Tasks` is that was not taken back.
 
 Only a parent and its own workers hold the two ends; nothing listens anywhere.
 """
 
 from __future__ import annotations
 
+import pickle
 import select
 import socket
 import struct
@@ -17,7 +19,7 @@ from dataclasses import dataclass
 from itertools import chain
 from multiprocessing.connection import Connection
 from os import register_at_fork
-from typing import Any
+from typing import Any, NamedTuple
 
 from shmcompute.arguments import Number, Values
 from shmcompute.partition import Chunk
@@ -82,6 +84,34 @@ class Forget:
 
 
 @dataclass(frozen=True)
+class Attend:
+    """To a worker: take what comes by the pipe, without a bell, until `Rest`. Answer: to that."""
+
+    path: tuple[str, ...]  # the parent's sys.path
+
+
+class Task(NamedTuple):
+    """A call of a function, as it travels. Answer: `Result`, or the `Failure`."""
+
+    function: bytes
+    arguments: bytes
+    handles: frozenset[Handle]  # of all segments they refer to
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """To a worker that attends: these in order, until one was taken back. An answer to each."""
+
+    first: int  # the number of the first; see `Seat.claim`
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True)
+class Rest:
+    """To a worker that attends: there is nothing to do for now. Answer: `Loaded`."""
+
+
+@dataclass(frozen=True)
 class Exit:
     """To a worker: end."""
 
@@ -104,6 +134,13 @@ class Ran:
 
     done: tuple[int, ...]
     failure: Failure | None = None
+
+
+class Result(NamedTuple):
+    """From a worker: what a task returned, and the segments in it that are the caller's now."""
+
+    value: bytes
+    given: frozenset[Handle]
 
 
 class Lost(Exception):  # noqa: N818  # it never leaves this package
@@ -134,7 +171,8 @@ class Channel:
 
     def send(self, message: object) -> None:
         try:
-            self._connection.send(message)
+            # What is sent is made of bytes, numbers and handles: it needs no reducers.
+            self._connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
         except OSError as error:
             raise Lost from error
 

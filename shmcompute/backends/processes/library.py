@@ -23,10 +23,15 @@ class Library:
     ----------
     dropped : callable
         Called before a plan is given up, since workers may drop it from then on.
+    flush : WeakMethod
+        Called at the end of each segment that is watched.
     """
 
-    def __init__(self, dropped: Callable[[], None]) -> None:
+    def __init__(
+        self, dropped: Callable[[], None], flush: weakref.WeakMethod[Callable[[], None]]
+    ) -> None:
         self._dropped = dropped
+        self._flush = flush
         self._numbers: OrderedDict[Packed, int] = OrderedDict()  # by use, oldest first
         self._packed: weakref.WeakKeyDictionary[Plan, Packed] = weakref.WeakKeyDictionary()
         self._last = 0
@@ -59,12 +64,12 @@ class Library:
         """Of the numbers of plans that a worker holds, those that nobody will ask for again."""
         return tuple(set(held).difference(self._numbers.values()))
 
-    def watch(self, packed: Packed, flush: Callable[[], None]) -> None:
-        """Have the bound method `flush` called at the end of each segment of a plan."""
-        news = packed.handles - self._watched
+    def watch(self, handles: frozenset[Handle]) -> None:
+        """Notice the end of these segments, which workers may have mapped."""
+        news = handles - self._watched
         if not news:
             return
-        ended, alive = self._ended, weakref.WeakMethod(flush)
+        ended, alive = self._ended, self._flush
 
         def callback(handle: Handle) -> None:
             ended.append(handle)

@@ -135,6 +135,17 @@ class Member:
         self._asked = False
         return message
 
+    @property
+    def bell(self) -> Bell | None:
+        """The caller's side of the doorbell, if there is one."""
+        return self._bell
+
+    def hear(self) -> Any:
+        """Receive what is there from a worker that attends; `Lost` if nothing will come."""
+        if not self.channel.pending():
+            raise Lost
+        return self.channel.receive()
+
     def failure(self, patience: float | None) -> Failure:
         """Receive the exception that the bell has announced; `Lost` if it will not come."""
         # What stayed in the pipe would pass for the answer to the next message.

@@ -1,4 +1,4 @@
-"""Pickles of plans, in which shared arrays and views of them are handles, and of exceptions.
+"""Pickles of plans and tasks, in which shared arrays and views are handles, and of exceptions.
 
 By value (cloudpickle) go functions and classes that a worker can't import: those of ``__main__``,
 of notebooks, lambdas, closures. An ndarray that looks into a segment goes as its handle, offset,
@@ -19,19 +19,24 @@ import cloudpickle
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from shmcompute.array import SharedArray
-from shmcompute.backends.processes.channel import Failure, Packed
+from shmcompute.array import SharedArray, received
+from shmcompute.backends.processes.channel import Failure, Packed, Result, Task
+from shmcompute.call import Function, told
 from shmcompute.errors import KernelSerializationError, RemoteKernelError, ShmComputeError
 from shmcompute.kernel import Kernel, NumbaKernel
 from shmcompute.machine import reduce_dispatcher
 from shmcompute.plan import Link, Plan
-from shmcompute.storage import Handle
+from shmcompute.storage import Handle, adopt, mapped
 from shmcompute.views import reduce_view
 
 # A jitted kernel is what it was when Numba compiled it, so each set of versions is pickled once.
-_kernels: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], bytes, set[Handle]]] = (
+_kernels: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], bytes, frozenset[Handle]]] = (
     weakref.WeakKeyDictionary()
 )
+
+
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
+_NONE: frozenset[Handle] = frozenset()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not typed
@@ -55,6 +60,16 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
         return super().reducer_override(value)
 
 
+class _ResultPickler(_Pickler):
+    """A SharedArray that this process owns will be its receiver's."""
+
+    def reducer_override(self, value: Any) -> Any:
+        reduced = super().reducer_override(value)
+        if isinstance(value, SharedArray) and not value.closed and value.owner:
+            return received, (value.segment.handle,)
+        return reduced
+
+
 def pack(plan: Plan) -> Packed:
     """The plan as bytes.
 
@@ -63,7 +78,7 @@ def pack(plan: Plan) -> Packed:
     KernelSerializationError
         If the kernel or an argument can't be pickled.
     """
-    links, handles = [], set()
+    links, handles = [], _NONE
     for link in plan.links:
         kernel, captured = _pack_kernel(link.kernel)
         bare = replace(link.arguments, values=())  # they come with each call
@@ -72,8 +87,7 @@ def pack(plan: Plan) -> Packed:
         handles |= captured | passed
     kinds = tuple(map(type, plan.values))
     journal, kept = _dumps(plan.journal, "a journal")
-    every = frozenset(handles | kept)
-    return Packed(tuple(links), kinds, plan.chunks, journal, plan.debug, every)
+    return Packed(tuple(links), kinds, plan.chunks, journal, plan.debug, handles | kept)
 
 
 def unpack(packed: Packed) -> Plan:
@@ -87,7 +101,67 @@ def unpack(packed: Packed) -> Plan:
     return Plan(tuple(links), packed.chunks, static=True, journal=journal, debug=packed.debug)
 
 
-def _pack_kernel(kernel: Kernel) -> tuple[bytes, set[Handle]]:
+def pack_task(function: Function, args: tuple[Any, ...], keywords: dict[str, Any]) -> Task:
+    """A call of a function as bytes.
+
+    Raises
+    ------
+    KernelSerializationError
+        If the function or an argument can't be pickled.
+    """
+    if function.packed is None:
+        function.packed = _dumps(function.function, f"the function {function.name}")
+    code, captured = function.packed
+    call = args, keywords
+    if all(type(part) in _PLAIN for part in (*args, *keywords.values())):  # the quick way
+        arguments, passed = pickle.dumps(call, pickle.HIGHEST_PROTOCOL), _NONE
+    else:
+        arguments, passed = _dumps(call, f"an argument of {function.name}")
+    return Task(code, arguments, captured | passed)
+
+
+def pack_result(value: Any, function: Any) -> Result:
+    """What a task returned, with the segments in it that this process owns.
+
+    Raises
+    ------
+    KernelSerializationError
+        If it can't be pickled.
+    """
+    if type(value) in _PLAIN:
+        return Result(pickle.dumps(value, pickle.HIGHEST_PROTOCOL), _NONE)
+    try:
+        packed, handles = _pickled(value, _ResultPickler)
+    except ShmComputeError:
+        raise
+    except Exception as error:  # pickling runs any code
+        raise KernelSerializationError(
+            f"{told(function)} ran, but its result, {type(value).__name__}, can't be sent back: "
+            f"{type(error).__name__}: {error}. Return what pickles, or write into a SharedArray"
+        ) from error
+    given = frozenset(handle for handle in handles if _own(handle))
+    return Result(packed, given)
+
+
+def unpack_result(result: Result, name: str) -> Any:
+    """What a task returned; arrays that its worker made are this process's from now on."""
+    adopted = [adopt(handle) for handle in result.given]
+    try:
+        return pickle.loads(result.value)
+    except BaseException as error:  # unpickling runs any code
+        raise KernelSerializationError(
+            f"the result of {name} does not unpickle here: {type(error).__name__}: {error}"
+        ) from error
+    finally:
+        del adopted  # what holds the result holds its arrays
+
+
+def _own(handle: Handle) -> bool:
+    segment = mapped(handle)
+    return segment is not None and segment.owner
+
+
+def _pack_kernel(kernel: Kernel) -> tuple[bytes, frozenset[Handle]]:
     what = f"kernel {kernel.name}"
     if not isinstance(kernel, NumbaKernel) or kernel.function is not kernel.dispatcher:
         return _dumps(kernel, what)
@@ -98,11 +172,9 @@ def _pack_kernel(kernel: Kernel) -> tuple[bytes, set[Handle]]:
     return known[1:]
 
 
-def _dumps(value: Any, what: str) -> tuple[bytes, set[Handle]]:
-    buffer = io.BytesIO()
-    pickler = _Pickler(buffer)
+def _dumps(value: Any, what: str) -> tuple[bytes, frozenset[Handle]]:
     try:
-        pickler.dump(value)
+        return _pickled(value, _Pickler)
     except ShmComputeError:
         raise
     except Exception as error:
@@ -110,7 +182,13 @@ def _dumps(value: Any, what: str) -> tuple[bytes, set[Handle]]:
             f"{what} can't be sent to a worker process: {type(error).__name__}: {error}. Make what "
             'it refers to inside the kernel, or choose backend="threads"'
         ) from error
-    return buffer.getvalue(), pickler.handles
+
+
+def _pickled(value: Any, made: type[_Pickler]) -> tuple[bytes, frozenset[Handle]]:
+    buffer = io.BytesIO()
+    pickler = made(buffer)
+    pickler.dump(value)
+    return buffer.getvalue(), frozenset(pickler.handles)
 
 
 def pack_error(number: int | None, error: BaseException) -> Failure:

@@ -1,4 +1,4 @@
-"""`Processes`: starts workers, hands them plans, replaces the dead."""
+"""`Processes`: runs plans and tasks on worker processes."""
 
 from __future__ import annotations
 
@@ -8,34 +8,33 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
-from shmcompute import cores
 from shmcompute.arguments import Values
 from shmcompute.backends import doorbell
-from shmcompute.backends.base import Backend, deadline_of, raise_first, seconds_to
-from shmcompute.backends.processes.channel import Forget, Load, Loaded, Lost, Ready
+from shmcompute.backends.base import Backend, deadline_of
+from shmcompute.backends.processes.channel import Forget, Load
+from shmcompute.backends.processes.crew import Crew
+from shmcompute.backends.processes.desk import Desk
 from shmcompute.backends.processes.hall import Hall
 from shmcompute.backends.processes.library import Library
 from shmcompute.backends.processes.member import LEAVE, Member, kill_all, usable
-from shmcompute.backends.processes.packing import unpack_error
 from shmcompute.backends.processes.ring import Ring
 from shmcompute.backends.processes.run import Run
-from shmcompute.errors import (
-    ClosedError,
-    KernelSerializationError,
-    KernelTimeoutError,
-    ShmComputeError,
-    WorkerLostError,
-)
+from shmcompute.backends.processes.starting import start
+from shmcompute.backends.processes.turn import Turn
+from shmcompute.backends.processes.wake import Wake
+from shmcompute.backends.serial import Serial
+from shmcompute.call import Call, Function
+from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError, WorkerLostError
 from shmcompute.journal import Journal, size_of
 from shmcompute.plan import Plan
 
-PATIENCE = 5.0  # seconds that a fork waits for workers to be started, and close() for the idle
-
-_starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+PATIENCE = 5.0  # seconds that close() of an array waits for idle workers
 
 
 class Processes(Backend):
@@ -57,32 +56,43 @@ class Processes(Backend):
     ) -> None:
         self.workers = workers
         self.start_method = usable(start_method)
-        self._context = multiprocessing.get_context(self.start_method)
-        self._threads = threads
         self._caller_runs = caller_runs
-        self._pin = pin
-        self._lock = threading.Lock()
         self._pid = os.getpid()
         self._closed = False
         # False where several interrupts may have cut short the end of a call: see `_entered`.
         self._silent = True
-        self._members: list[Member] = []  # by number
         self._hall = None
         if doorbell.wanted():
             with suppress(OSError):  # no descriptor to be had, or forbidden: a pipe will do
                 self._hall = Hall(workers, caller_runs=caller_runs)
-        self._library = Library(_nothing if self._hall is None else self._hall.forget)
-        self._finalizer = weakref.finalize(self, _end, self._members, self._pid, self._hall)
+        dropped = _nothing if self._hall is None else self._hall.forget
+        self._library = Library(dropped, weakref.WeakMethod(self._flush_if_idle))
+        context = multiprocessing.get_context(self.start_method)
+        first = int(caller_runs) if pin else None
+        self._crew = Crew(context, workers - caller_runs, threads, self._hall, first)
+        wake = Wake()
+        self._turn = Turn(wake)
+        self._lock = self._turn.lock
+        self._desk = Desk(self._crew, self._library, self._turn, wake)
+        self._finalizer = weakref.finalize(self, _end, self._crew.members, self._pid, self._hall)
         self._finalizer.atexit = False  # the pool's own end comes first
         self._begun = threading.Event()  # set when the first workers were started, or could not be
         if self.start_method == "fork":  # which is quick, and best left to the calling thread
-            self._staff()
+            self._crew.staff()
             self._begun.set()
         else:
-            _start(self, self._begun)
+            start(weakref.WeakMethod(self._begin), self._begun, rings=self._hall is not None)
+
+    def _begin(self) -> None:
+        """Have workers started; what fails here, the first call meets again."""
+        with suppress(ShmComputeError, OSError), self._entered(None):
+            self._crew.staff()
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         if timeout is None and self._again(plan, values):
+            return
+        if self._desk.here:  # a future's callback: who has the workers can't wait for them
+            Serial().run(plan, values, timeout)
             return
         deadline = deadline_of(timeout)
         with self._entered(timeout):
@@ -103,9 +113,9 @@ class Processes(Backend):
         """Run every chunk once; `own`: the caller takes a share."""
         with _unreached(plan):
             self._flush(deadline)
-            self._staff()
-            members = self._members[: len(plan.chunks) - own]
-            self._await_ready(members, deadline)
+            self._crew.staff()
+            members = self._crew.members[: len(plan.chunks) - own]
+            self._crew.await_ready(members, deadline)
             number = self._load(plan, members, deadline)
         if self._hall is None or not members:
             run = Run(plan, values, number, members, timeout, deadline)
@@ -147,7 +157,7 @@ class Processes(Backend):
         """
         ring: Ring | None = plan.kept.get("ring")
         hall = self._hall
-        if ring is None or hall is None or self._lock.locked():
+        if ring is None or hall is None or self._lock.locked() or self._turn.gate is not None:
             return False
         with self._lock:
             try:
@@ -161,7 +171,7 @@ class Processes(Backend):
                 ring.complete(plan, values)
                 self._silent = True
             except BaseException:
-                self._silence()
+                self._crew.silence()
                 raise
         if self._library.outdated():
             self._flush_if_idle()
@@ -170,25 +180,38 @@ class Processes(Backend):
     def ready(self, timeout: float | None = None) -> None:
         deadline = deadline_of(timeout)
         with self._entered(timeout):
-            self._staff()
-            self._await_ready(self._members, deadline)
+            self._crew.staff()
+            self._crew.await_ready(self._crew.members, deadline)
 
     @property
     def pids(self) -> list[int]:
         self._check()
         self._begun.wait()
-        return [member.process.pid for member in list(self._members)]
+        return [member.process.pid for member in list(self._crew.members)]
+
+    def submit(
+        self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        if not self._crew.size:  # the caller is the only worker
+            return Serial().submit(function, args, keywords)
+        call = Call(function, args, keywords)
+        self._desk.put(call, self)
+        return call.future
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        self._closed = True
+        self._desk.close(self, wait=wait, cancel=cancel_futures)
 
     def close(self, *, wait: bool = True) -> None:
         self._closed = True
         if not self._lock.acquire(timeout=-1 if wait else LEAVE):
             # A call that does not end, in a thread that exit does not wait for: what it uses is
             # its own to close.
-            kill_all(self._members)
+            kill_all(self._crew.members)
             return
         try:
             self._finalizer()
-            self._members.clear()
+            self._crew.members.clear()
         finally:
             self._lock.release()
 
@@ -205,7 +228,7 @@ class Processes(Backend):
                     f"the pool was busy with other calls for {timeout} s; nothing has run"
                 )
             self._check()
-            self._silence()
+            self._crew.silence()
             self._silent = True
             yield
         # What ended while the lock was held relied on its holder.
@@ -215,78 +238,22 @@ class Processes(Backend):
     @contextmanager
     def _locked(self, patience: float) -> Iterator[bool]:
         """Hold the lock, if it comes within `patience` seconds (-1: whenever); whether it did."""
-        taken: list[bool] = []
-        try:
-            # One step for the interpreter: whenever an interrupt comes, `taken` tells the truth.
-            taken.extend(map(self._lock.acquire, (True,), (patience,)))
-            yield taken[0]
-        finally:
-            if taken and taken[0]:
-                try:
-                    self._silence()
-                finally:
-                    self._lock.release()
-
-    def _silence(self) -> None:
-        """End members that owe an answer: the call was interrupted before it came."""
-        kill_all([member for member in self._members if member.owes])
-
-    def _staff(self) -> None:
-        """Replace workers that died and start those that are missing."""
-        self._check()
-        before = list(self._members)
-        try:
-            self._replace()
-        finally:  # also if one could not be started: who is gone must not be rung for
-            if self._hall is not None and before != self._members:
-                self._hall.watch(self._members)
-
-    def _replace(self) -> None:
-        for member in [member for member in self._members if not member.alive]:
-            self._members.remove(member)
-            member.close()
-        here = {member.number for member in self._members}
-        for number in sorted(set(range(self.workers - self._caller_runs)) - here):
-            seat = () if self._hall is None else self._hall.seat(number)
-            member = Member(self._context, number, self._threads, *seat)
-            self._members.insert(number, member)
-            if self._pin:
-                with suppress(OSError):  # it died, which is noticed where it is needed
-                    cores.pin(member.process.pid, number + self._caller_runs)
+        with self._turn.of_call(patience) as taken:
+            try:
+                yield taken
+            finally:
+                if taken:
+                    self._crew.silence()
 
     def compilations(self) -> int:
         """How often workers had to compile a kernel."""
         return 0 if self._hall is None else self._hall.bell.compilations()
 
-    def _await_ready(self, members: Sequence[Member], deadline: float | None) -> None:
-        for member in members:
-            if member.ready:
-                continue
-            if not member.wait(seconds_to(deadline)):
-                kill_all([member for member in members if member.stopped])  # it would never start
-                raise KernelTimeoutError(
-                    "workers were not ready in time; nothing has run, and they go on starting"
-                )
-            member.ready = isinstance(self._answer(member, "started"), Ready)
-
-    def _answer(self, member: Member, doing: str) -> object:
-        """The answer that a member owes. Its death is an error of the call."""
-        try:
-            member.wait()
-            return member.answer()
-        except Lost:
-            how = member.ended()
-            raise WorkerLostError(
-                f"worker {member.process.pid} was lost ({how}) while it {doing}; nothing has run. "
-                "The next call starts another one",
-                member.process.exitcode,
-            ) from None
-
     def _load(self, plan: Plan, members: Sequence[Member], deadline: float | None) -> int:
         """Have these members hold the plan; under which number."""
         packed = self._library.packed(plan)
         number = self._library.number(packed)
-        self._library.watch(packed, self._flush_if_idle)
+        self._library.watch(packed.handles)
         lacking = [member for member in members if number not in member.plans]
         path = tuple(sys.path)
 
@@ -297,39 +264,8 @@ class Processes(Backend):
             member.plans.difference_update(self._library.stale(member.plans))
             member.plans.add(number)
 
-        self._ask(lacking, message, loaded, deadline)
+        self._crew.ask(lacking, message, loaded, deadline)
         return number
-
-    def _ask(
-        self,
-        members: Sequence[Member],
-        message: Callable[[Member], object],
-        done: Callable[[Member], None],
-        deadline: float | None,
-    ) -> None:
-        """Send each a message, wait for all their answers, then raise the first failure.
-
-        Who has not answered by the deadline goes on owing: see `_silence`.
-        """
-        errors: list[BaseException] = []
-        for member in members:
-            with suppress(Lost):  # noticed below
-                member.ask(message(member))
-        for member in members:
-            try:
-                if not member.wait(seconds_to(deadline)):
-                    raise KernelTimeoutError(
-                        f"worker {member.process.pid} did not answer in time; nothing has run"
-                    )
-                answer = self._answer(member, "took a plan")
-            except (KernelTimeoutError, WorkerLostError) as error:
-                errors.append(error)
-                continue
-            if isinstance(answer, Loaded) and answer.failure is not None:
-                errors.append(_refused(unpack_error(answer.failure)))
-            else:
-                done(member)
-        raise_first(errors)
 
     def _flush_if_idle(self) -> None:
         # Called from close() of an array, or within garbage collection in any thread, perhaps one
@@ -348,7 +284,7 @@ class Processes(Backend):
         ended = self._library.give_up()
         if not ended:
             return
-        ready = [member for member in self._members if member.ready and member.alive]
+        ready = [member for member in self._crew.members if member.ready and member.alive]
 
         def message(member: Member) -> Forget:
             return Forget(ended, self._library.stale(member.plans))
@@ -358,8 +294,9 @@ class Processes(Backend):
 
         with suppress(ShmComputeError):  # a worker that is gone has forgotten too
             last = time.monotonic() + PATIENCE
-            self._ask(ready, message, forgotten, last if deadline is None else min(deadline, last))
-        self._silence()
+            until = last if deadline is None else min(deadline, last)
+            self._crew.ask(ready, message, forgotten, until)
+        self._crew.silence()
 
 
 @contextmanager
@@ -374,55 +311,6 @@ def _unreached(plan: Plan) -> Iterator[None]:
 
 def _nothing() -> None:
     """Who has no doorbell has no rings to forget."""
-
-
-def _refused(error: BaseException) -> BaseException:
-    """What a worker said when a plan did not unpack there, as an error of the call."""
-    if isinstance(error, ShmComputeError):
-        return error
-    wrapped = KernelSerializationError(
-        f"a worker can't unpack this call: {type(error).__name__}: {error}. What the kernel "
-        "imports must be importable there too; nothing has run"
-    )
-    wrapped.__cause__ = error.__cause__
-    return wrapped
-
-
-def _start(processes: Processes, begun: threading.Event) -> None:
-    """Start the workers while the program goes on; what fails here, the first call meets again."""
-    alive = weakref.ref(processes)
-
-    def start() -> None:
-        try:
-            found = alive()
-            if found is not None:
-                with suppress(ShmComputeError, OSError), found._entered(None):
-                    found._staff()
-                begun.set()
-            ringing = found is not None and found._hall is not None
-            del found
-            if ringing:
-                doorbell.prepare()
-        finally:
-            begun.set()
-
-    thread = threading.Thread(target=start, name="shmcompute-start", daemon=True)
-    _starting.add(thread)
-    try:
-        thread.start()
-    except RuntimeError:  # no thread to be had: the first call starts them
-        begun.set()
-
-
-def _let_start() -> None:
-    """Before a fork: what a starting thread has locked would stay locked in the child."""
-    for thread in list(_starting):
-        if thread is not threading.current_thread() and thread.is_alive():
-            thread.join(PATIENCE)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_let_start)
 
 
 def _end(members: list[Member], pid: int, hall: Hall | None) -> None:

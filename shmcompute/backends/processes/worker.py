@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import pickle
 import select
 import signal
 import sys
@@ -23,6 +24,7 @@ from shmcompute import config, machine
 from shmcompute.arguments import Number, Values
 from shmcompute.backends import doorbell
 from shmcompute.backends.processes.channel import (
+    Attend,
     Channel,
     Exit,
     Failure,
@@ -33,12 +35,17 @@ from shmcompute.backends.processes.channel import (
     Packed,
     Ran,
     Ready,
+    Rest,
+    Result,
     Run,
+    Task,
+    Tasks,
 )
-from shmcompute.backends.processes.packing import pack_error, unpack
+from shmcompute.backends.processes.packing import pack_error, pack_result, unpack
 from shmcompute.backends.processes.place import Place
+from shmcompute.errors import KernelSerializationError, ShmComputeError
 from shmcompute.plan import Plan
-from shmcompute.storage import Array, Handle, map_handle, mapped
+from shmcompute.storage import Array, Handle, give, map_handle, mapped
 
 _THREAD_SETTINGS = (
     "NUMBA_NUM_THREADS",
@@ -128,6 +135,7 @@ class Worker:
         self._plans: dict[int, Plan] = {}
         # Views own mappings: as long as an array stands here its segment stays mapped.
         self._kept: dict[Handle, Array] = {}
+        self._function: tuple[bytes, Any] = b"", None  # of the latest task, as long as more come
 
     def serve(self) -> None:
         """Answer messages until `Exit`."""
@@ -153,13 +161,16 @@ class Worker:
             case Forget(handles, stale):
                 self._forget(handles, stale)
                 return Loaded()
+            case Attend(path):
+                _look_in(path)
+                self._attend()
+                return Loaded()
         return None  # a Stop that came after the run had ended, or Exit
 
     def _load(self, number: int, packed: Packed, stale: Iterable[int]) -> Loaded:
         self._drop(stale)
         try:
-            for handle in packed.handles - self._kept.keys():
-                self._kept[handle] = map_handle(handle)[1]
+            self._keep(packed.handles)
             self._plans[number] = unpack(packed)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the caller is to know
             return Loaded(pack_error(None, error))
@@ -178,6 +189,63 @@ class Worker:
                 break
             done.append(number)
         return Ran(tuple(done), failure)
+
+    def _attend(self) -> None:
+        """Do what comes by the pipe, until told to rest."""
+        self._function = b"", None
+        while self._attended(self._channel.receive()):
+            pass
+        self._function = b"", None
+
+    def _attended(self, message: object) -> bool:
+        """Answer a message, unless it was to rest. Nothing of a task stays in this process."""
+        match message:
+            case Tasks(first, tasks):
+                for number, task in enumerate(tasks, first):
+                    if len(tasks) > 1 and not self._claims(number):
+                        break
+                    self._channel.send(self._called(task))
+            case Forget(handles, stale):
+                self._forget(handles, stale)
+                self._channel.send(Loaded())
+            case Attend(path):  # it has changed
+                _look_in(path)
+        return not isinstance(message, Rest)
+
+    def _claims(self, number: int) -> bool:
+        """Whether it may begin one of several tasks."""
+        return True
+
+    def _called(self, task: Task) -> Result | Failure:
+        try:
+            function, args, keywords = self._unpacked(task)
+            value = function(*args, **keywords)
+            result = pack_result(value, function)
+            self._keep(result.given)
+            give(result.given)
+        except BaseException as error:  # noqa: BLE001  # sys.exit() in a task, too
+            return pack_error(None, error)
+        return result
+
+    def _unpacked(self, task: Task) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        try:
+            self._keep(task.handles)
+            # Tasks of one map have one function, which may take long to unpickle.
+            if self._function[0] != task.function:
+                self._function = task.function, pickle.loads(task.function)
+            return self._function[1], *pickle.loads(task.arguments)
+        except ShmComputeError:
+            raise
+        except BaseException as error:  # unpickling runs any code
+            raise KernelSerializationError(
+                f"a worker can't unpack this task: {type(error).__name__}: {error}. What it "
+                "imports must be importable there too; it has not run"
+            ) from error
+
+    def _keep(self, handles: frozenset[Handle]) -> None:
+        """Stay attached to these segments, until told to forget them."""
+        for handle in handles - self._kept.keys():
+            self._kept[handle] = map_handle(handle)[1]
 
     def _drop(self, stale: Iterable[int]) -> None:
         for number in stale:
@@ -219,6 +287,9 @@ class Rung(Worker):
         self._seat.compiled(self._compilations.count)
         self._seat.answer()  # before the reply: who has that finds this worker silent
         return reply
+
+    def _claims(self, number: int) -> bool:
+        return self._seat.claim(number)
 
     def _load(self, number: int, packed: Packed, stale: Iterable[int]) -> Loaded:
         answer = super()._load(number, packed, stale)
