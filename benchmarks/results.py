@@ -40,6 +40,14 @@ OTHERS = {
     "wrap cost": "np.copyto, touched memory",
     "first call": PRANGE,
     "start-up": "serial",
+    "tiny tasks": "ProcessPoolExecutor",
+    "imap, chunks of 100": "mp.Pool",
+    "counter of four processes": "mp.Value, its lock",
+    "queue of 1 KiB": "mp.Queue",
+    "queue of 1 MiB": "mp.Queue",
+    "queue of 64 MiB": "mp.Queue",
+    "hand-over of 64 MiB": "pickled",
+    "start to first task": "ProcessPoolExecutor, fork",
 }
 
 

@@ -22,6 +22,22 @@ TOLD = {
     "quickstart.py": ["after two half-lives: [  0.   62.5", "mean activity: 125.0 of 500.0"],
 }
 
+# The standard library's patterns: what it prints in its form, and again in ours.
+PATTERNS = {
+    "counter.py": ["40000\n40000\n40000"],
+    "doubled.py": ["[0 2 4 6 8]\n[0 2 4 6 8]"],
+    "gather.py": ["[1, 2, 3, 4, 5, 6]\n[1, 2, 3, 4, 5, 6]"],
+    "maps.py": [
+        "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81]\n[6, 20, 42]\n[0, 1, 4, 9, 16] ... 332833470\n" * 2
+    ],
+    "pipeline.py": ["sum of means: 190.0\nsum of means: 190.0"],
+    "primes.py": ["81 primes: 100003, 100019, ... 100999\n" * 2],
+    "processes.py": ["hello Ada", "hello Grace"],
+    "start_methods.py": [
+        f"{method} [1.5, 5.5] [1.5, 5.5]" for method in ("fork", "spawn", "forkserver")
+    ],
+}
+
 
 def run(*command, **options):
     return subprocess.run(
@@ -39,19 +55,29 @@ def check(done, name):
     assert done.returncode == 0
     if done.stdout.startswith("skipped: "):
         pytest.skip(done.stdout)
-    for line in TOLD[name]:
+    for line in (TOLD | PATTERNS)[name]:
         assert line in done.stdout
 
 
 def test_each_is_known():
     """No example goes unchecked, and none that is checked is gone."""
     assert [path.name for path in EXAMPLES] == sorted(TOLD)
+    assert sorted(path.name for path in (FOLDER / "patterns").glob("*.py")) == sorted(PATTERNS)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_runs(path):
     """It ends well, warns of nothing and says what it should."""
     check(run(str(path)), path.name)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_tells_the_same_in_both_forms(name):
+    done = run("-W", "ignore::DeprecationWarning", str(FOLDER / "patterns" / name))
+    check(done, name)
+    if name == "processes.py":  # four processes, of one caller
+        told = done.stdout.replace(";", " ").split()
+        assert len({pid for pid in told if pid.isdecimal()}) == 5
 
 
 @pytest.mark.parametrize("name", ["quickstart.py", "image_stack.py"])
