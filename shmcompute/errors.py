@@ -7,10 +7,10 @@ for the same trouble, ours is a subclass of it too.
 
 from __future__ import annotations
 
+import pickle
 import queue
 from collections.abc import Sequence
-from concurrent.futures import BrokenExecutor
-from pickle import PicklingError
+from concurrent import futures
 
 
 class ShmComputeError(Exception):
@@ -77,7 +77,7 @@ class ReadOnlyError(ShmComputeError, ValueError):
     """Under ``debug=True``: a kernel wrote what it was to read; only a copy was touched."""
 
 
-class KernelSerializationError(ShmComputeError, PicklingError):
+class KernelSerializationError(ShmComputeError, pickle.PicklingError):
     """A kernel or an argument does not travel to another process, or a result back from it."""
 
 
@@ -102,7 +102,7 @@ class KernelTimeoutError(_ChunksError, TimeoutError):
     """
 
 
-class WorkerLostError(_ChunksError, BrokenExecutor):
+class WorkerLostError(_ChunksError, futures.BrokenExecutor):
     """A worker process died while it had work, or before it was ready. The pool goes on.
 
     Attributes
