@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import run
+from methods import METHODS
 
 import shmcompute as sc
 from shmcompute import slots
-from shmcompute.config import START_METHODS
 from shmcompute.errors import (
     ClosedError,
     LockError,
@@ -161,7 +161,7 @@ def _square(q, results):
     results.put(None)
 
 
-@pytest.mark.parametrize("method", START_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_producer_and_a_consumer(method):
     """As arguments of `Process`, there and back; one closes, the other says None."""
     with sc.ArrayQueue(4, "i8", 2) as q, sc.ArrayQueue(4, "i8", 1) as results:
@@ -172,7 +172,7 @@ def test_a_producer_and_a_consumer(method):
         _ended(process)
 
 
-@pytest.mark.parametrize("method", START_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_it_travels_through_an_executor(method):
     context = multiprocessing.get_context(method)
     with warnings.catch_warnings():

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import run
+from methods import METHODS
 from numba.core.errors import TypingError
 
 import shmcompute as sc
-from shmcompute.config import START_METHODS
 
 DTYPES = [f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8)] + ["f4", "f8"]
 
@@ -306,7 +306,7 @@ def _processes(method, target, *args, count=4):
         process.close()
 
 
-@pytest.mark.parametrize("method", START_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_standard_librarys_counter(method):
     """The example of `multiprocessing.Value`: four processes, 10 000 increments each."""
     with sc.SharedArray.zeros(1, "i8") as counter:

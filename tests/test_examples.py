@@ -75,9 +75,9 @@ def test_runs(path):
 def test_a_pattern_tells_the_same_in_both_forms(name):
     done = run("-W", "ignore::DeprecationWarning", str(FOLDER / "patterns" / name))
     check(done, name)
-    if name == "processes.py":  # four processes, of one caller
+    if name == "processes.py":  # processes of one caller; a worker may do both tasks
         told = done.stdout.replace(";", " ").split()
-        assert len({pid for pid in told if pid.isdecimal()}) == 5
+        assert len({pid for pid in told if pid.isdecimal()}) in (4, 5)
 
 
 @pytest.mark.parametrize("name", ["quickstart.py", "image_stack.py"])

@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+from methods import METHODS
 
 import shmcompute as sc
 from shmcompute.config import START_METHODS
@@ -14,7 +15,7 @@ from shmcompute.errors import WorkerLostError
 from shmcompute.journal import Journal
 
 
-@pytest.fixture(params=[*START_METHODS, "pipe", "caller"])
+@pytest.fixture(params=[*METHODS, "pipe", "caller"])
 def own_pool(request, monkeypatch):
     if request.param == "pipe":
         monkeypatch.setenv("SHMCOMPUTE_CHANNEL", "pipe")

@@ -11,9 +11,9 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 from kernels import run
+from methods import METHODS
 
 import shmcompute as sc
-from shmcompute.config import START_METHODS
 from shmcompute.errors import LockError, LockTimeoutError
 from shmcompute.storage import liveness
 
@@ -67,7 +67,7 @@ def _increment(arr, times):
             arr[0] += 1
 
 
-@pytest.mark.parametrize("method", START_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_standard_librarys_counter(method):
     """The example of `multiprocessing.Value`: four processes, 10 000 increments each."""
     with sc.SharedArray.zeros(1, "i8") as counter:

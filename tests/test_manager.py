@@ -15,9 +15,9 @@ from multiprocessing.connection import wait
 import kernels
 import numpy as np
 import pytest
+from methods import METHODS
 
 import shmcompute as sc
-from shmcompute.config import START_METHODS
 from shmcompute.storage import reaper
 
 pytestmark = pytest.mark.skipif(
@@ -31,7 +31,7 @@ def tracker():
     resource_tracker.ensure_running()
 
 
-@pytest.fixture(params=START_METHODS)
+@pytest.fixture(params=METHODS)
 def context(request):
     return multiprocessing.get_context(request.param)
 

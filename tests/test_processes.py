@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import threadpoolctl
+from methods import METHODS
 
 import shmcompute as sc
 from shmcompute import cores, storage
@@ -34,7 +35,7 @@ from shmcompute.errors import (
 from shmcompute.storage import reaper
 
 
-@pytest.fixture(params=START_METHODS)
+@pytest.fixture(params=METHODS)
 def own_pool(request):
     """A pool that a test may harm."""
     with sc.Pool(2, backend="processes", start_method=request.param) as pool:

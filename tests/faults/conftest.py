@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from harness import made
+from methods import METHODS
 
 from shmcompute.backends import doorbell
 
@@ -42,8 +43,7 @@ def channel(request):
     return request.param
 
 
-# Of the three, spawn takes seconds to replace a worker.
-@pytest.fixture(params=["fork", "forkserver", pytest.param("spawn", marks=pytest.mark.soak)])
+@pytest.fixture(params=METHODS)
 def mortal(request, channel):
     """A pool of every start method and channel, which a test may harm as often as it likes."""
     with made(request.param, channel) as pool:

@@ -21,13 +21,20 @@ RAN = ("running", "telling an error")
 
 
 def _cases(points, channels=("doorbell", "pipe")):
-    """Each point in every way for what starts fast, in one way for what does not."""
+    """Each point in every way; most of them in the soak."""
     found = []
     for number, point in enumerate(points):
-        found += [("fork", channel, point, way) for channel in channels for way in ENDS]
-        for shift, channel in enumerate(channels):
-            found.append(("forkserver", channel, point, ENDS[(number + shift) % len(ENDS)]))
-        found.append(("spawn", channels[number % 2], point, ENDS[number % len(ENDS)]))
+        for way in ENDS:
+            usual = way == ENDS[number % len(ENDS)]
+            marks = () if usual else pytest.mark.soak
+            found += [
+                pytest.param("fork", channel, point, way, marks=marks) for channel in channels
+            ]
+        way = ENDS[(number + 1) % len(ENDS)]
+        found.append(pytest.param("forkserver", channels[number % 2], point, way))
+        found.append(
+            pytest.param("spawn", channels[number % 2], point, way, marks=pytest.mark.soak)
+        )
     return found
 
 
