@@ -281,6 +281,7 @@ RUNS_WHAT_IT_READS = {
 ALLOWED = {
     "shmcompute.machine": {"loads"},  # machine code from the parent
     "shmcompute.backends.processes.packing": {"loads"},  # plans and exceptions
+    "shmcompute.backends.processes.worker": {"loads"},  # tasks from the parent
     "shmcompute.backends.processes.channel": {"recv"},
     "shmcompute.storage.header": {"literal_eval"},
 }
