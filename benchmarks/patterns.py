@@ -231,20 +231,26 @@ def queued(nbytes, items):
 # An array that another process is to see
 
 
+def received(connection):
+    """What comes, until None does; arrays can't be compared with it."""
+    while (found := connection.recv()) is not None:
+        yield found
+
+
 def last_of_sent(connection):
-    for array in iter(connection.recv, None):
+    for array in received(connection):
         connection.send(array[-1])
 
 
 def last_of_raw(connection):
-    for name, shape in iter(connection.recv, None):
+    for name, shape in received(connection):
         memory = SharedMemory(name)
         connection.send(np.ndarray(shape, buffer=memory.buf)[-1])
         memory.close()
 
 
 def last_of_named(connection):
-    for name in iter(connection.recv, None):
+    for name in received(connection):
         array = sc.SharedArray.attach(name)
         connection.send(array[-1])
         array.close()

@@ -7,7 +7,7 @@ from benchmarks.patterns import PATTERNS
 PAIRS = [(group, name) for group, ways in PATTERNS.items() for name in ways]
 
 
-@pytest.mark.parametrize(("group", "name"), PAIRS, ids=" - ".join)
+@pytest.mark.parametrize(("group", "name"), PAIRS, ids=map("-".join, PAIRS))
 def test_pattern(benchmark, measure, group, name):
     """How long it takes, and that it did what it should."""
     benchmark.group, benchmark.name = group, name
