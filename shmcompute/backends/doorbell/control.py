@@ -86,9 +86,13 @@ def _jitted(function: Callable[..., Any]) -> Any:
 def prepare() -> None:
     """Have everything here compiled, once in a process; else the first calls would wait for it.
 
-    In a thread of its own, where no Ctrl-C comes: one in the middle would leave Numba half loaded.
+    In a thread where no Ctrl-C comes: one in the middle would leave Numba half loaded.
     """
-    if not all(made.overloads for made in _functions):
+    if all(made.overloads for made in _functions):
+        return
+    if threading.current_thread() is not threading.main_thread():
+        _compile()  # here: when the program ends, no more threads can be started
+    else:
         thread = threading.Thread(target=_compile, name="shmcompute-prepare", daemon=True)
         thread.start()
         thread.join()
