@@ -18,6 +18,7 @@ from shmcompute.errors import KernelTimeoutError, WorkerLostError
 JOURNAL = [point for point in POINTS if "journal" in point or "commit" in point]
 PLAIN = [point for point in POINTS if point not in JOURNAL]
 RAN = ("running", "telling an error")
+SOAK = pytest.mark.soak
 
 
 def _cases(points, channels=("doorbell", "pipe")):
@@ -25,16 +26,10 @@ def _cases(points, channels=("doorbell", "pipe")):
     found = []
     for number, point in enumerate(points):
         for way in ENDS:
-            usual = way == ENDS[number % len(ENDS)]
-            marks = () if usual else pytest.mark.soak
-            found += [
-                pytest.param("fork", channel, point, way, marks=marks) for channel in channels
-            ]
-        way = ENDS[(number + 1) % len(ENDS)]
-        found.append(pytest.param("forkserver", channels[number % 2], point, way))
-        found.append(
-            pytest.param("spawn", channels[number % 2], point, way, marks=pytest.mark.soak)
-        )
+            marks = () if way == ENDS[number % len(ENDS)] else SOAK
+            found += [pytest.param("fork", each, point, way, marks=marks) for each in channels]
+        end = channels[number % 2], point, ENDS[(number + 1) % len(ENDS)]
+        found += [pytest.param("forkserver", *end), pytest.param("spawn", *end, marks=SOAK)]
     return found
 
 
@@ -73,6 +68,7 @@ def test_with_retries_it_changes_nothing(method, channel, point, way, tmp_path):
         np.testing.assert_array_equal(arr.array, np.arange(40.0) * 3 + 1)
 
 
+@pytest.mark.parametrize("channel", ["doorbell", pytest.param("pipe", marks=SOAK)])
 @pytest.mark.parametrize("point", POINTS)
 def test_a_worker_that_is_stopped_overruns(point, channel, monkeypatch):
     """Wherever it stands still: the call ends, and the worker is replaced."""
@@ -93,6 +89,7 @@ def test_a_worker_that_is_stopped_overruns(point, channel, monkeypatch):
         np.testing.assert_array_equal(arr.array, np.arange(10.0))
 
 
+@pytest.mark.soak
 def test_an_idle_worker_that_is_stopped_overruns(mortal, monkeypatch):
     """In each of: a plan it has, a plan it has not, and one that is larger than the pipe holds."""
     monkeypatch.setattr("shmcompute.backends.processes.channel.STUCK", 1)
