@@ -43,6 +43,21 @@ class Lease:
         """Why there is no slot."""
         raise NotImplementedError
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._done()
+        else:
+            self._undo()
+
+    def _done(self) -> None:
+        """Let others have the slot, now that all went well."""
+        raise NotImplementedError
+
     def _undo(self) -> None:
         """Leave the slot as if it had not been asked for."""
         raise NotImplementedError
@@ -72,16 +87,8 @@ class Reservation(Lease):
     def __enter__(self) -> Array:
         return self._open(slots.reserve, slots.SPACE)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._end(slots.publish, slots.ITEMS, int(self.none))
-        else:
-            self._undo()
+    def _done(self) -> None:
+        self._end(slots.publish, slots.ITEMS, int(self.none))
 
     def _undo(self) -> None:
         self._end(slots.give_back, slots.SPACE)
@@ -102,16 +109,8 @@ class Peek(Lease):
         slot = self._open(slots.take, slots.ITEMS)
         return None if self.turnstile.old(self._number()) % 2 else slot
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is None:
-            self._end(slots.give_back, slots.SPACE)
-        else:
-            self._undo()
+    def _done(self) -> None:
+        self._end(slots.give_back, slots.SPACE)
 
     def _undo(self) -> None:
         self._end(slots.put_back, slots.ITEMS)

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import run
-from methods import METHODS
+from methods import METHODS, ended, started
 
 import shmcompute as sc
 from shmcompute import slots
@@ -37,21 +37,6 @@ def waits(request, monkeypatch):
     """Both ways to wait."""
     if request.param == "polls":
         monkeypatch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
-
-
-def _process(method, target, *args):
-    context = multiprocessing.get_context(method)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
-        process = context.Process(target=target, args=args)
-        process.start()
-    return process
-
-
-def _ended(process, code=0):
-    process.join(60)
-    assert process.exitcode == code
-    process.close()
 
 
 def _thread(target, *args):
@@ -165,11 +150,11 @@ def _square(q, results):
 def test_a_producer_and_a_consumer(method):
     """As arguments of `Process`, there and back; one closes, the other says None."""
     with sc.ArrayQueue(4, "i8", 2) as q, sc.ArrayQueue(4, "i8", 1) as results:
-        process = _process(method, _square, q, results)
+        process = started(method, _square, q, results)
         thread = _thread(lambda: (_produce(q, range(20)), q.close()))
         assert [int(array[0]) for array in results] == [n * n for n in range(20)]
         thread.join()
-        _ended(process)
+        ended(process)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -210,11 +195,11 @@ def test_who_waits_is_served(waits):
 def test_threads_and_processes_share_it(waits):
     with sc.ArrayQueue(4, "i8", 3) as q:
         workers = [_thread(_produce, q, range(500)) for _ in range(2)]
-        process = _process("fork", _produce, q, range(500))
+        process = started("fork", _produce, q, range(500))
         got = [int(q.get()[0]) for _ in range(1500)]
         for worker in workers:
             worker.join()
-        _ended(process)
+        ended(process)
         assert sorted(got) == sorted([*range(500)] * 3)
 
 
@@ -382,14 +367,14 @@ def test_a_killed_process_loses_its_slot_alone(what, waits):
         if what == "peek":
             q.put(0)
         ours, theirs = multiprocessing.Pipe()
-        process = _process("fork", _hold, q, what, theirs)
+        process = started("fork", _hold, q, what, theirs)
         theirs.close()
         ours.recv()
         q.put(1)
         with pytest.raises(QueueFullError):
             q.put(2, timeout=0.3)  # its holder lives
         os.kill(process.pid, signal.SIGKILL)
-        _ended(process, -signal.SIGKILL)
+        ended(process, -signal.SIGKILL)
         ours.close()
         q.put(2, timeout=60)
         assert [q.get(), q.get()] == [1, 2]
@@ -399,14 +384,14 @@ def test_a_killed_producer_keeps_no_consumer_waiting(waits):
     """In a closed queue, for what it had reserved."""
     with sc.ArrayQueue((), "i8", 2) as q:
         ours, theirs = multiprocessing.Pipe()
-        process = _process("fork", _hold, q, "reserve", theirs)
+        process = started("fork", _hold, q, "reserve", theirs)
         theirs.close()
         ours.recv()
         q.close()
         thread = _thread(lambda: list(q))
         os.kill(process.pid, signal.SIGKILL)
         thread.join()
-        _ended(process, -signal.SIGKILL)
+        ended(process, -signal.SIGKILL)
         ours.close()
 
 
@@ -452,8 +437,8 @@ def test_who_dies_in_the_middle_of_a_step_leaves_a_whole_queue(half, left, waits
         q._data[:] = [10, 11, 12]
         with q.reserve():
             pass
-        process = _process("fork", _die_with_the_lock, q, half)
-        _ended(process, -signal.SIGKILL)
+        process = started("fork", _die_with_the_lock, q, half)
+        ended(process, -signal.SIGKILL)
         for number in range(3 - len(left)):
             q.put(number, timeout=60)
         assert q.full()
@@ -466,8 +451,8 @@ def test_a_forked_child_is_another_process():
         reservation = q.reserve()
         with reservation as slot:
             slot[...] = 5
-            process = _process("fork", _as_child, q, reservation)
-            _ended(process)
+            process = started("fork", _as_child, q, reservation)
+            ended(process)
             assert q.get() == 6
         assert q.get() == 5
 
@@ -544,8 +529,8 @@ def test_killing_some_loses_no_more_than_they_held(total, trial):
         sc.SharedArray.zeros((PRODUCERS, total), "i1") as seen,
         sc.SharedArray.zeros(1, "i8") as faults,
     ):
-        producers = [_process("fork", _send, q, sent, me, total) for me in range(PRODUCERS)]
-        consumers = [_process("fork", _receive, q, seen, faults) for _ in range(CONSUMERS)]
+        producers = [started("fork", _send, q, sent, me, total) for me in range(PRODUCERS)]
+        consumers = [started("fork", _receive, q, seen, faults) for _ in range(CONSUMERS)]
         chance = random.Random(trial)
         for victim in (chance.choice(producers), chance.choice(consumers)):
             moment = chance.randrange(total)

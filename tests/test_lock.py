@@ -11,7 +11,7 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 from kernels import run
-from methods import METHODS
+from methods import METHODS, ended, started
 
 import shmcompute as sc
 from shmcompute.errors import LockError, LockTimeoutError
@@ -28,24 +28,6 @@ def arr(request, tmp_path, monkeypatch):
     name = tmp_path / "x.npy" if kind == "file" else None
     with sc.SharedArray.zeros(3, "i8", storage=kind, name=name) as made:
         yield made
-
-
-def _context(method):
-    return multiprocessing.get_context(method)
-
-
-def _started(context, target, *args):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
-        process = context.Process(target=target, args=args)
-        process.start()
-    return process
-
-
-def _ended(process, code=0):
-    process.join(60)
-    assert process.exitcode == code
-    process.close()
 
 
 def _try(arr):
@@ -71,21 +53,21 @@ def _increment(arr, times):
 def test_the_standard_librarys_counter(method):
     """The example of `multiprocessing.Value`: four processes, 10 000 increments each."""
     with sc.SharedArray.zeros(1, "i8") as counter:
-        processes = [_started(_context(method), _increment, counter, 10_000) for _ in range(4)]
+        processes = [started(method, _increment, counter, 10_000) for _ in range(4)]
         for process in processes:
-            _ended(process)
+            ended(process)
         assert counter[0] == 40_000
 
 
 def test_it_excludes_threads_and_processes(arr):
     """On every storage, whoever attached how."""
     threads = [threading.Thread(target=_increment, args=(arr, 200)) for _ in range(2)]
-    process = _started(_context("fork"), _increment, arr, 200)
+    process = started("fork", _increment, arr, 200)
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    _ended(process)
+    ended(process)
     assert arr[0] == 600
 
 
@@ -182,14 +164,14 @@ def _hold(arr, told, wait):
 @pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.soak)])
 def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr, rounds):
     """As soon as it is dead."""
-    context = _context("fork")
+    context = multiprocessing.get_context("fork")
     for _ in range(rounds):
         ours, theirs = context.Pipe()
-        process = _started(context, _hold, arr, theirs, theirs)
+        process = started("fork", _hold, arr, theirs, theirs)
         theirs.close()
         assert ours.recv() is False
         os.kill(process.pid, signal.SIGKILL)
-        _ended(process, -signal.SIGKILL)
+        ended(process, -signal.SIGKILL)
         with arr.lock(timeout=0) as state:
             assert state.abandoned
         ours.close()
@@ -199,9 +181,9 @@ def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr, rounds):
 
 def test_who_waits_for_a_dead_holder_has_it(arr):
     """Without a timeout: the kernel wakes it."""
-    context = _context("fork")
+    context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = _started(context, _hold, arr, theirs, theirs)
+    process = started("fork", _hold, arr, theirs, theirs)
     theirs.close()
     ours.recv()
     told = SimpleQueue()
@@ -215,15 +197,15 @@ def test_who_waits_for_a_dead_holder_has_it(arr):
     os.kill(process.pid, signal.SIGKILL)
     thread.join(60)
     assert told.get(timeout=60) is True
-    _ended(process, -signal.SIGKILL)
+    ended(process, -signal.SIGKILL)
     ours.close()
 
 
 def test_a_forked_child_does_not_hold_what_its_parent_does(arr):
     """It lives on, with all that the holder had open; the lock is free all the same."""
-    context = _context("fork")
+    context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
-    process = _started(context, _hold_and_fork, arr, theirs)
+    process = started("fork", _hold_and_fork, arr, theirs)
     theirs.close()
     child = ours.recv()
     os.kill(process.pid, signal.SIGKILL)
@@ -233,7 +215,7 @@ def test_a_forked_child_does_not_hold_what_its_parent_does(arr):
     with pytest.raises(EOFError):  # it is gone
         ours.recv()
     ours.close()
-    _ended(process, -signal.SIGKILL)
+    ended(process, -signal.SIGKILL)
 
 
 def _hold_and_fork(arr, pipe):
@@ -249,8 +231,8 @@ def _hold_and_fork(arr, pipe):
 def test_a_forked_child_can_not_release_it(arr):
     lock = arr.lock()
     lock.acquire()
-    process = _started(_context("fork"), _release, lock)
-    _ended(process)
+    process = started("fork", _release, lock)
+    ended(process)
     assert not _threads_try(arr)
     lock.release()
 
