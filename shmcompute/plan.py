@@ -13,7 +13,6 @@ from typing import Any
 from shmcompute import config
 from shmcompute.arguments import Arguments, Part, Values
 from shmcompute.frame import Frame, framed
-from shmcompute.guard import Guard
 from shmcompute.journal import Journal
 from shmcompute.kernel import Kernel
 from shmcompute.partition import Chunk
@@ -75,6 +74,8 @@ class Plan:
 
     def _guarded(self, chunk: Chunk, values: Values) -> Iterator[Link]:
         """The links on copies, looked at after each; kept only if all links behaved."""
+        from shmcompute.guard import Guard  # noqa: PLC0415  # for who debugs only
+
         guard = Guard([link.arguments.at(chunk, values) for link in self.links])
         for number, link in enumerate(self.links):
             yield replace(link, arguments=guard.arguments(number))

@@ -6,6 +6,7 @@ been killed and joined.
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable, Sequence
 
@@ -46,6 +47,9 @@ class Ring:
         self._timeout = timeout
         self._deadline = deadline
         self._late = False  # whether the deadline has passed
+        self._ends = select.poll()  # one call for all of them, so that it can come often
+        for member in members:
+            self._ends.register(member.end, select.POLLIN)
         # How far it is from one chunk of a worker to its next; 0 if that is not known before.
         self._step = len(members) + (own is not None) if plan.static else 0
         self._run: Callable[[], bool] | None = None  # unless Python has to do the own share
@@ -86,15 +90,18 @@ class Ring:
         """Until all have answered, one is lost, or the time is up."""
         for member in [member for member in self._members if self._bell.late(member.number)][:1]:
             cores.bring(member.process.pid)
-        while not self._bell.finished():
-            if not all(member.alive for member in self._owing()):
-                break
+        while not self._lost():
+            if self._bell.finished():
+                return
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._late = True
                 break
-        else:
-            return
         self._bell.stop()
+
+    def _lost(self) -> bool:
+        """Whether one has ended that owes an answer."""
+        ended = self._ends.poll(0)
+        return bool(ended) and not all(member.alive for member in self._owing())
 
     def _owing(self) -> list[Member]:
         return [member for member in self._members if self._bell.owes(member.number)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib
 import os
@@ -18,7 +19,7 @@ from typing import Any
 
 import numba
 from numba.np.ufunc import parallel
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from shmcompute import config, machine
 from shmcompute.arguments import Number, Values
@@ -95,11 +96,17 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
+@functools.cache
+def thread_pools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded; to look for them takes 10 ms."""
+    return ThreadpoolController()
+
+
 def _cap_threads(threads: int) -> None:
     """At most this many threads in each of the libraries a kernel may call."""
     before = os.environ.get(_THREAD_SETTINGS[0])
     os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
-    threadpool_limits(threads)
+    thread_pools().limit(limits=threads)
     try:
         numba.config.reload_config()  # type: ignore[no-untyped-call]
         # It has a second home, filled when Numba was imported.
