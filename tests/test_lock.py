@@ -5,11 +5,13 @@ import os
 import pickle
 import signal
 import threading
+import time
 import warnings
 from queue import SimpleQueue
 
 import numpy as np
 import pytest
+from faults.trial import LOCKS
 from kernels import run
 from methods import METHODS, ended, started
 
@@ -161,11 +163,10 @@ def _hold(arr, told, wait):
     wait.recv()
 
 
-@pytest.mark.parametrize("rounds", [5, pytest.param(200, marks=pytest.mark.soak)])
-def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr, rounds):
+def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr):
     """As soon as it is dead."""
     context = multiprocessing.get_context("fork")
-    for _ in range(rounds):
+    for _ in range(5):
         ours, theirs = context.Pipe()
         process = started("fork", _hold, arr, theirs, theirs)
         theirs.close()
@@ -179,8 +180,25 @@ def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr, rounds):
             assert not state.abandoned
 
 
-def test_who_waits_for_a_dead_holder_has_it(arr):
-    """Without a timeout: the kernel wakes it."""
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_who_waits_for_a_dead_holder_has_it(arr, timeout):
+    """Without a timeout the kernel wakes it, with one it looks."""
+    _, abandoned = _after_a_kill(arr, timeout)
+    assert abandoned
+
+
+@pytest.mark.soak
+def test_who_waits_for_a_dead_holder_has_it_soon(arr, counts):
+    """Within half a second of its death."""
+    with counts.trial(LOCKS) as trial:
+        for number in trial.times(200):
+            took, abandoned = _after_a_kill(arr, 60 if number % 2 else None)
+            trial.within("from death to the next taker", took, most=0.5)
+            trial.never("takers that did not know", not abandoned)
+
+
+def _after_a_kill(arr, timeout):
+    """Seconds from a SIGKILL of the holder until another thread has the lock; whether it knows."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = started("fork", _hold, arr, theirs, theirs)
@@ -189,16 +207,18 @@ def test_who_waits_for_a_dead_holder_has_it(arr):
     told = SimpleQueue()
 
     def wait():
-        with arr.lock() as state:
-            told.put(state.abandoned)
+        with arr.lock(timeout) as state:
+            told.put((time.monotonic(), state.abandoned))
 
     thread = threading.Thread(target=wait)
     thread.start()
+    killed = time.monotonic()
     os.kill(process.pid, signal.SIGKILL)
-    thread.join(60)
-    assert told.get(timeout=60) is True
+    had, abandoned = told.get(timeout=60)
+    thread.join()
     ended(process, -signal.SIGKILL)
     ours.close()
+    return had - killed, abandoned
 
 
 def test_a_forked_child_does_not_hold_what_its_parent_does(arr):

@@ -23,6 +23,9 @@ CALLS = "n-th system call fails"
 TRAILERS = "damaged trailers"
 MIXED = "seconds of mixed use"
 RINGS = "calls by doorbell"
+LOCKS = "lock holders killed"
+QUEUE = "queue items, 4 producers and 4 consumers, one of each killed"
+ATOMICS = "atomic adds, 8 processes at once"
 TRIALS: dict[str, int | None] = {
     DEATHS: 1000,
     RETRIES: 500,
@@ -35,6 +38,9 @@ TRIALS: dict[str, int | None] = {
     TRAILERS: 100_000,
     MIXED: 600,
     RINGS: 2_000_000,
+    LOCKS: 800,
+    QUEUE: 3_000_000,
+    ATOMICS: 8_000_000,
 }
 
 
