@@ -18,7 +18,9 @@ from shmcompute.call import Function, each
 
 T = TypeVar("T")
 
-AHEAD = 2  # chunks for each worker that `imap` keeps under way
+AHEAD = 2  # chunks for each worker that `imap` keeps under way,
+FURTHER = 32  # and as many of tiny ones,
+TINY = 5e-4  # of which all workers together do one in so many seconds
 SHARES = 4  # chunks for each worker that `starmap` cuts, as multiprocessing.Pool does
 
 
@@ -130,8 +132,9 @@ class Executor(futures.Executor):
     ) -> Results[T]:
         """``fn(item)`` for each item, in order, lazily: as `multiprocessing.pool.Pool.imap`.
 
-        The iterable is read as results are asked for, two chunks a worker ahead: so it may be
-        without end, and what is not yet asked for does not pile up.
+        The iterable is read as results are asked for, two chunks a worker ahead (up to 32 of chunks
+        that take less than a millisecond): so it may be without end, and what is not yet asked for
+        does not pile up.
 
         Examples
         --------
@@ -141,7 +144,7 @@ class Executor(futures.Executor):
         ...     print(next(squares), next(squares), next(squares))
         0 1 4
         """
-        return Results(self._lazily(fn, iterable, chunksize), AHEAD * self.workers, chunksize > 1)
+        return Results(self._lazily(fn, iterable, chunksize), self.workers, chunksize > 1)
 
     def imap_unordered(
         self, fn: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1
@@ -155,7 +158,7 @@ class Executor(futures.Executor):
         ...     print(sorted(pool.imap_unordered(abs, [-3, 2, -1])))
         [1, 2, 3]
         """
-        return Unordered(self._lazily(fn, iterable, chunksize), AHEAD * self.workers, chunksize > 1)
+        return Unordered(self._lazily(fn, iterable, chunksize), self.workers, chunksize > 1)
 
     def _lazily(
         self, fn: Callable[..., Any], iterable: Iterable[Any], chunksize: int
@@ -186,12 +189,13 @@ class Executor(futures.Executor):
 class Results(Iterator[T]):
     """Results of `Executor.imap`, in order. What a call raised comes in its place."""
 
-    def __init__(self, calls: Iterator[Future[Any]], ahead: int, chunked: bool) -> None:
+    def __init__(self, calls: Iterator[Future[Any]], workers: int, chunked: bool) -> None:
         self._calls = calls
-        self._ahead = ahead
+        self._least, self._most = AHEAD * workers, FURTHER * workers
+        self._ahead = self._least
         self._chunked = chunked
         self._chunk: list[T] = []  # results that are there, the next one last
-        self._under_way: deque[Future[Any]] = deque()
+        self._under_way: dict[Future[Any], float] = {}  # and since when, in their order
         self._read_on()
 
     def __iter__(self) -> Results[T]:
@@ -214,7 +218,7 @@ class Results(Iterator[T]):
             self._read_on()
             if not self._under_way:
                 raise StopIteration
-            result = _outcome(self._done(timeout))
+            result = _outcome(self._next_done(timeout))
             if not self._chunked:
                 return result  # type: ignore[no-any-return]
             self._chunk = result[::-1]
@@ -224,7 +228,7 @@ class Results(Iterator[T]):
         """Read no further, and cancel what was not begun."""
         self._calls = iter(())
         while self._under_way:
-            self._under_way.pop().cancel()
+            self._under_way.popitem()[0].cancel()
 
     def __del__(self) -> None:
         if hasattr(self, "_under_way"):
@@ -235,33 +239,52 @@ class Results(Iterator[T]):
             self._add(future)
 
     def _add(self, future: Future[Any]) -> None:
-        self._under_way.append(future)
+        self._under_way[future] = time.monotonic()
+
+    def _next_done(self, timeout: float | None) -> Future[Any]:
+        """The future whose result is next; it is under way no more."""
+        waits, count = not self._there(), len(self._under_way)
+        future = self._done(timeout)
+        took = (time.monotonic() - self._under_way.pop(future)) / count
+        if waits:  # for tiny ones it takes more of them to keep workers busy
+            self._ahead = min(2 * self._ahead, self._most) if took < TINY else self._least
+        return future
+
+    def _there(self) -> bool:
+        """Whether there is a result."""
+        return next(iter(self._under_way)).done()
 
     def _done(self, timeout: float | None) -> Future[Any]:
-        """The future whose result is next; it is under way no more."""
-        if not futures.wait(list(islice(self._under_way, 1)), timeout).done:
-            raise _late(timeout)
-        return self._under_way.popleft()
+        """Wait for the future whose result is next."""
+        future = next(iter(self._under_way))
+        try:
+            future.exception(timeout)
+        except futures.CancelledError:  # which is its outcome
+            pass
+        except TimeoutError:
+            raise _late(timeout) from None
+        return future
 
 
 class Unordered(Results[T]):
     """Results of `Executor.imap_unordered`, as they are done."""
 
-    def __init__(self, calls: Iterator[Future[Any]], ahead: int, chunked: bool) -> None:
+    def __init__(self, calls: Iterator[Future[Any]], workers: int, chunked: bool) -> None:
         self._finished: SimpleQueue[Future[Any]] = SimpleQueue()
-        super().__init__(calls, ahead, chunked)
+        super().__init__(calls, workers, chunked)
 
     def _add(self, future: Future[Any]) -> None:
         super()._add(future)
         future.add_done_callback(self._finished.put)
 
+    def _there(self) -> bool:
+        return not self._finished.empty()
+
     def _done(self, timeout: float | None) -> Future[Any]:
         try:
-            future = self._finished.get(timeout=timeout)
+            return self._finished.get(timeout=timeout)
         except Empty:
             raise _late(timeout) from None
-        self._under_way.remove(future)
-        return future
 
 
 def _late(timeout: float | None) -> TimeoutError:

@@ -221,12 +221,30 @@ def _counted(consumed):
 
 
 @pytest.mark.parametrize("chunksize", [1, 3])
-def test_imap_reads_two_chunks_a_worker_ahead(any_pool, chunksize):
+@pytest.mark.parametrize("kind", ["imap", "imap_unordered"])
+def test_imap_reads_a_few_chunks_a_worker_ahead(any_pool, kind, chunksize):
+    """Two at first, and never more than 32."""
     consumed = []
-    found = any_pool.imap(abs, _counted(consumed), chunksize)
-    assert list(itertools.islice(found, 20)) == list(range(20))
-    assert len(consumed) <= 20 + chunksize * (2 * any_pool.workers + 1)
+    found = getattr(any_pool, kind)(abs, _counted(consumed), chunksize)
+    assert len(consumed) == chunksize * 2 * any_pool.workers
+    taken = list(itertools.islice(found, 500))
+    assert len(set(taken)) == 500
+    assert kind != "imap" or taken == list(range(500))
+    assert len(consumed) <= 500 + chunksize * (32 * any_pool.workers + 1)
     found.close()
+
+
+def test_imap_reads_no_further_ahead_of_what_takes_long(any_pool):
+    consumed = []
+    found = any_pool.imap(_takes_long, _counted(consumed))
+    assert list(itertools.islice(found, 10)) == list(range(10))
+    assert len(consumed) <= 10 + 2 * any_pool.workers
+    found.close()
+
+
+def _takes_long(number):
+    time.sleep(0.01)  # as work would
+    return number
 
 
 def test_a_map_with_a_buffer_reads_no_further(any_pool):

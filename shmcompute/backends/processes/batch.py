@@ -39,11 +39,11 @@ class Batch:
             self._member.bell.offer(self._member.number, self._next)
         return Tasks(self._next, tuple(tasks))
 
-    def answered(self) -> tuple[Call, float]:
-        """The first is; and how long it took."""
+    def answered(self, count: int) -> tuple[list[Call], float]:
+        """The first `count` are; and how long each took."""
         began, self.since = self.since, time.monotonic()
-        self._next += 1
-        return self.calls.popleft(), self.since - began
+        self._next += count
+        return [self.calls.popleft() for _ in range(count)], (self.since - began) / count
 
     @property
     def overdue(self) -> bool:

@@ -10,15 +10,16 @@ Only a parent and its own workers hold the two ends; nothing listens anywhere.
 
 from __future__ import annotations
 
+import os
 import pickle
 import select
 import socket
 import struct
 import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from multiprocessing.connection import Connection
-from os import register_at_fork
 from typing import Any, NamedTuple
 
 from shmcompute.arguments import Number, Values
@@ -150,6 +151,9 @@ class Lost(Exception):  # noqa: N818  # it never leaves this package
 _ours: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
+ROOM = 1 << 16  # bytes read at once
+_SHORT, _LONG = struct.Struct("!i"), struct.Struct("!Q")  # lengths of messages
+
 STUCK = 10  # seconds without a byte in the middle of a message, after which an end counts as lost
 
 
@@ -182,6 +186,25 @@ class Channel:
         except (EOFError, OSError) as error:  # also in the middle of a message
             raise Lost from error
 
+    def receive_all(self) -> list[Any]:
+        """The messages that are there, at least one; small ones come by one read together."""
+        if not hasattr(self, "_poll"):
+            return [self.receive()]
+        messages: list[Any] = []
+        data = bytearray()
+        while data or not messages:  # of what is begun the rest is on its way
+            try:
+                read = os.read(self._connection.fileno(), ROOM)
+            except OSError as error:
+                raise Lost from error
+            if not read and not messages:
+                raise Lost
+            if not read:  # it died in the middle of the last
+                break
+            data += read
+            messages += _taken(data)
+        return messages
+
     def pending(self) -> bool:
         """Whether a message, or the end, is there to be received; costs about a microsecond."""
         return bool(self._poll.poll(0)) if hasattr(self, "_poll") else self._connection.poll()
@@ -193,6 +216,32 @@ class Channel:
     def close(self) -> None:
         _ours.discard(self)
         self._connection.close()
+
+
+def _taken(data: bytearray) -> Iterator[Any]:
+    """Take the whole messages from the front of what was read."""
+    at = 0
+    while (bounds := _bounds(data, at)) is not None:
+        start, at = bounds
+        yield pickle.loads(data[start:at])
+    del data[:at]
+
+
+def _bounds(data: bytearray, at: int) -> tuple[int, int] | None:
+    """Where the message that begins there has its pickle; None if not all of it was read.
+
+    `multiprocessing.connection` writes the length before it: as ``!i``, or -1 and ``!Q``.
+    """
+    start = at + _SHORT.size
+    if len(data) < start:
+        return None
+    (length,) = _SHORT.unpack_from(data, at)
+    if length < 0:
+        start += _LONG.size
+        if len(data) < start:
+            return None
+        (length,) = _LONG.unpack_from(data, at + _SHORT.size)
+    return (start, start + length) if start + length <= len(data) else None
 
 
 def _limit(fd: int) -> None:
@@ -212,4 +261,4 @@ def _close_all() -> None:
 
 
 if hasattr(select, "poll"):  # not Windows, which does not fork either
-    register_at_fork(after_in_child=_close_all)
+    os.register_at_fork(after_in_child=_close_all)

@@ -140,11 +140,11 @@ class Member:
         """The caller's side of the doorbell, if there is one."""
         return self._bell
 
-    def hear(self) -> Any:
-        """Receive what is there from a worker that attends; `Lost` if nothing will come."""
+    def hear(self) -> list[Any]:
+        """Receive all that is there from a worker that attends; `Lost` if nothing will come."""
         if not self.channel.pending():
             raise Lost
-        return self.channel.receive()
+        return self.channel.receive_all()
 
     def failure(self, patience: float | None) -> Failure:
         """Receive the exception that the bell has announced; `Lost` if it will not come."""

@@ -8,11 +8,15 @@ shape and strides, wherever in the arguments it stands.
 from __future__ import annotations
 
 import io
+import marshal
 import pickle
 import sys
 import traceback
 import weakref
+from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -55,6 +59,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
         elif type(value) is np.ndarray and (reduced := reduce_view(value)) is not None:
             self.handles.add(reduced[1][0])
             return reduced
+        elif isinstance(value, CodeType):
+            # cloudpickle (3.1.3) forgets the file, by which tracebacks find the lines. Both ends
+            # are of one Python. In this format equal code has equal bytes.
+            with suppress(ValueError):  # somebody has put a constant in that no compiler makes
+                return marshal.loads, (marshal.dumps(value, 2),)
         elif isinstance(value, Dispatcher) and (sent := reduce_dispatcher(value)) is not None:
             return sent
         return super().reducer_override(value)
@@ -113,7 +122,7 @@ def pack_task(function: Function, args: tuple[Any, ...], keywords: dict[str, Any
         function.packed = _dumps(function.function, f"the function {function.name}")
     code, captured = function.packed
     call = args, keywords
-    if all(type(part) in _PLAIN for part in (*args, *keywords.values())):  # the quick way
+    if _PLAIN.issuperset(map(type, chain(args, keywords.values()))):  # the quick way
         arguments, passed = pickle.dumps(call, pickle.HIGHEST_PROTOCOL), _NONE
     else:
         arguments, passed = _dumps(call, f"an argument of {function.name}")
@@ -143,14 +152,14 @@ def pack_result(value: Any, function: Any) -> Result:
     return Result(packed, given)
 
 
-def unpack_result(result: Result, name: str) -> Any:
+def unpack_result(result: Result, function: Function) -> Any:
     """What a task returned; arrays that its worker made are this process's from now on."""
     adopted = [adopt(handle) for handle in result.given]
     try:
         return pickle.loads(result.value)
     except BaseException as error:  # unpickling runs any code
         raise KernelSerializationError(
-            f"the result of {name} does not unpickle here: {type(error).__name__}: {error}"
+            f"the result of {function.name} does not unpickle here: {type(error).__name__}: {error}"
         ) from error
     finally:
         del adopted  # what holds the result holds its arrays

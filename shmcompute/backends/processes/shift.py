@@ -6,6 +6,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 
 from shmcompute.backends.processes.batch import MOST, OVERDUE, TINY, Batch
@@ -258,24 +259,24 @@ class Shift:
 
     def _hear(self, member: Member) -> None:
         try:
-            message = member.hear() if member.ready else member.answer()
+            messages = member.hear() if member.ready else [member.answer()]
         except Lost:
             self._lost(member)
             return
-        if isinstance(message, Ready):
+        if isinstance(messages[0], Ready):
             member.ready = True
             return
         batch = self._busy[member]
-        call = None
+        calls: list[Call] = []
         if batch is not None:
-            call, self._pace = batch.answered()
+            calls, self._pace = batch.answered(len(messages))
         if batch is None or not batch.calls:
             del self._busy[member]
             if self._gives_way() or member in self._ended:
                 self._idle.append(member)
             else:  # first: it goes on while we look at what it has done
                 self._give_next(member)
-        if call is not None:
+        for call, message in zip(calls, messages, strict=False):
             self._settle(call, message)
 
     def _settle(self, call: Call, message: Result | Failure) -> None:
@@ -284,11 +285,12 @@ class Shift:
             call.future.set_exception(unpack_error(message))
             return
         try:
-            value = unpack_result(message, call.function.name)
+            value = unpack_result(message, call.function)
         except BaseException as error:  # noqa: BLE001  # unpickling runs any code
             call.future.set_exception(error)
         else:
-            call.future.set_result(value)
+            with suppress(InvalidStateError):  # who has set it himself has what he wanted
+                call.future.set_result(value)
         finally:
             if message.given:
                 self._library.watch(message.given)

@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import os
 import random
 import sys
 import tempfile
@@ -34,7 +35,12 @@ class Leaver:
         storage = self.dice.choice(["shm", "shm", "array", "file", "auto"])
         name = f"{self.folder}/{self.dice.random()}.npy" if storage == "file" else None
         data = np.ones(self.dice.choice([1, 1000, 200_000]))
-        return sc.SharedArray(data, storage=storage, name=name)
+        try:
+            return sc.SharedArray(data, storage=storage, name=name)
+        except sc.errors.StorageError:
+            if os.path.isdir(self.folder):
+                raise
+            return sc.SharedArray(data)  # the program ends, and has removed its folder
 
     def view(self):
         arrays = self.live()
