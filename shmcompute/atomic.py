@@ -182,11 +182,15 @@ def _checked_index(name: str, index: Any, shape: tuple[int, ...]) -> tuple[int, 
 
 
 def _checked_value(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
-    number = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+    one = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size == 1)
+    number = value.item() if one else value
     if not isinstance(number, (int, float)):
         raise TypeError(f"{name}: expected a number for elements of {dtype}, got {_told(value)}")
     if dtype.kind == "f":
-        return float(number)
+        try:
+            return float(number)
+        except OverflowError:
+            raise OverflowError(f"{name}: a value does not fit into {dtype}") from None
     if isinstance(number, float):
         raise TypeError(fraction(name, type(value).__name__, dtype))
     known = np.iinfo(dtype)

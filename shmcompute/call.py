@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from shmcompute.plan import within
+from shmcompute.plan import Within
 
 
 @dataclass(eq=False)
@@ -25,7 +25,7 @@ class Function:
 
     def __call__(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Call it in this thread, which is inside a task meanwhile."""
-        with within():
+        with Within():
             return self.function(*args, **keywords)
 
 
@@ -55,7 +55,7 @@ class Call:
             result = self.function(self.args, self.keywords)
         except BaseException as error:
             self.future.set_exception(error)
-            if not isinstance(error, Exception):  # Ctrl-C is the caller's, who is this thread
+            if isinstance(error, KeyboardInterrupt):  # it is the caller's, who is this thread
                 raise
         else:
             self.future.set_result(result)

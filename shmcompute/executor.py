@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import abstractmethod
 from collections import deque
@@ -10,8 +11,9 @@ from concurrent import futures
 from concurrent.futures import Future
 from functools import partial
 from itertools import islice
+from numbers import Real
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from shmcompute import config
 from shmcompute.call import Function, each
@@ -98,7 +100,7 @@ class Executor(futures.Executor):
         [32, 9, 64]
         """
         limit = None if buffersize is None else config.count("buffersize", buffersize)
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else time.monotonic() + _checked(timeout)
         calls = self._calls(fn, zip(*iterables, strict=False), chunksize)
         results = _in_order(deque(islice(calls, limit)), calls, until)
         return results if chunksize == 1 else _flat(results)
@@ -132,9 +134,9 @@ class Executor(futures.Executor):
     ) -> Results[T]:
         """``fn(item)`` for each item, in order, lazily: as `multiprocessing.pool.Pool.imap`.
 
-        The iterable is read as results are asked for, two chunks a worker ahead (up to 32 of chunks
-        that take less than a millisecond): so it may be without end, and what is not yet asked for
-        does not pile up.
+        The iterable is read in the calling thread, now and as results are asked for, two chunks a
+        worker ahead (up to 32 of chunks that take less than a millisecond). So it may be without
+        end, and what is not yet asked for does not pile up; but it can't wait for results itself.
 
         Examples
         --------
@@ -196,6 +198,8 @@ class Results(Iterator[T]):
         self._chunked = chunked
         self._chunk: list[T] = []  # results that are there, the next one last
         self._under_way: dict[Future[Any], float] = {}  # and since when, in their order
+        self._broken: BaseException | None = None  # what the iterable raised
+        self._lock = threading.RLock()  # threads that share it take turns
         self._read_on()
 
     def __iter__(self) -> Results[T]:
@@ -213,20 +217,38 @@ class Results(Iterator[T]):
             If there are no more.
         TimeoutError
             If it is not there within `timeout` seconds; it can be asked for again.
+        Exception
+            What the call raised; and when all before it has come, what the iterable raised.
         """
-        while not self._chunk:
-            self._read_on()
-            if not self._under_way:
-                raise StopIteration
-            result = _outcome(self._next_done(timeout))
-            if not self._chunked:
-                return result  # type: ignore[no-any-return]
-            self._chunk = result[::-1]
-        return self._chunk.pop()
+        patience = None if timeout is None else max(0.0, _checked(timeout))
+        if not self._lock.acquire(timeout=-1 if patience is None else patience):
+            raise _late(timeout)
+        try:
+            while not self._chunk:
+                self._read_on()
+                if not self._under_way:
+                    self._end()
+                result = _outcome(self._next_done(patience))
+                if not self._chunked:
+                    return result  # type: ignore[no-any-return]
+                self._chunk = result[::-1]
+            return self._chunk.pop()
+        finally:
+            self._lock.release()
+
+    def _end(self) -> NoReturn:
+        """There are no more."""
+        broken, self._broken = self._broken, None
+        if broken is None:
+            raise StopIteration
+        try:
+            raise broken
+        finally:
+            del broken  # an error refers to this frame: let the frame not refer to it
 
     def close(self) -> None:
         """Read no further, and cancel what was not begun."""
-        self._calls = iter(())
+        self._calls, self._broken = iter(()), None
         while self._under_way:
             self._under_way.popitem()[0].cancel()
 
@@ -235,8 +257,13 @@ class Results(Iterator[T]):
             self.close()
 
     def _read_on(self) -> None:
-        for future in islice(self._calls, max(0, self._ahead - len(self._under_way))):
-            self._add(future)
+        try:
+            for future in islice(self._calls, max(0, self._ahead - len(self._under_way))):
+                self._add(future)
+        except Exception as error:  # the iterable's: told in its place
+            if not self._under_way:
+                raise
+            self._broken = error
 
     def _add(self, future: Future[Any]) -> None:
         self._under_way[future] = time.monotonic()
@@ -245,7 +272,8 @@ class Results(Iterator[T]):
         """The future whose result is next; it is under way no more."""
         waits, count = not self._there(), len(self._under_way)
         future = self._done(timeout)
-        took = (time.monotonic() - self._under_way.pop(future)) / count
+        now = time.monotonic()
+        took = (now - self._under_way.pop(future, now)) / count  # it is gone if all was closed
         if waits:  # for tiny ones it takes more of them to keep workers busy
             self._ahead = min(2 * self._ahead, self._most) if took < TINY else self._least
         return future
@@ -285,6 +313,13 @@ class Unordered(Results[T]):
             return self._finished.get(timeout=timeout)
         except Empty:
             raise _late(timeout) from None
+
+
+def _checked(timeout: object) -> float:
+    """A timeout, if it is a time; one that is over is the standard library's, too."""
+    if isinstance(timeout, bool) or not isinstance(timeout, Real):
+        raise TypeError(f"timeout: expected seconds or None, got {timeout!r}")
+    return min(float(timeout), config.LONGEST)
 
 
 def _late(timeout: float | None) -> TimeoutError:

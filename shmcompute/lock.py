@@ -11,7 +11,15 @@ from shmcompute import config
 from shmcompute.errors import LockError, LockTimeoutError
 from shmcompute.storage import Ground, Segment
 
-_Key = tuple[int, int, int]
+
+class _Thread(threading.local):
+    """What stands for a thread; its number may be another one's when it has ended."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+_thread = _Thread()
 
 
 class ArrayLock:
@@ -45,7 +53,7 @@ class ArrayLock:
         self._ground: Ground | None = None  # while it is held
         self._segment = segment
         self._timeout = config.seconds("timeout", timeout)
-        self._thread = 0
+        self._thread = object()  # of who holds it
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         """Take the lock; whether it was had in time.
@@ -65,7 +73,7 @@ class ArrayLock:
         patience = config.seconds("timeout", timeout) if block else 0.0
         ground = self._segment.ground()
         try:
-            if (*ground.key, threading.get_ident()) in _holders:
+            if (*ground.key, _thread.token) in _holders:
                 raise LockError(
                     f"this thread holds the lock of {self._segment.handle.name!r} already and "
                     "would wait for itself; release it first"
@@ -78,7 +86,7 @@ class ArrayLock:
     def _had(self, ground: Ground) -> bool:
         self.abandoned = ground.mark.read(ground.fd) != 0
         ground.mark.set(ground.fd, os.getpid())
-        self._thread = threading.get_ident()
+        self._thread = _thread.token
         _holders.add((*ground.key, self._thread))
         self._ground = ground
         return True
@@ -92,7 +100,7 @@ class ArrayLock:
             If it is not held by this thread through this object; a forked child holds nothing.
         """
         ground = self._ground
-        if ground is None or not ground.ours or self._thread != threading.get_ident():
+        if ground is None or not ground.ours or self._thread is not _thread.token:
             raise LockError(f"the lock of {self._segment.handle.name!r} {self._whose(ground)}")
         ground.mark.clear(ground.fd)  # while it is ours
         self._drop()
@@ -144,7 +152,7 @@ class ArrayLock:
         return f"ArrayLock({self._segment.handle.name!r}, held={held})"
 
 
-_holders: set[tuple[int, int, int, int]] = set()  # what is held here, and the thread that does
+_holders: set[tuple[int, int, int, object]] = set()  # what is held here, and the thread that does
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator, MutableMapping
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.managers import BaseProxy, SharedMemoryManager
 from typing import Any
@@ -63,6 +64,13 @@ class _Directory:
         if made is not None:
             made.close()
 
+    def discard(self, name: str) -> None:
+        """End an array that was made and has no key."""
+        with self._lock:
+            made = self._made.pop(name, None)
+        if made is not None:
+            made.close()
+
     def keys(self) -> list[str]:
         with self._lock:
             return list(self._arrays)
@@ -80,7 +88,7 @@ class ArraysProxy(BaseProxy, MutableMapping[str, SharedArray]):
     It pickles, and so travels to processes that this one starts.
     """
 
-    _exposed_ = ("make", "put", "get", "drop", "keys")
+    _exposed_ = ("make", "put", "get", "drop", "discard", "keys")
 
     def __getitem__(self, key: str) -> SharedArray:
         return self._asked("get", key)  # type: ignore[no-any-return]
@@ -93,7 +101,20 @@ class ArraysProxy(BaseProxy, MutableMapping[str, SharedArray]):
         elif key in self:
             self._asked("put", key, None)  # which says that it is taken
         else:
-            self._asked("put", key, self.copied(array))
+            self._put_copy(key, self.copied(array))
+
+    def _put_copy(self, key: str, copy: SharedArray) -> None:
+        try:
+            self._asked("put", key, copy)
+        except SegmentExistsError:  # somebody was faster
+            self._asked("discard", copy.name)
+            raise
+
+    def setdefault(self, key: str, default: Any = None) -> SharedArray:
+        """The array of that key; if there is none, `default` is put there first."""
+        with suppress(SegmentExistsError):
+            self[key] = default
+        return self[key]
 
     def __delitem__(self, key: str) -> None:
         self._asked("drop", key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -61,7 +61,7 @@ class Plan:
         """Call the kernel on one chunk. Python calls a kernel in no other place."""
         chunk = self.chunks[number]
         try:
-            with within():
+            with Within():
                 if self.journal is not None:
                     self.journal.keep(number, self.written(number))
                 for link in self._guarded(chunk, values) if self.debug else self.links:
@@ -115,11 +115,14 @@ def inside_kernel() -> bool:
     return config.in_worker or _inside.depth > 0
 
 
-@contextmanager
-def within() -> Iterator[None]:
-    """While this lasts, the thread is inside a kernel or a task: what it starts it runs itself."""
-    _inside.depth += 1
-    try:
-        yield
-    finally:
+class Within:
+    """While this lasts, the thread is inside a kernel or a task: what it starts it runs itself.
+
+    No generator: `contextlib` would set attributes of what is raised, which some errors refuse.
+    """
+
+    def __enter__(self) -> None:
+        _inside.depth += 1
+
+    def __exit__(self, *_: object) -> None:
         _inside.depth -= 1

@@ -134,18 +134,22 @@ def take(base: int, count: int, me: int) -> Any:
         store(old(base, count, slot), load(word))
         store(word, -2 * me)
         store(base + READY_FROM, first + 1)
-    elif load(base + CLOSED) != 0 and not awaited(base, count):
+    elif load(base + CLOSED) != 0 and not awaited(base, count, me):
         slot = ENDED
     store(base + LOCK, 0)
     return slot
 
 
 @_short
-def awaited(base: int, count: int) -> Any:
-    """Whether somebody holds a slot that he is to publish."""
+def awaited(base: int, count: int, me: int) -> Any:
+    """Whether somebody holds a slot that he is to publish, or another process one to be read.
+
+    That may be put back. What this process reads it does not wait for: the reader may be the one
+    who asks.
+    """
     for slot in range(count):
         word = load(base + SLOTS + WORD * slot)
-        if word < 0 and word % 2 == 1:
+        if word < 0 and (word % 2 == 1 or -word // 2 != me):
             return True
     return False
 

@@ -1,5 +1,6 @@
 """`ArrayQueue`: nothing lost, nothing twice, nobody waits for the dead."""
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -12,6 +13,7 @@ import time
 import warnings
 from collections import deque
 from concurrent.futures import ProcessPoolExecutor
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -285,6 +287,32 @@ def test_who_is_slow_does_not_stop_the_others():
             assert q.get() == 2
         slow[...] = 3
         assert q.empty()
+
+
+def test_a_closed_queue_has_not_ended_while_another_process_reads(waits):
+    """What he puts back is still to be had."""
+    with sc.ArrayQueue((), "i8", 2) as q:
+        ours, theirs = multiprocessing.get_context("fork").Pipe()
+        q.put(7)
+        reader = started("fork", _put_back, q, theirs)
+        assert ours.recv() == 7
+        q.close()
+        found = SimpleQueue()
+        thread = threading.Thread(target=lambda: found.put(list(q)))
+        thread.start()
+        ours.send("put it back")
+        ended(reader)
+        assert found.get(timeout=60) == [7]
+        thread.join()
+        ours.close()
+        theirs.close()
+
+
+def _put_back(q, pipe):
+    with contextlib.suppress(KeyError), q.peek() as slot:
+        pipe.send(int(slot))
+        pipe.recv()
+        raise KeyError
 
 
 def test_a_closed_queue_takes_nothing_and_gives_what_is_left(waits):

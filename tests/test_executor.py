@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import itertools
 import multiprocessing
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from concurrent import futures
 from pathlib import Path
 
@@ -30,6 +32,7 @@ from shmcompute.errors import (
     ClosedError,
     ForkedPoolError,
     KernelSerializationError,
+    RemoteKernelError,
     SegmentNotFoundError,
     ShmComputeError,
     WorkerLostError,
@@ -110,10 +113,115 @@ def test_what_a_task_raises_arrives_with_the_traceback_of_the_worker(any_pool):
     assert any_pool.submit(int).result() == 0
 
 
-def test_sys_exit_in_a_task_is_the_tasks_own(process_pool):
+def test_sys_exit_in_a_task_is_the_tasks_own(any_pool):
+    future = any_pool.submit(sys.exit, 3)
     with pytest.raises(SystemExit):
-        process_pool.submit(sys.exit, 3).result()
-    assert process_pool.submit(int).result() == 0
+        future.result()
+    assert any_pool.submit(int).result() == 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refused(Exception):
+    """Takes no attributes, so neither a note nor a cause."""
+
+    code: int
+
+
+class Turned(Exception):
+    """Comes back as no exception."""
+
+    def __reduce__(self):
+        return _turned, (os.getpid(),)
+
+
+def _turned(pid):
+    return Turned() if pid == os.getpid() else 3
+
+
+class Quits(Exception):
+    """Coming back, it ends the program."""
+
+    def __reduce__(self):
+        return _quits, (os.getpid(),)
+
+
+def _quits(pid):
+    return Quits() if pid == os.getpid() else sys.exit(3)
+
+
+class Carries(Exception):
+    """Brings an array of the worker's, which is gone when it arrives."""
+
+    def __init__(self, told):
+        super().__init__(told, sc.SharedArray(np.arange(3.0)))
+
+
+def _raises(kind):
+    raise kind(7)
+
+
+@pytest.mark.parametrize("kind", [Refused, Turned, Quits, Carries])
+def test_an_exception_that_travels_badly_is_told_and_is_nobody_elses(process_pool, kind):
+    """With its type and text, wherever it refuses."""
+    with Gate() as gate:
+        innocent = process_pool.submit(_waits, gate.array, 1)
+        gate.wait_here()
+        future = process_pool.submit(_raises, kind)
+        waiting = [process_pool.submit(abs, -n) for n in range(3)]
+        error = future.exception(60)
+        assert isinstance(error, RemoteKernelError)
+        assert kind.__name__ in str(error)
+        assert "_raises" in str(error.__cause__)
+        gate.open()
+        assert innocent.result(60) == 1
+        assert [each.result(60) for each in waiting] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["threads", "serial", "forkserver", "pipe"])
+def test_a_kernels_exception_that_takes_no_attributes_is_told(pools, name):
+    with sc.SharedArray(np.zeros(2)) as arr, pytest.raises((Refused, RemoteKernelError)) as caught:
+        sc.parallel_apply(_refuses, arr, pool=pools[name])
+    assert "Refused" in repr(caught.value)
+
+
+def _refuses(x):
+    raise Refused(7)
+
+
+def test_a_task_may_start_processes(process_pool):
+    """Of its own, and a pool; as in a ProcessPoolExecutor."""
+    assert process_pool.submit(_starts_processes).result(60) == (0, [1, 2], True)
+
+
+def _starts_processes():
+    process = multiprocessing.get_context("fork").Process(target=int)
+    process.start()
+    process.join()
+    with sc.Pool(1, backend="processes", start_method="fork") as pool:
+        found = list(pool.map(abs, [-1, -2]))
+        apart = pool.pids != [os.getpid()]
+    return process.exitcode, found, apart
+
+
+def test_where_no_processes_may_be_started_a_pool_says_so():
+    """In a worker of multiprocessing's own pool, which is daemonic."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
+        pool = multiprocessing.get_context("fork").Pool(1)
+    with pool:
+        told = pool.apply_async(_makes_a_pool).get(60)
+    pool.join()
+    assert "daemonic" in told
+    assert 'backend="threads"' in told
+
+
+def _makes_a_pool():
+    try:
+        with sc.Pool(1, backend="processes", start_method="fork") as pool:
+            pool.ready()
+    except WorkerLostError as error:
+        return str(error)
+    return "it has workers"
 
 
 def test_what_runs_is_not_cancelled_and_what_waits_is(pools):
@@ -252,6 +360,47 @@ def test_a_map_with_a_buffer_reads_no_further(any_pool):
     found = any_pool.map(abs, _counted(consumed), buffersize=3)
     assert list(itertools.islice(found, 10)) == list(range(10))
     assert len(consumed) <= 10 + 3 + 1
+
+
+@pytest.mark.parametrize("chunksize", [1, 2])
+@pytest.mark.parametrize("kind", ["imap", "imap_unordered"])
+@pytest.mark.parametrize("good", [1, 6, 50])
+def test_what_an_iterable_raises_comes_after_the_results(any_pool, kind, chunksize, good):
+    """As with `multiprocessing.Pool`."""
+
+    def items():
+        yield from range(2 * good)
+        raise KeyError("no more")
+
+    results = getattr(any_pool, kind)(abs, items(), chunksize)
+    found = []
+    with pytest.raises(KeyError, match="no more"):
+        for result in results:  # noqa: PERF402  # what came before counts
+            found.append(result)
+    assert sorted(found) == list(range(2 * good))
+    assert list(results) == []
+
+
+@pytest.mark.parametrize("kind", ["imap", "imap_unordered"])
+def test_threads_may_share_the_results_of_a_map(any_pool, kind):
+    """Each comes to one of them, and all of them come to an end."""
+    results, found = getattr(any_pool, kind)(abs, range(200)), []
+    threads = [threading.Thread(target=lambda: found.extend(results)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(found) == list(range(200))
+
+
+@pytest.mark.parametrize("timeout", ["1", True])
+def test_a_maps_timeout_is_a_time(pools, timeout):
+    results = pools["threads"].imap(abs, [1])
+    with pytest.raises(TypeError, match="timeout: expected"):
+        results.next(timeout)
+    with pytest.raises(TypeError, match="timeout: expected"):
+        pools["threads"].map(abs, [1], timeout=timeout)
+    assert list(results) == [1]
 
 
 def test_imap_goes_on_after_an_item_that_failed(any_pool):

@@ -37,6 +37,15 @@ def test_a_trailer_tells_shape_dtype_and_order(shape, dtype, order):
     assert len(page) % 4096 == 0
 
 
+@pytest.mark.parametrize("dtype", ["f8", "S5", "M8[ns]", [("x", "i4", (2,)), ("y", "U3")]])
+def test_the_filters_of_warnings_are_left_alone(dtype, monkeypatch):
+    """They are the whole program's, and other threads may be changing them."""
+    monkeypatch.setattr("warnings.catch_warnings", None)
+    made = layout((3,), np.dtype(dtype, metadata={"unit": "m"}), "C")
+    page = described.trailer(made)
+    assert _read(b"\0" * described.sized(made.nbytes) + page) == made
+
+
 @pytest.mark.parametrize("dtype", [[("λ", "f8")], [("a", "i1"), ("ü", "<c16", (2, 3))]])
 def test_field_names_may_be_in_any_script(dtype):
     made = layout(3, dtype)

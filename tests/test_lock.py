@@ -1,5 +1,6 @@
 """`SharedArray.lock`: one holder at a time, and none that is dead."""
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -282,6 +283,32 @@ def test_who_holds_it_is_not_left_waiting_for_itself(arr):
                 again.acquire()
         assert not _threads_try(arr)
     assert _threads_try(arr)
+
+
+def test_a_thread_that_ended_with_a_lock_is_no_other_thread():
+    """Though the system may give the next one its number."""
+    with sc.SharedArray.zeros(1) as arr:
+        lock, had = arr.lock(), []
+        for use in (lock.acquire, lambda: arr.lock().acquire(block=False)):
+            thread = threading.Thread(target=lambda use=use: had.append(use()))
+            thread.start()
+            thread.join()
+        assert had == [True, False]  # and no LockError
+
+
+def test_a_file_that_may_not_be_written_is_not_locked(tmp_path, monkeypatch):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(3))
+
+    def refused(opened, flags, *args, real=os.open):
+        if opened == str(path) and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", opened)
+        return real(opened, flags, *args)
+
+    with sc.SharedArray.open(path, mode="r") as arr:
+        monkeypatch.setattr(os, "open", refused)
+        with pytest.raises(sc.errors.StorageError, match="can't be locked by who may not write"):
+            arr.lock().acquire()
 
 
 def test_arrays_of_one_arena_have_locks_of_their_own():

@@ -47,6 +47,26 @@ def _names():
     return {found.name for found in reaper.listed()}
 
 
+def test_setdefault_hands_out_what_is_shared(manager):
+    first = manager.arrays.setdefault("x", np.zeros(3))
+    first[0] = 7.0
+    again = manager.arrays.setdefault("x", np.ones(3))
+    np.testing.assert_array_equal(again, [7, 0, 0])
+
+
+def test_who_was_too_slow_for_a_key_leaves_no_array_behind(manager, monkeypatch):
+    before = _names()
+    manager.arrays["x"] = np.zeros(3)
+    kept = _names()
+    arrays = manager.arrays
+    monkeypatch.setattr(type(arrays), "__contains__", lambda *_: False)  # it was free a moment ago
+    with pytest.raises(sc.errors.SegmentExistsError, match="'x' is taken"):
+        arrays["x"] = np.ones(3)
+    assert _names() == kept
+    del arrays["x"]
+    assert _names() == before
+
+
 def test_all_that_it_made_goes_with_it():
     with sc.SharedArrayManager() as manager:
         made = [manager.SharedArray(np.arange(5.0)), manager.zeros((2, 3), "i4")]

@@ -447,6 +447,25 @@ def test_ctrl_c_stops_the_call_and_leaves_the_pool_usable(own_pool, ctrl_c):
     _works(own_pool)
 
 
+def test_ctrl_c_while_the_fork_server_starts_is_not_its_end():
+    """It prints nothing, and goes on."""
+    program = """
+        import multiprocessing.forkserver, os, signal, time
+        import shmcompute as sc
+        pool = sc.Pool(1, start_method="forkserver")
+        server = multiprocessing.forkserver._forkserver
+        while server._forkserver_pid is None:
+            time.sleep(0.001)
+        first = server._forkserver_pid
+        for _ in range(10):
+            os.kill(first, signal.SIGINT)
+            time.sleep(0.02)  # it imports meanwhile
+        pool.ready()
+        print(server._forkserver_pid == first)
+        """
+    assert kernels.run(program).stdout == "True\n"
+
+
 def test_threads_may_share_a_pool(process_pool):
     results = []
 

@@ -60,7 +60,15 @@ class FileHandle:
 
     def _again(self) -> int:
         """The file, for writing, whatever the mode: only so can it be locked."""
-        fd = _open(self.name, "r+")
+        try:
+            fd = _open(self.name, "r+")
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            raise StorageError(
+                f"{self.name!r} can't be locked by who may not write to it: a lock leaves a mark "
+                "in the file while it is held"
+            ) from error
         found = os.fstat(fd)
         if (found.st_dev, found.st_ino) == self.serial:
             return fd

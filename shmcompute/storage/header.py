@@ -12,7 +12,10 @@ import ast
 import io
 import re
 import struct
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import accumulate
 from typing import Any
 
@@ -21,6 +24,7 @@ from numpy.lib import format as npy
 
 LONGEST = 1 << 20  # bytes of a header; more is damage, not a dtype
 LEAST = len("{'descr':'','fortran_order':True,'shape':()}")
+TRIES = 5  # of a parser that other threads may confuse
 DEEPEST = 32  # brackets within brackets; a structure within another takes two
 START = npy.MAGIC_LEN + 4  # bytes that tell how long a header is
 
@@ -35,16 +39,18 @@ _OLD_NUMBER = re.compile(rf"({_STRING})|([0-9])L\b")  # as Python 2 wrote them
 _SPACE = str.maketrans("", "", " \t\r\n\f")
 _PLAIN = re.compile(r"[\[\](){},:0-9]++|True|False")
 _BRACKET = re.compile(r"[\[\](){}]")
+_ODD = re.compile(r"\\|['\"][|<>=]?a")  # escapes, and the old spelling of "S"
 _CALLED = re.compile(r"[^\[({,:][\[({]")  # a bracket after a value: a call, an index
+
+
+_filters = threading.RLock()  # held by who changes the filters of warnings
 
 
 def written(
     shape: tuple[int, ...], dtype: np.dtype[Any], *, fortran: bool, version: int = 1
 ) -> bytes:
     """A header that every reader of ``.npy`` takes, in ASCII, of this version if it fits."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # metadata on a dtype is not kept
-        descr = _ascii(npy.dtype_to_descr(dtype))
+    descr = _ascii(npy.dtype_to_descr(npy.drop_metadata(dtype)))  # which is not kept
     described = {"shape": shape, "fortran_order": fortran, "descr": descr}
     if version == 1 and len(repr(described)) >= SHORT:
         version = 2
@@ -102,10 +108,26 @@ def read(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     if header[_VERSION] < 3:
         text = _OLD_NUMBER.sub(r"\1\2", text)
     _check(text)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd escapes and old spellings
-        shape, descr, fortran = _told(ast.literal_eval(text))
+    # Filters are the whole program's, and other threads may be changing them: leave them alone
+    # where nothing is to be expected.
+    with _unwarned() if _ODD.search(text) else nullcontext():
+        shape, descr, fortran = _told(_literal(text))
         return shape, npy.descr_to_dtype(descr), fortran
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _literal(text: str) -> object:
+    """What a text of literals stands for."""
+    for _ in range(TRIES):
+        with suppress(SystemError):  # CPython 3.11 counts the depth of all threads' trees together
+            return ast.literal_eval(text)
+    return ast.literal_eval(text)
 
 
 def _told(found: object) -> tuple[tuple[int, ...], Any, bool]:

@@ -143,7 +143,7 @@ class Segment:
         if self.ended:
             raise ClosedError(
                 f"{self.handle.name!r} was closed or unlinked by its owner: views of it stay "
-                "valid, but workers can't attach any more; run before close()"
+                "valid, but it is neither attached to nor locked any more; do that before close()"
             )
 
     def ground(self) -> Ground:

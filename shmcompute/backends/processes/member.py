@@ -11,7 +11,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, forkserver, spawn
+from multiprocessing import connection, forkserver, resource_tracker, spawn
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -82,7 +82,8 @@ class Member:
             self._pidfd = _pidfd(self.process.pid)
         except BaseException as error:
             self.channel.close()
-            if isinstance(error, (EOFError, OSError)):  # of the fork server, or of fork itself
+            # Of the fork server, or of fork itself; or a daemonic process may have no children.
+            if isinstance(error, (EOFError, OSError, AssertionError)):
                 raise _unstarted(context, error) from error
             raise
         finally:
@@ -285,6 +286,8 @@ def _as_if_no_main(context: BaseContext) -> Iterator[None]:
             data.pop("init_main_from_path", None)
         return data
 
+    if context.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # now: it would lift the block of SIGINT below (3.11)
     with _starting, _unwarned(context), _uninterrupted():
         if context.get_start_method() == "forkserver":
             _preload()

@@ -227,9 +227,16 @@ class _RemoteTraceback(Exception):  # noqa: N818  # named as in concurrent.futur
 
 def unpack_error(failure: Failure) -> BaseException:
     """The exception that a worker sent, with the worker's traceback as its cause."""
+    cause = _RemoteTraceback(failure.trace)
     try:
-        error: BaseException = pickle.loads(failure.error)
-    except Exception as why:  # noqa: BLE001  # unpickling runs any code
-        error = RemoteKernelError(f"a kernel failed; its exception does not unpickle here: {why}")
-    error.__cause__ = _RemoteTraceback(failure.trace)
-    return error
+        error: Any = pickle.loads(failure.error)
+        error.__cause__ = cause  # which some refuse
+        if isinstance(error, BaseException):
+            return error
+        why = f"it comes back as {type(error).__name__}"
+    except (Exception, SystemExit) as refused:  # noqa: BLE001  # unpickling runs any code
+        why = f"{type(refused).__name__}: {refused}"
+    told = failure.trace.strip().rpartition("\n")[2]
+    stand_in = RemoteKernelError(f"{told} (the exception itself does not unpickle here: {why})")
+    stand_in.__cause__ = cause
+    return stand_in

@@ -282,7 +282,8 @@ class Shift:
     def _settle(self, call: Call, message: Result | Failure) -> None:
         """Tell the outcome of a task."""
         if isinstance(message, Failure):
-            call.future.set_exception(unpack_error(message))
+            with suppress(InvalidStateError):
+                call.future.set_exception(unpack_error(message))
             return
         try:
             value = unpack_result(message, call.function)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import importlib
+import multiprocessing
 import os
 import pickle
 import select
@@ -66,6 +67,8 @@ def main(
     signal.set_wakeup_fd(-1)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while we started
+    # Daemonic only for multiprocessing to end us with our parent: tasks may start processes.
+    multiprocessing.current_process().daemon = False
     config.enter_worker(number)
     machine.own_symbols()
     _cap_threads(threads)
@@ -89,7 +92,11 @@ def _look_in(path: Iterable[str]) -> None:
 
 
 def _leave(code: int) -> None:
-    # Straight out: this process owns nothing that its end would have to give back.
+    # Straight out: this process owns nothing that its end would have to give back, but for
+    # processes that tasks have started to go with it.
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.terminate()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()
