@@ -3,7 +3,6 @@
 Wrap an array in a `SharedArray`, hand it with a kernel to `parallel_apply`.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from shmcompute import errors
@@ -39,15 +38,19 @@ __all__ = [
 ]
 
 
-# What not every program wants is imported at its first use, so that our own import stays quick.
-_LATE = {"ArrayQueue": "shmcompute.array_queue", "SharedArrayManager": "shmcompute.manager"}
-
-
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
+    """Import at first use what not every program wants, so that the import stays quick."""
+    # ruff: noqa: PLC0415
+    if name == "ArrayQueue":
+        from shmcompute.array_queue import ArrayQueue
+
+        return ArrayQueue
+    if name == "SharedArrayManager":
+        from shmcompute.manager import SharedArrayManager
+
+        return SharedArrayManager
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATE})
+    return sorted({*globals(), *__all__})

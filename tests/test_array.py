@@ -333,7 +333,7 @@ EXITS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["shm", "array"])
+@pytest.mark.parametrize("kind", ["shm", pytest.param("array", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("ending", EXITS.values(), ids=EXITS)
 def test_exit_in_any_order_is_quiet(ending, kind, monkeypatch):
     """Exit 0, empty stderr, nothing left."""

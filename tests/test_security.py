@@ -282,7 +282,7 @@ ALLOWED = {
     "shmcompute.machine": {"loads"},  # machine code from the parent
     "shmcompute.backends.processes.packing": {"loads"},  # plans and exceptions
     "shmcompute.backends.processes.worker": {"loads"},  # tasks from the parent
-    "shmcompute.backends.processes.channel": {"recv"},
+    "shmcompute.backends.processes.channel": {"recv", "loads"},
     "shmcompute.storage.header": {"literal_eval"},
 }
 NAMESAKES = {
