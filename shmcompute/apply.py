@@ -107,7 +107,7 @@ def _plan(
 ) -> BoundPlan:
     calls = _calls(kernel, args)
     links = _links(calls, axis, pool.running, debug)
-    cut = _cut(links, pool.workers, schedule, chunksize, small=len(links) > 1 or retries > 0)
+    cut = _cut(links, pool.workers, schedule, chunksize, _room(links, retries))
     for link in links:
         link.kernel.check(link.arguments, cut)
     arrays = tuple(array for _, *own in calls for arg in own if (array := _shared(arg)) is not None)
@@ -140,14 +140,28 @@ def _links(
     return tuple(links)
 
 
+def _room(links: tuple[Link, ...], retries: int) -> int | None:
+    """Bytes of a chunk by default: few enough to stay in a core's cache; None: any.
+
+    In a chain from the first kernel to the last; with retries from the copy to the kernel, where
+    larger ones are the quicker, since each takes Python some steps.
+    """
+    if len(links) > 1:
+        return cores.cache() // 2
+    return cores.cache() if retries else None
+
+
 def _cut(
-    links: tuple[Link, ...], workers: int, schedule: str, chunksize: int | None, *, small: bool
+    links: tuple[Link, ...],
+    workers: int,
+    schedule: str,
+    chunksize: int | None,
+    room: int | None,
 ) -> tuple[Chunk, ...]:
     length = links[0].arguments.length
-    if small and chunksize is None and schedule != "guided":
-        # Small enough to stay in a core's cache from the first kernel, or copy, to the last.
+    if room is not None and chunksize is None and schedule != "guided":
         size = bytes_of([link.arguments for link in links])
-        chunksize = max(1, min(cores.cache() // 2 * length // max(1, size), -(-length // workers)))
+        chunksize = max(1, min(room * length // max(1, size), -(-length // workers)))
     return chunks(length, workers, schedule, chunksize)
 
 

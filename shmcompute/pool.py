@@ -216,6 +216,10 @@ def _made(
 
         return Serial()
     if backend == "processes":
+        from shmcompute.backends.processes import launch
+
+        if workers > caller_runs:
+            launch.ahead(method)  # which takes longer than the rest of the imports
         from shmcompute.backends.processes.supervisor import Processes
 
         return Processes(workers, method, threads=threads, caller_runs=caller_runs, pin=pin)

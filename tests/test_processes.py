@@ -167,6 +167,12 @@ def test_workers_use_one_thread_each(process_pool):
         np.testing.assert_array_equal(arr.array, np.ones((2, 3)))
 
 
+def test_a_worker_starts_no_threads_but_the_one_that_watches_its_parent(own_pool):
+    """OpenBLAS's would spin, on cores that others need, while the worker gets ready."""
+    own_pool.ready()
+    assert [psutil.Process(pid).num_threads() for pid in own_pool.pids] == [2, 2]
+
+
 def test_a_killed_worker_is_an_error_with_its_signal_and_the_pool_heals(own_pool):
     for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT):
         _dies_of(number, own_pool)

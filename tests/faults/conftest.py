@@ -5,7 +5,9 @@ from __future__ import annotations
 import faulthandler
 import signal
 
+import failing
 import pytest
+from faults.trial import CALLS
 from harness import made
 from methods import METHODS
 
@@ -36,6 +38,19 @@ def watchdog(request):
     faulthandler.cancel_dump_traceback_later()
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def sweep(counts):
+    """`failing.sweep`, whose faults are counted."""
+
+    def swept(*args):
+        with counts.trial(CALLS) as trial:
+            trial.never("untyped errors")
+            trial.never("left behind")
+            trial.count += failing.sweep(*args)
+
+    return swept
 
 
 @pytest.fixture(params=CHANNELS)

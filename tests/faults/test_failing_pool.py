@@ -67,7 +67,7 @@ def _works(pool):
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_a_pool_that_can_not_start_is_typed_and_leaves_nothing(method):
+def test_a_pool_that_can_not_start_is_typed_and_leaves_nothing(method, sweep):
     def scenario():
         with sc.Pool(2, start_method=method) as pool:
             pool.ready()
@@ -79,7 +79,7 @@ def test_a_pool_that_can_not_start_is_typed_and_leaves_nothing(method):
     scenario()
     for function in failing.POOL:
         if (method, function) != ("forkserver", (os, "pipe")):  # it ends the server: see below
-            failing.sweep(function, trial, (EMFILE,))
+            sweep(function, trial, (EMFILE,))
             scenario()
 
 
@@ -127,7 +127,7 @@ def test_a_fork_server_that_ends_is_replaced(how):
     assert done.stdout.split()[-1] == "4.0"
 
 
-def test_a_worker_that_can_not_be_replaced_is_missed_by_one_call_only():
+def test_a_worker_that_can_not_be_replaced_is_missed_by_one_call_only(sweep):
     with sc.Pool(2, start_method="fork") as pool:
         _works(pool)
 
@@ -139,11 +139,11 @@ def test_a_worker_that_can_not_be_replaced_is_missed_by_one_call_only():
             assert len(set(pool.pids)) == 2
 
         for function in failing.POOL:
-            failing.sweep(function, trial, (EAGAIN,))
+            sweep(function, trial, (EAGAIN,))
 
 
 @pytest.mark.parametrize("channel", ["doorbell", "pipe"])
-def test_a_call_that_fails_is_typed_and_the_pool_works(channel, monkeypatch):
+def test_a_call_that_fails_is_typed_and_the_pool_works(channel, monkeypatch, sweep):
     monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
     with sc.Pool(2, start_method="fork") as pool, sc.SharedArray(np.arange(4.0)) as arr:
         calls = [
@@ -163,5 +163,5 @@ def test_a_call_that_fails_is_typed_and_the_pool_works(channel, monkeypatch):
                 call()
 
             for function in REACHING:
-                failing.sweep(function, trial, (EMFILE,))
+                sweep(function, trial, (EMFILE,))
             assert pool.pids == pids

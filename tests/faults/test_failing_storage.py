@@ -134,22 +134,22 @@ def settled(tmp_path):
     [named, file, array, zeros, large, attach, opened, reap],
     ids=lambda scenario: scenario.__name__,
 )
-def test_what_fails_is_typed_and_leaves_nothing(scenario, settled, tmp_path):
+def test_what_fails_is_typed_and_leaves_nothing(scenario, settled, tmp_path, sweep):
     for function in failing.STORAGE:
-        failing.sweep(function, lambda fault: settled(scenario, fault))
+        sweep(function, lambda fault: settled(scenario, fault))
         scenario(tmp_path)
 
 
-def test_so_where_memory_is_kept_for_the_next(settled, tmp_path, monkeypatch):
+def test_so_where_memory_is_kept_for_the_next(settled, tmp_path, monkeypatch, sweep):
     monkeypatch.delenv("SHMCOMPUTE_WARM_BYTES")
     for function in failing.STORAGE:
-        failing.sweep(function, lambda fault: settled(large, fault))
+        sweep(function, lambda fault: settled(large, fault))
         large(tmp_path)
 
 
-def test_so_where_lock_files_stand_in(settled, tmp_path, monkeypatch):
+def test_so_where_lock_files_stand_in(settled, tmp_path, monkeypatch, sweep):
     monkeypatch.setenv("SHMCOMPUTE_LOCK_FILES", "1")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for function in failing.STORAGE:
-        failing.sweep(function, lambda fault: settled(named, fault))
+        sweep(function, lambda fault: settled(named, fault))
         named(tmp_path)

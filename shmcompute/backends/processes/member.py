@@ -5,33 +5,25 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
-import threading
-import warnings
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import connection, forkserver, resource_tracker, spawn
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import connection
 from multiprocessing.context import BaseContext
 from typing import Any
 
-import psutil
-
 from shmcompute import cores
 from shmcompute.backends.doorbell import Bell
-from shmcompute.backends.processes import worker
+from shmcompute.backends.processes import launch, worker
 from shmcompute.backends.processes.channel import Channel, Exit, Failure, Lost
 from shmcompute.backends.processes.place import Place
 from shmcompute.errors import WorkerLostError
 
-PRELOAD = "shmcompute.backends.processes.preload"
 UNKNOWN = 255  # stands in for an exit code that nobody can tell
 SIGKILLED = -9  # the exit code
 LEAVE = 1.0  # seconds that a worker has to end by itself
 
-_starting = threading.Lock()
 _started: weakref.WeakSet[Any] = weakref.WeakSet()  # processes
-_server_is_foreign = False
 _oom_kills = 0  # of this cgroup, when a worker was last found lost
 
 
@@ -76,10 +68,9 @@ class Member:
             )
             if bell is not None:
                 bell.reset(number)
-            with _as_if_no_main(context):
-                _start(self.process)
+            launch.start(self.process, context)
             _started.add(self.process)
-            self._pidfd = _pidfd(self.process.pid)
+            self._pidfd = launch.pidfd(self.process.pid)
         except BaseException as error:
             self.channel.close()
             # Of the fork server, or of fork itself; or a daemonic process may have no children.
@@ -98,6 +89,8 @@ class Member:
     @property
     def stopped(self) -> bool:
         """Whether a signal has halted it, so that it gets nowhere."""
+        import psutil  # noqa: PLC0415  # 10 ms, for what seldom comes
+
         try:
             return bool(psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
         except psutil.Error:  # it has ended
@@ -220,41 +213,12 @@ def kill_all(members: Sequence[Member]) -> None:
         raise interrupt
 
 
-def _start(process: Any) -> None:
-    """Start a process, once more if the fork server was about to end: then there is a new one.
-
-    The standard library's ends when a client gives up half-way, or the kernel takes its memory.
-    """
-    try:
-        process.start()
-    except (ConnectionError, EOFError):
-        server = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
-        end = None if server is None else _pidfd(server)
-        if end is None:
-            raise
-        try:
-            ended = connection.wait([end], LEAVE)
-        finally:
-            os.close(end)
-        if not ended:
-            raise
-        process.start()
-
-
 def _unstarted(context: BaseContext, error: Exception) -> WorkerLostError:
     return WorkerLostError(
         f"a worker process could not be started with {context.get_start_method()!r}: "
         f"{type(error).__name__}: {error}. Limits on memory, processes or descriptors may be too "
         'tight; fewer workers, another start method or backend="threads" need less'
     )
-
-
-def _pidfd(pid: int) -> int | None:
-    """A descriptor of a process, where the platform has such and the process is still there."""
-    try:
-        return os.pidfd_open(pid) if sys.platform == "linux" else None
-    except OSError:
-        return None
 
 
 def told(exitcode: int | None) -> str:
@@ -269,87 +233,8 @@ def told(exitcode: int | None) -> str:
     return f"exit code {exitcode}"
 
 
-@contextmanager
-def _as_if_no_main(context: BaseContext) -> Iterator[None]:
-    """Start a process that does not import ``__main__``, so that no script needs a guard.
-
-    ``spawn`` and ``forkserver`` tell the child where the parent's main module is, for it to run it
-    again. In this thread, and while this lasts, they tell nothing of it; what a kernel needs of it
-    travels by value.
-    """
-    starter, told_all = threading.get_ident(), spawn.get_preparation_data
-
-    def without_main(name: str) -> dict[str, Any]:
-        data = told_all(name)
-        if threading.get_ident() == starter:
-            data.pop("init_main_from_name", None)
-            data.pop("init_main_from_path", None)
-        return data
-
-    if context.get_start_method() != "fork":
-        resource_tracker.ensure_running()  # now: it would lift the block of SIGINT below (3.11)
-    with _starting, _unwarned(context), _uninterrupted():
-        if context.get_start_method() == "forkserver":
-            _preload()
-        spawn.get_preparation_data = without_main
-        try:
-            yield
-        finally:
-            spawn.get_preparation_data = told_all
-
-
-@contextmanager
-def _unwarned(context: BaseContext) -> Iterator[None]:
-    """Without 3.12's warning of fork in a process with threads: who asks for fork has been told.
-
-    Filters are the whole program's, so not in a thread that starts workers in the background.
-    """
-    if context.get_start_method() != "fork":
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        yield
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Keep Ctrl-C from a child until it ignores it, and from us until it is started.
-
-    The mask of signals survives fork and exec. A worker lifts it when it has its handler, the fork
-    server when it has imported what it preloads.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _preload() -> None:
-    """Have the fork server import what workers need, beside what the program has asked for."""
-    server: Any = getattr(forkserver, "_forkserver", None)
-    asked = [name for name in getattr(server, "_preload_modules", []) if name != "__main__"]
-    if PRELOAD not in asked:
-        multiprocessing.set_forkserver_preload([*asked, PRELOAD])
-
-
-def usable(start_method: str) -> str:
-    """The start method to use where this one is wanted."""
-    # The standard library's fork server serves the process that started it, not its children.
-    return "spawn" if start_method == "forkserver" and _server_is_foreign else start_method
-
-
 def _after_fork() -> None:
-    """In a forked child the workers and the fork server are its parent's."""
-    global _starting, _server_is_foreign
-    _starting = threading.Lock()
-    server = getattr(forkserver, "_forkserver", None)
-    _server_is_foreign = getattr(server, "_forkserver_pid", None) is not None
-    # A child by plain os.fork() would try to join them when it exits.
+    """A child by plain os.fork() would try to join its parent's workers when it exits."""
     getattr(multiprocessing.process, "_children", set()).difference_update(_started)
 
 

@@ -21,8 +21,9 @@ from shmcompute.backends.processes.channel import Forget, Load
 from shmcompute.backends.processes.crew import Crew
 from shmcompute.backends.processes.desk import Desk
 from shmcompute.backends.processes.hall import Hall
+from shmcompute.backends.processes.launch import usable
 from shmcompute.backends.processes.library import Library
-from shmcompute.backends.processes.member import LEAVE, Member, kill_all, usable
+from shmcompute.backends.processes.member import LEAVE, Member, kill_all
 from shmcompute.backends.processes.ring import Ring
 from shmcompute.backends.processes.run import Run
 from shmcompute.backends.processes.starting import start

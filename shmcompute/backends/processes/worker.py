@@ -114,6 +114,8 @@ def _cap_threads(threads: int) -> None:
     before = os.environ.get(_THREAD_SETTINGS[0])
     os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
     thread_pools().limit(limits=threads)
+    if threads == 1:
+        _end_idle_threads()
     try:
         numba.config.reload_config()  # type: ignore[no-untyped-call]
         # It has a second home, filled when Numba was imported.
@@ -125,6 +127,18 @@ def _cap_threads(threads: int) -> None:
         if before is not None:
             os.environ[_THREAD_SETTINGS[0]] = before
         numba.set_num_threads(min(threads, numba.get_num_threads()))
+
+
+def _end_idle_threads() -> None:
+    """Have OpenBLAS end the threads that it starts when it is told to use but one.
+
+    They would wait for work by spinning, on cores that we need, for as long as all the rest of a
+    start takes. What ends them is what it does itself before a fork.
+    """
+    for pool in thread_pools().lib_controllers:
+        end = getattr(getattr(pool, "dynlib", None), "blas_thread_shutdown_", None)
+        if end is not None:
+            end()
 
 
 def _watch_parent(connection: Connection[Any, Any]) -> None:
