@@ -22,6 +22,17 @@ def test_it_lies_in_a_multiprocessing_array():
         assert base._wrapper is not None
 
 
+def test_arrays_of_many_sizes_leave_few_types_behind():
+    """`multiprocessing` keeps a type of ctypes for each size that there ever was."""
+    kept = multiprocessing.reduction.ForkingPickler._extra_reducers
+    before = len(kept)
+    for size in range(1000, 3000, 5):
+        sc.SharedArray.empty(size, "i1", storage="array").close()
+    assert len(kept) - before <= 40
+    sizes = range(1, 1 << 30, (1 << 20) + 1)
+    assert all(size <= inherited._rounded(size) <= size * 17 / 16 + 64 for size in sizes)
+
+
 @pytest.mark.parametrize("dtype", ["f8", "g", "G", "i1"])
 def test_it_is_aligned_for_any_dtype(dtype):
     arrays = [sc.SharedArray(np.ones(n, dtype), storage="array") for n in (1, 3, 1000)]

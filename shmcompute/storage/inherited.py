@@ -41,6 +41,7 @@ from shmcompute.storage.shm import FOLDER
 
 ALIGN = 64  # bytes: a cache line, and enough for longdouble; multiprocessing aligns to 8
 WORD = 8  # bytes
+LARGE = 1 << 20  # bytes
 SLACK = 8 << 20  # multiprocessing may take this much more than it is asked for
 
 
@@ -119,7 +120,7 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
     """Make an array; its memory is reserved and zero. Its name is a label: none attach by it."""
     if name is not None:
         _check_label(name)
-    asked = _mark(made.nbytes) + WORD + ALIGN
+    asked = _rounded(_mark(made.nbytes) + WORD + ALIGN)
     _check_room(asked)
     try:
         raw: Any = multiprocessing.Array("b", asked, lock=False)
@@ -139,6 +140,15 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
     )
     # The memory has no name to remove; the descriptor goes with the last view.
     return Segment(handle, made, raw, memory, _nothing), made.over(memory)
+
+
+def _rounded(size: int) -> int:
+    """A size with few digits, at most 1/16 more, of large ones 1/128.
+
+    For each size that there ever was `multiprocessing` keeps a type for good.
+    """
+    step = 1 << max(6, size.bit_length() - (5 if size < LARGE else 8))
+    return -(-size // step) * step
 
 
 def _mark(nbytes: int) -> int:
