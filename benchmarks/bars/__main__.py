@@ -6,7 +6,7 @@ import warnings
 
 import psutil
 
-from benchmarks.bars import costs, executor, speed
+from benchmarks.bars import costs, exchange, executor, speed
 from benchmarks.results import QUIET
 
 TOPICS = [
@@ -18,6 +18,8 @@ TOPICS = [
     speed.skewed,
     speed.chain,
     executor.tasks,
+    exchange.queue,
+    exchange.counter,
     costs.first_call,
     costs.wrap,
     costs.start,
