@@ -43,6 +43,7 @@ FLOORS = {
     "shmcompute.call": 3,
     "shmcompute.backends": 4,
     "shmcompute.executor": 5,
+    "shmcompute.results": 5,
     "shmcompute.recent": 5,
     "shmcompute.hints": 5,
     "shmcompute.pool": 5,

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from shmcompute.backends.processes import member, worker
+from shmcompute.backends.processes import entry, member
 
 WAYS: dict[str, Callable[[], object]] = {
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -30,11 +30,12 @@ WAYS: dict[str, Callable[[], object]] = {
 }
 ENDS = [way for way in WAYS if way != "SIGSTOP"]
 
+ENTRY = "shmcompute.backends.processes.entry"
 WORKER = "shmcompute.backends.processes.worker"
 POINTS: dict[str, tuple[str, str, bool | bytes]] = {
     # What is replaced, and whether the end comes after it instead of before; or, of answers, which
     # one it is that breaks off in the middle.
-    "starting": (WORKER, "_watch_parent", False),
+    "starting": (ENTRY, "_watch_parent", False),
     "saying that it is ready": (WORKER, "Worker.serve", False),
     "attaching": (WORKER, "map_handle", False),
     "attached": (WORKER, "map_handle", True),
@@ -87,7 +88,7 @@ def main(point: str, way: str, flag: str, *args: Any) -> None:
         return result
 
     setattr(place, name, replaced)
-    worker.main(*args)
+    entry.main(*args)
 
 
 def _half(
@@ -106,10 +107,10 @@ def doomed(point: str, way: str, flag: object = "") -> Iterator[None]:
     """Workers that are started meanwhile end at that point."""
     with pytest.MonkeyPatch.context() as patch:
         starts = SimpleNamespace(main=partial(main, point, way, str(flag)))
-        patch.setattr(member, "worker", starts)
+        patch.setattr(member, "entry", starts)
         yield
 
 
 def spare() -> None:
     """Workers that are started from now on live."""
-    member.worker = worker
+    member.entry = entry

@@ -14,7 +14,7 @@ from typing import Any
 
 from shmcompute import cores
 from shmcompute.backends.doorbell import Bell
-from shmcompute.backends.processes import launch, worker
+from shmcompute.backends.processes import entry, launch
 from shmcompute.backends.processes.channel import Channel, Exit, Failure, Lost
 from shmcompute.backends.processes.place import Place
 from shmcompute.errors import WorkerLostError
@@ -61,7 +61,7 @@ class Member:
         self._oom_kills = cores.oom_kills() or 0
         try:
             self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
-                target=worker.main,
+                target=entry.main,
                 args=(theirs, number, threads, place),
                 name=f"shmcompute-{number}",
                 daemon=True,

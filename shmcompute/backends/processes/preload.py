@@ -9,9 +9,9 @@ from numba import types
 
 from shmcompute import machine, trampoline
 from shmcompute.backends import doorbell
-from shmcompute.backends.processes import worker
+from shmcompute.backends.processes import entry
 
-__all__ = ["worker"]
+__all__ = ["entry"]
 
 gc.disable()  # until all is here, it stays: to look for garbage meanwhile takes 0.1 s
 # 0.3 s of Numba's registries, which the first machine code would load in each worker.
@@ -21,7 +21,7 @@ if doorbell.wanted():
     # What it takes to make the first trampoline, and that of the commonest kind with it.
     trampoline.made(types.none, (types.float64[::1],), (("part", 0),))
 
-worker.thread_pools()  # last: of all the libraries that came with the rest
+entry.thread_pools()  # last: of all the libraries that came with the rest
 gc.freeze()  # what is here stays shared: a collection in a worker would write to all of it
 gc.enable()
 

@@ -1,0 +1,123 @@
+"""How a process becomes a worker, and how it ends."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numba
+from numba.np.ufunc import parallel
+from threadpoolctl import ThreadpoolController
+
+from shmcompute import config, machine
+from shmcompute.backends.processes.channel import Channel, Lost
+from shmcompute.backends.processes.place import Place
+from shmcompute.backends.processes.rung import Rung
+from shmcompute.backends.processes.worker import Worker
+
+_THREAD_SETTINGS = (
+    "NUMBA_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
+
+
+def main(
+    connection: Connection[Any, Any], number: int, threads: int, place: Place | None = None
+) -> None:
+    """Serve until told to exit, or until the parent is gone. Never returns."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
+    # What a forked parent would do when told to end, or told of a signal, it alone is to do.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while we started
+    # Daemonic only for multiprocessing to end us with our parent: tasks may start processes.
+    multiprocessing.current_process().daemon = False
+    config.enter_worker(number)
+    machine.own_symbols()
+    _cap_threads(threads)
+    _watch_parent(connection)
+    try:
+        channel = Channel(connection, parent=False)
+        (Worker(channel) if place is None else Rung(channel, place)).serve()
+    except Lost:
+        _leave(0)
+    except BaseException:  # noqa: BLE001  # a fault of ours: tell it, and never look like success
+        traceback.print_exc()
+        _leave(1)
+    _leave(0)
+
+
+def _leave(code: int) -> None:
+    # Straight out: this process owns nothing that its end would have to give back, but for
+    # processes that tasks have started to go with it.
+    for child in multiprocessing.active_children():
+        if child.daemon:
+            child.terminate()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+@functools.cache
+def thread_pools() -> ThreadpoolController:
+    """The thread pools of the libraries that are loaded; to look for them takes 10 ms."""
+    return ThreadpoolController()
+
+
+def _cap_threads(threads: int) -> None:
+    """At most this many threads in each of the libraries a kernel may call."""
+    before = os.environ.get(_THREAD_SETTINGS[0])
+    os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
+    thread_pools().limit(limits=threads)
+    if threads == 1:
+        _end_idle_threads()
+    try:
+        numba.config.reload_config()  # type: ignore[no-untyped-call]
+        # It has a second home, filled when Numba was imported.
+        parallel.NUM_THREADS = threads
+    except RuntimeError:
+        # A forked parent had started Numba's threads: their number is fixed, and as long as the
+        # environment says another one Numba compiles nothing.
+        os.environ.pop(_THREAD_SETTINGS[0])
+        if before is not None:
+            os.environ[_THREAD_SETTINGS[0]] = before
+        numba.set_num_threads(min(threads, numba.get_num_threads()))
+
+
+def _end_idle_threads() -> None:
+    """Have OpenBLAS end the threads that it starts when it is told to use but one.
+
+    They would wait for work by spinning, on cores that we need, for as long as all the rest of a
+    start takes. What ends them is what it does itself before a fork.
+    """
+    for pool in thread_pools().lib_controllers:
+        end = getattr(getattr(pool, "dynlib", None), "blas_thread_shutdown_", None)
+        if end is not None:
+            end()
+
+
+def _watch_parent(connection: Connection[Any, Any]) -> None:
+    """End this process when the parent's end of the pipe closes, even while a kernel runs."""
+    if not hasattr(select, "poll"):
+        return
+    poll = select.poll()
+    poll.register(connection.fileno(), 0)  # nothing but hang-up and error
+
+    def wait_for_end() -> None:
+        poll.poll()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_end, name="parent-watch", daemon=True).start()
