@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from shmcompute.plan import Within
+from shmcompute.plan import inside
 
 
 @dataclass(eq=False)
@@ -25,8 +26,11 @@ class Function:
 
     def __call__(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Call it in this thread, which is inside a task meanwhile."""
-        with Within():
+        inside.depth += 1
+        try:
             return self.function(*args, **keywords)
+        finally:
+            inside.depth -= 1
 
 
 @dataclass(eq=False)
@@ -47,6 +51,16 @@ class Call:
     def cancel(self) -> bool:
         """Cancel it, unless it has started; whether it is."""
         return self.future.cancel() and not self.future.set_running_or_notify_cancel()
+
+    def succeed(self, value: Any) -> None:
+        """Have the future hold this result, unless somebody has set it himself."""
+        with suppress(BaseException):  # a callback's, which is not to end the tasks of others
+            self.future.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Have the future hold this exception, unless somebody has set it himself."""
+        with suppress(BaseException):
+            self.future.set_exception(error)
 
     def run(self) -> None:
         """Call it in this thread."""

@@ -179,5 +179,18 @@ class Executor(futures.Executor):
     def _in_chunks(
         self, function: Function, items: Iterator[tuple[Any, ...]], chunksize: int
     ) -> Iterator[Future[Any]]:
-        while chunk := list(islice(items, chunksize)):
+        broken: Exception | None = None
+        while broken is None:
+            chunk: list[tuple[Any, ...]] = []
+            try:
+                chunk.extend(islice(items, chunksize))
+            except Exception as error:  # noqa: BLE001  # raised below, after what came before it
+                broken = error
+            if not chunk:
+                break
             yield self._submit(function, (chunk,), {})
+        if broken is not None:
+            try:
+                raise broken
+            finally:
+                del broken

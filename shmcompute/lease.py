@@ -71,7 +71,9 @@ class Lease:
                 "given back there"
             )
         sleep = self.turnstile.done(self.told, function, self.member, number, *args)
-        if sleep > 0:
+        if self.turnstile.closed:
+            self.turnstile.wake_all()  # those too who wait to hear that nothing more will come
+        elif sleep > 0:
             self.turnstile.wake(word)
 
     def __del__(self) -> None:

@@ -20,10 +20,16 @@ from shmcompute.storage import Array
 
 
 class _Inside(threading.local):
+    """While `depth` is not 0 the thread runs itself what it starts; `try` and `finally` set it.
+
+    A context manager would lose to a Ctrl-C as it ends, and `contextlib`'s sets attributes of what
+    is raised, which some errors refuse.
+    """
+
     depth = 0  # kernels and tasks that this thread is in
 
 
-_inside = _Inside()
+inside = _Inside()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,17 +66,19 @@ class Plan:
     def run_chunk(self, number: int, values: Values) -> None:
         """Call the kernel on one chunk. Python calls a kernel in no other place."""
         chunk = self.chunks[number]
+        inside.depth += 1
         try:
-            with Within():
-                if self.journal is not None:
-                    self.journal.keep(number, self.written(number))
-                for link in self._guarded(chunk, values) if self.debug else self.links:
-                    link.kernel(link.arguments.at(chunk, values))
-                if self.journal is not None:
-                    self.journal.commit(number)
+            if self.journal is not None:
+                self.journal.keep(number, self.written(number))
+            for link in self._guarded(chunk, values) if self.debug else self.links:
+                link.kernel(link.arguments.at(chunk, values))
+            if self.journal is not None:
+                self.journal.commit(number)
         except BaseException as error:
             self.blame(error, number)
             raise
+        finally:
+            inside.depth -= 1
 
     def _guarded(self, chunk: Chunk, values: Values) -> Iterator[Link]:
         """The links on copies, looked at after each; kept only if all links behaved."""
@@ -112,17 +120,4 @@ class Plan:
 
 def inside_kernel() -> bool:
     """Whether this thread is running a kernel or a task right now."""
-    return config.in_worker or _inside.depth > 0
-
-
-class Within:
-    """While this lasts, the thread is inside a kernel or a task: what it starts it runs itself.
-
-    No generator: `contextlib` would set attributes of what is raised, which some errors refuse.
-    """
-
-    def __enter__(self) -> None:
-        _inside.depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        _inside.depth -= 1
+    return config.in_worker or inside.depth > 0

@@ -38,7 +38,8 @@ class Pool(Executor):
         How many run at the same time. By default ``SHMCOMPUTE_WORKERS``, else the cores that
         affinity and cgroup grant this process.
     backend : {'processes', 'threads', 'serial'}
-        Who they are: isolated processes, threads of this one, or the caller itself.
+        Who they are: isolated processes, threads of this one, or the caller itself. In a worker,
+        so within a task, always the caller itself.
     start_method : {'forkserver', 'spawn', 'fork'} or context, optional
         How processes start, by name or as `multiprocessing.get_context` returns it:
         ``SHMCOMPUTE_START_METHOD``, else ``forkserver`` on Linux and ``spawn`` elsewhere.
@@ -92,6 +93,8 @@ class Pool(Executor):
         self.recent = Recent()
         self._pid, self._forks = os.getpid(), _forks
         self.backend = config.chosen("backend", backend, "BACKEND", config.BACKENDS, "processes")
+        if config.in_worker:  # where all is run by the task or kernel itself
+            self.backend = "serial"
         method = config.chosen(
             "start method",
             _named(start_method),
@@ -179,8 +182,8 @@ class Pool(Executor):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "a Pool stays in its process; a task that is to start others makes a Pool of its own, "
-            "or calls parallel_apply, which runs serially there"
+            "a Pool stays in its process; a task or kernel that calls parallel_apply, or makes a "
+            "Pool of its own, runs serially what it asks for"
         )
 
     def __repr__(self) -> str:

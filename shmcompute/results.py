@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent import futures
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import islice
 from numbers import Real
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn, TypeVar
 
 from shmcompute import config
+from shmcompute.errors import ForkedPoolError
 
 T = TypeVar("T")
 
@@ -33,6 +35,7 @@ class Results(Iterator[T]):
         self._chunk: list[T] = []  # results that are there, the next one last
         self._under_way: dict[Future[Any], float] = {}  # and since when, in their order
         self._broken: BaseException | None = None  # what the iterable raised
+        self._closed = False
         self._lock = threading.RLock()  # threads that share it take turns
         self._read_on()
 
@@ -55,8 +58,11 @@ class Results(Iterator[T]):
             What the call raised; and when all before it has come, what the iterable raised.
         """
         patience = None if timeout is None else max(0.0, seconds(timeout))
+        began = time.monotonic()
         if not self._lock.acquire(timeout=-1 if patience is None else patience):
             raise _late(timeout)
+        if patience is not None:
+            patience = max(0.0, patience - (time.monotonic() - began))
         try:
             while not self._chunk:
                 self._read_on()
@@ -82,9 +88,11 @@ class Results(Iterator[T]):
 
     def close(self) -> None:
         """Read no further, and cancel what was not begun."""
+        self._closed = True
         self._calls, self._broken = iter(()), None
-        while self._under_way:
-            self._under_way.popitem()[0].cancel()
+        with suppress(KeyError):  # another thread has taken the last
+            while True:
+                self._under_way.popitem()[0].cancel()
 
     def __del__(self) -> None:
         if hasattr(self, "_under_way"):
@@ -94,17 +102,22 @@ class Results(Iterator[T]):
         try:
             for future in islice(self._calls, max(0, self._ahead - len(self._under_way))):
                 self._add(future)
+                if self._closed:  # meanwhile, by another thread
+                    future.cancel()
+        except ForkedPoolError:  # nor will those come that are under way
+            raise
         except Exception as error:  # the iterable's: told in its place
             if not self._under_way:
                 raise
-            self._broken = error
+            trace = error.__traceback__  # without this frame, which refers to us
+            self._broken = error.with_traceback(trace and trace.tb_next)
 
     def _add(self, future: Future[Any]) -> None:
         self._under_way[future] = time.monotonic()
 
     def _next_done(self, timeout: float | None) -> Future[Any]:
         """The future whose result is next; it is under way no more."""
-        waits, count = not self._there(), len(self._under_way)
+        waits, count = not self._there(), max(1, len(self._under_way))
         future = self._done(timeout)
         now = time.monotonic()
         took = (now - self._under_way.pop(future, now)) / count  # it is gone if all was closed

@@ -145,7 +145,7 @@ def awaited(base: int, count: int, me: int) -> Any:
     """Whether somebody holds a slot that he is to publish, or another process one to be read.
 
     That may be put back. What this process reads it does not wait for: the reader may be the one
-    who asks.
+    who asks. (Who asks while he reads, as another process does too, waits for that one.)
     """
     for slot in range(count):
         word = load(base + SLOTS + WORD * slot)

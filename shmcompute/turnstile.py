@@ -68,10 +68,15 @@ class Turnstile:
         """How many slots stand in a ring, at this moment."""
         return min(max(self.word(last) - self.word(first), 0), self.count)
 
+    @property
+    def closed(self) -> bool:
+        """Whether no more slots are reserved."""
+        return self.word(slots.CLOSED) != 0
+
     def close(self) -> None:
         """Let no more slots be reserved."""
         self.done([], slots.close, self.member())
-        self._wake_all()
+        self.wake_all()
 
     def member(self) -> Member:
         """What others see of our process. A forked child is another one."""
@@ -124,7 +129,7 @@ class Turnstile:
         holder = self.word(slots.LOCK)
         if member.knows_dead(holder):
             slots.seize(self.base, self.count, member.token, holder)
-            self._wake_all()
+            self.wake_all()
         else:
             time.sleep(_SOON)
 
@@ -136,7 +141,7 @@ class Turnstile:
             slot += 1
             if holder not in asked and member.knows_dead(holder):
                 self.done([], slots.reclaim, member, holder)
-                self._wake_all()
+                self.wake_all()
             asked.add(holder)
 
     def wake(self, word: int) -> None:
@@ -144,7 +149,8 @@ class Turnstile:
         if words.available():
             slots.wake_one(self.base + word)
 
-    def _wake_all(self) -> None:
+    def wake_all(self) -> None:
+        """Wake all who sleep."""
         if words.available():
             slots.wake_everybody(self.base + slots.ITEMS)
             slots.wake_everybody(self.base + slots.SPACE)

@@ -146,10 +146,10 @@ class _Path(dict):
         return self._folder / f"{self._used}.npy"
 
 
-def _let_desks_end():
-    """The thread of a pool's tasks ends a moment after the last of them."""
+def _let_threads_end():
+    """That of a pool's tasks ends a moment after the last of them, another with the fork server."""
     for thread in threading.enumerate():
-        if thread.name == "shmcompute-desk":
+        if thread.name in ("shmcompute-desk", "shmcompute-launch"):
             thread.join()
 
 
@@ -163,7 +163,7 @@ def no_leaks(pools, request):
     yield
     if request.session.testsfailed > failed:
         return  # the traceback of a failure keeps what it shows
-    _let_desks_end()
+    _let_threads_end()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gc.collect()

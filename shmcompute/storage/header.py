@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import re
 import struct
 import threading
@@ -39,11 +40,11 @@ _OLD_NUMBER = re.compile(rf"({_STRING})|([0-9])L\b")  # as Python 2 wrote them
 _SPACE = str.maketrans("", "", " \t\r\n\f")
 _PLAIN = re.compile(r"[\[\](){},:0-9]++|True|False")
 _BRACKET = re.compile(r"[\[\](){}]")
-_ODD = re.compile(r"\\|['\"][|<>=]?a")  # escapes, and the old spelling of "S"
+_ODD = re.compile(r"\\|(?<=['\",|<>=0-9])a[0-9]*(?=['\",])")  # escapes, and the old name of "S"
 _CALLED = re.compile(r"[^\[({,:][\[({]")  # a bracket after a value: a call, an index
 
 
-_filters = threading.RLock()  # held by who changes the filters of warnings
+_filters = threading.RLock()  # held by who changes the filters of warnings here
 
 
 def written(
@@ -120,6 +121,15 @@ def _unwarned() -> Iterator[None]:
     with _filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _after_fork() -> None:
+    global _filters
+    _filters = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _literal(text: str) -> object:

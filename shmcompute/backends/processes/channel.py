@@ -17,6 +17,7 @@ import socket
 import struct
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from multiprocessing.connection import Connection
@@ -49,6 +50,7 @@ class Failure:
 
     number: int | None  # of the chunk, if one was running
     error: bytes  # the pickled exception
+    told: str  # its type and text
     trace: str
 
 
@@ -166,6 +168,7 @@ class Channel:
 
     def __init__(self, connection: Connection[Any, Any], *, parent: bool) -> None:
         self._connection = connection
+        self._cut = False  # whether the rest of a message did not come: what follows makes no sense
         if parent:
             _ours.add(self)
             _limit(connection.fileno())
@@ -181,6 +184,8 @@ class Channel:
             raise Lost from error
 
     def receive(self) -> Any:
+        if self._cut:
+            raise Lost
         try:
             return self._connection.recv()
         except (EOFError, OSError) as error:  # also in the middle of a message
@@ -192,21 +197,21 @@ class Channel:
             return [self.receive()]
         messages: list[Any] = []
         data = bytearray()
-        while data or not messages:  # of what is begun the rest is on its way
-            try:
+        while not self._cut and (data or not messages):  # of what is begun the rest is on its way
+            read = b""
+            with suppress(OSError):
                 read = os.read(self._connection.fileno(), ROOM)
-            except OSError as error:
-                raise Lost from error
-            if not read and not messages:
-                raise Lost
-            if not read:  # it died in the middle of the last
-                break
+            self._cut = not read
             data += read
             messages += _taken(data)
+        if not messages:
+            raise Lost
         return messages
 
     def pending(self) -> bool:
         """Whether a message, or the end, is there to be received; costs about a microsecond."""
+        if self._cut:
+            return True
         return bool(self._poll.poll(0)) if hasattr(self, "_poll") else self._connection.poll()
 
     def fileno(self) -> int:

@@ -61,10 +61,11 @@ def main(
 
 def _leave(code: int) -> None:
     # Straight out: this process owns nothing that its end would have to give back, but for
-    # processes that tasks have started to go with it.
-    for child in multiprocessing.active_children():
-        if child.daemon:
-            child.terminate()
+    # processes that tasks have started to go with it. (Not so if it is killed, as anywhere.)
+    with suppress(Exception):
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.terminate()
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()

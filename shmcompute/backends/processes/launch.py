@@ -21,15 +21,27 @@ from typing import Any
 PRELOAD = "shmcompute.backends.processes.preload"
 PATIENCE = 1.0  # seconds that a fork server has to end
 
-_starting = threading.Lock()
+# Held while something starts: a fork waits for it, since the standard library's own locks would
+# stay locked in the child. The thread that has it may fork itself.
+_starting = threading.RLock()
+_waited = threading.local()  # whether this thread has it because it forks
 _server_is_foreign = False
 
 
 def ahead(start_method: str) -> None:
-    """Start the fork server if it is the one to start workers; they are started later."""
-    if usable(start_method) == "forkserver":
-        with suppress(OSError, EOFError), _as_if_no_main(multiprocessing.get_context("forkserver")):
-            forkserver.ensure_running()  # else the first worker meets what is in the way
+    """Have the fork server start if it is the one to start workers; they are started later.
+
+    In a thread, where no Ctrl-C comes in between. What is in the way the first worker meets again.
+    """
+    if usable(start_method) == "forkserver" and not multiprocessing.current_process().daemon:
+        thread = threading.Thread(target=_run_server, name="shmcompute-launch", daemon=True)
+        with suppress(RuntimeError):  # no thread to be had
+            thread.start()
+
+
+def _run_server() -> None:
+    with suppress(OSError, EOFError), _as_if_no_main(multiprocessing.get_context("forkserver")):
+        forkserver.ensure_running()
 
 
 def start(process: Any, context: BaseContext) -> None:
@@ -84,9 +96,7 @@ def _as_if_no_main(context: BaseContext) -> Iterator[None]:
             data.pop("init_main_from_path", None)
         return data
 
-    if context.get_start_method() != "fork":
-        resource_tracker.ensure_running()  # now: it would lift the block of SIGINT below (3.11)
-    with _starting, _unwarned(context), _uninterrupted():
+    with _starting, _unwarned(context), _uninterrupted(context):
         if context.get_start_method() == "forkserver":
             _preload()
         spawn.get_preparation_data = without_main
@@ -111,7 +121,7 @@ def _unwarned(context: BaseContext) -> Iterator[None]:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _uninterrupted(context: BaseContext) -> Iterator[None]:
     """Keep Ctrl-C from a child until it ignores it, and from us until it is started.
 
     The mask of signals survives fork and exec. A worker lifts it when it has its handler, the fork
@@ -120,8 +130,11 @@ def _uninterrupted() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    if context.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # now: as it starts it lifts the block (3.11)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -141,13 +154,24 @@ def usable(start_method: str) -> str:
     return "spawn" if start_method == "forkserver" and _server_is_foreign else start_method
 
 
+def _before_fork() -> None:
+    _waited.has = _starting.acquire(timeout=PATIENCE)
+
+
+def _after_fork_in_parent() -> None:
+    if _waited.has:
+        _starting.release()
+
+
 def _after_fork() -> None:
     """In a forked child the fork server is its parent's."""
     global _starting, _server_is_foreign
-    _starting = threading.Lock()
+    _starting = threading.RLock()
     server = getattr(forkserver, "_forkserver", None)
     _server_is_foreign = getattr(server, "_forkserver_pid", None) is not None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork
+    )

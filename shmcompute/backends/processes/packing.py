@@ -62,8 +62,11 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
         elif isinstance(value, CodeType):
             # cloudpickle (3.1.3) forgets the file, by which tracebacks find the lines. Both ends
             # are of one Python. In this format equal code has equal bytes.
-            with suppress(ValueError):  # somebody has put a constant in that no compiler makes
-                return marshal.loads, (marshal.dumps(value, 2),)
+            with suppress(ValueError):
+                code = marshal.dumps(value, 2)
+                # Else it has constants that no compiler makes.
+                if marshal.loads(code) == value:  # noqa: S302  # it was made a line above
+                    return marshal.loads, (code,)
         elif isinstance(value, Dispatcher) and (sent := reduce_dispatcher(value)) is not None:
             return sent
         return super().reducer_override(value)
@@ -203,19 +206,19 @@ def _pickled(value: Any, made: type[_Pickler]) -> tuple[bytes, frozenset[Handle]
 def pack_error(number: int | None, error: BaseException) -> Failure:
     """An exception as bytes; one that does not survive pickling is replaced by its text."""
     trace = "".join(traceback.format_exception(error))
+    said = traceback.format_exception_only(error)[0].strip()
     try:
         packed: bytes = cloudpickle.dumps(error)
         if type(pickle.loads(packed)) is not type(error):
             raise TypeError("it comes back as another type")
     except BaseException as why:  # noqa: BLE001  # pickling runs any code
         stand_in = RemoteKernelError(
-            "".join(traceback.format_exception_only(error)).strip()
-            + f" (the exception itself does not pickle: {type(why).__name__})"
+            f"{said} (the exception itself does not pickle: {type(why).__name__})"
         )
         for note in getattr(error, "__notes__", ()):
             stand_in.add_note(note)
         packed = cloudpickle.dumps(stand_in)
-    return Failure(number, packed, trace)
+    return Failure(number, packed, said, trace)
 
 
 class _RemoteTraceback(Exception):  # noqa: N818  # named as in concurrent.futures
@@ -229,14 +232,15 @@ def unpack_error(failure: Failure) -> BaseException:
     """The exception that a worker sent, with the worker's traceback as its cause."""
     cause = _RemoteTraceback(failure.trace)
     try:
-        error: Any = pickle.loads(failure.error)
-        error.__cause__ = cause  # which some refuse
+        error = pickle.loads(failure.error)
         if isinstance(error, BaseException):
+            error.__cause__ = cause  # which some refuse
             return error
         why = f"it comes back as {type(error).__name__}"
     except (Exception, SystemExit) as refused:  # noqa: BLE001  # unpickling runs any code
         why = f"{type(refused).__name__}: {refused}"
-    told = failure.trace.strip().rpartition("\n")[2]
-    stand_in = RemoteKernelError(f"{told} (the exception itself does not unpickle here: {why})")
+    stand_in = RemoteKernelError(
+        f"{failure.told} (the exception itself does not unpickle here: {why})"
+    )
     stand_in.__cause__ = cause
     return stand_in

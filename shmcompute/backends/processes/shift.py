@@ -6,7 +6,6 @@ import math
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import InvalidStateError
 from contextlib import suppress
 
 from shmcompute.backends.processes.batch import MOST, OVERDUE, TINY, Batch
@@ -120,7 +119,7 @@ class Shift:
         while self._calls:
             call = self._calls.popleft()
             if call.starts():
-                call.future.set_exception(error)
+                call.fail(error)
                 return True
         return False
 
@@ -196,7 +195,7 @@ class Shift:
         try:
             task = pack_task(call.function, call.args, call.keywords)
         except BaseException as error:  # noqa: BLE001  # pickling runs any code
-            call.future.set_exception(error)
+            call.fail(error)
             return None
         if task.handles:
             self._library.watch(task.handles)
@@ -270,30 +269,28 @@ class Shift:
         calls: list[Call] = []
         if batch is not None:
             calls, self._pace = batch.answered(len(messages))
-        if batch is None or not batch.calls:
-            del self._busy[member]
-            if self._gives_way() or member in self._ended:
-                self._idle.append(member)
-            else:  # first: it goes on while we look at what it has done
-                self._give_next(member)
-        for call, message in zip(calls, messages, strict=False):
-            self._settle(call, message)
+        try:
+            if batch is None or not batch.calls:
+                del self._busy[member]
+                if self._gives_way() or member in self._ended:
+                    self._idle.append(member)
+                else:  # first: it goes on while we look at what it has done
+                    self._give_next(member)
+        finally:
+            for call, message in zip(calls, messages, strict=False):
+                self._settle(call, message)
 
     def _settle(self, call: Call, message: Result | Failure) -> None:
         """Tell the outcome of a task."""
-        if isinstance(message, Failure):
-            with suppress(InvalidStateError):
-                call.future.set_exception(unpack_error(message))
-            return
         try:
-            value = unpack_result(message, call.function)
+            if isinstance(message, Failure):
+                call.fail(unpack_error(message))
+            else:
+                call.succeed(unpack_result(message, call.function))
         except BaseException as error:  # noqa: BLE001  # unpickling runs any code
-            call.future.set_exception(error)
-        else:
-            with suppress(InvalidStateError):  # who has set it himself has what he wanted
-                call.future.set_result(value)
+            call.fail(error)
         finally:
-            if message.given:
+            if isinstance(message, Result) and message.given:
                 self._library.watch(message.given)
 
     def _lost(self, member: Member) -> None:
@@ -310,7 +307,7 @@ class Shift:
         self._watch = Watch(self._crew.members, self._wake)
         for call in () if batch is None else batch.calls:
             error = f"worker {pid} was lost ({how}) while it ran {call.function.name}"
-            call.future.set_exception(WorkerLostError(error, code))
+            call.fail(WorkerLostError(error, code))
         if not started:  # of whatever it dies, it may be so for the next one
             error = f"worker {pid} was lost ({how}) while it started; this task has not run"
             self._refused(WorkerLostError(error, code))

@@ -137,7 +137,8 @@ class Mixed:
         here, workers = psutil.Process(), [*map(psutil.Process, self.steady.pids)]
         processes = here.children(recursive=True)
         return {
-            "memory": _private(here) / 2**20,
+            "memory": (_private(here) - _kept(here)) / 2**20,
+            "memory of arenas": _kept(here) / 2**20,
             "memory of a worker": max(map(_private, workers)) / 2**20,
             "descriptors": len(leaks.descriptors()),
             "descriptors of workers": sum(worker.num_fds() for worker in workers),
@@ -150,10 +151,13 @@ class Mixed:
 
 
 def _private(process):
-    """Bytes that are its alone, without the arenas that multiprocessing keeps for later arrays."""
-    kept = [part for part in process.memory_maps() if "/pym-" in part.path]
-    pages = sum(part.private_clean + part.private_dirty for part in kept)
-    return process.memory_full_info().uss - pages
+    return process.memory_full_info().uss
+
+
+def _kept(process):
+    """Bytes of the arenas that multiprocessing keeps for later arrays."""
+    arenas = [part for part in process.memory_maps() if "/pym-" in part.path]
+    return sum(part.private_clean + part.private_dirty for part in arenas)
 
 
 def main(seconds):
