@@ -14,3 +14,6 @@ WORKERS = int(os.environ.get("SHMCOMPUTE_BENCH_WORKERS", cores.granted()))
 # started by then might not survive; `startup` takes the platform's default.
 METHOD = os.environ.get("SHMCOMPUTE_BENCH_METHOD", "spawn")
 PIECES = 16  # a worker, where equal pieces are unequal work
+
+# Of programs whose start is measured: as users have it, with the bytecode of modules kept.
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}

@@ -8,12 +8,12 @@ import sys
 import time
 from importlib import import_module
 from multiprocessing import get_start_method
-from os import environ
 
 import numpy as np
 
 from benchmarks.jobs import JOBS
 from benchmarks.peers import PEERS
+from benchmarks.settings import ENVIRONMENT
 
 STARTS = (
     "serial",
@@ -37,7 +37,7 @@ def seconds(name):
     settings = {"SHMCOMPUTE_BENCH_WORKERS": "2", "SHMCOMPUTE_BENCH_METHOD": get_start_method()}
     command = [sys.executable, "-m", "benchmarks.startup", name]
     done = subprocess.run(
-        command, env=environ | settings, check=True, stdout=subprocess.PIPE, text=True
+        command, env=ENVIRONMENT | settings, check=True, stdout=subprocess.PIPE, text=True
     )
     return float(done.stdout.split()[-1])
 

@@ -213,7 +213,17 @@ known_to_numba(compare_exchange, None, exchanged)
 
 
 def _twin(function: Callable[..., Any]) -> Any:
-    return jitted(function, nogil=False)  # it takes less than to let go of the GIL
+    """What makes the compiled twin when it is first called, and has it take its place.
+
+    Numba's first dispatcher costs a program 20 ms, which an import is not to spend.
+    """
+
+    def first(*args: Any) -> Any:
+        # Not without the GIL: to let go of it takes longer.
+        twin = globals()[function.__name__] = jitted(function, nogil=False)
+        return twin(*args)
+
+    return first
 
 
 @_twin
