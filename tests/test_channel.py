@@ -1,0 +1,118 @@
+"""Messages on a pipe: all that are there come together, whole, and none after one that was cut."""
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shmcompute.backends.processes import channel as messages
+from shmcompute.backends.processes.channel import Channel, Lost
+
+
+@pytest.fixture
+def ends():
+    """A channel, and the connection at its other end."""
+    ours, theirs = multiprocessing.Pipe()
+    channel = Channel(ours, parent=True)
+    yield channel, theirs
+    channel.close()
+    theirs.close()
+
+
+def _framed(*values):
+    """The bytes of these messages, as multiprocessing writes them."""
+    reader, writer = multiprocessing.Pipe(duplex=False)
+
+    def write():  # in a thread, for a pipe may not hold all
+        for value in values:
+            writer.send(value)
+        writer.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found = b"".join(iter(lambda: os.read(reader.fileno(), 1 << 16), b""))
+    thread.join()
+    reader.close()
+    return found
+
+
+def test_all_that_is_there_comes_by_one_read(ends, monkeypatch):
+    channel, other = ends
+    for number in range(5):
+        other.send(number)
+    reads = []
+    real = os.read
+    monkeypatch.setattr(os, "read", lambda *args: (reads.append(args), real(*args))[1])
+    assert channel.receive_all() == [0, 1, 2, 3, 4]
+    assert len(reads) == 1
+    assert not channel.pending()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 3 * messages.ROOM), min_size=1, max_size=6), st.data())
+def test_messages_of_any_length_come_whole_and_in_order(sizes, data):
+    """However the bytes are cut on their way."""
+    ours, theirs = multiprocessing.Pipe()
+    channel = Channel(ours, parent=True)
+    sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+    text = _framed(*sent)
+    cut = data.draw(st.integers(0, len(text)))
+
+    def write():
+        for part in (text[:cut], text[cut:]):
+            while part:
+                part = part[os.write(theirs.fileno(), part) :]
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    found = []
+    while len(found) < len(sizes):
+        found += channel.receive_all()
+    thread.join()
+    assert found == sent
+    channel.close()
+    theirs.close()
+
+
+def test_long_messages_have_a_longer_length(monkeypatch):
+    """From 2 GiB on; not sent here."""
+    body = bytearray(messages._SHORT.pack(-1) + messages._LONG.pack(3) + b"abc")
+    assert messages._bounds(body, 0) == (12, 15)
+    assert messages._bounds(body[:-1], 0) is None
+    assert messages._bounds(body[:7], 0) is None
+
+
+@pytest.mark.parametrize("kept", range(1, 12))
+def test_what_was_whole_comes_though_the_next_was_cut(ends, kept):
+    """Its sender died in the middle."""
+    channel, other = ends
+    os.write(other.fileno(), _framed("one", "two") + _framed("three")[:kept])
+    other.close()
+    assert channel.receive_all() == ["one", "two"]
+    assert channel.pending()
+    for receive in (channel.receive_all, channel.receive):
+        with pytest.raises(Lost):
+            receive()
+
+
+def test_after_one_whose_rest_did_not_come_nothing_makes_sense(ends, monkeypatch):
+    """Its sender stands still, and may go on later."""
+    channel, other = ends
+    rest = _framed("two")
+    monkeypatch.setattr(messages, "STUCK", 1)
+    messages._limit(channel.fileno())
+    os.write(other.fileno(), _framed("one") + rest[:5])
+    assert channel.receive_all() == ["one"]
+    os.write(other.fileno(), rest[5:])
+    with pytest.raises(Lost):
+        channel.receive_all()
+
+
+def test_an_end_without_a_word_is_lost(ends):
+    channel, other = ends
+    other.close()
+    with pytest.raises(Lost):
+        channel.receive_all()
