@@ -47,12 +47,18 @@ def children():
 
 def orphans():
     """Segments of this process that nobody holds; other programs may leave some meanwhile."""
-    return _ours & {found.name for found in reaper.listed() if not found.alive}
+    return {found.name for found in _found() if not found.alive}
 
 
 def names():
     """Segments that this process made or mapped and that still have their name."""
-    return _ours & {found.name for found in reaper.listed()}
+    return {found.name for found in _found()}
+
+
+def _found():
+    """What is ours. To look at others' might keep them from using their memory again."""
+    looks = (reaper._look(name, remove=False) for name in _ours & set(reaper._names()))
+    return [found for found in looks if found is not None]
 
 
 _ours = set()  # names of the segments that this process made or mapped

@@ -168,6 +168,29 @@ def test_from_the_main_module_of_a_multiprocessing_child(tmp_path):
     assert (done.stdout, done.stderr) == ("[1. 1.]\n" * 3, "")
 
 
+def test_what_tells_children_of_the_main_module_is_put_back():
+    """Whoever starts at the same time."""
+    done = run(
+        """
+        import threading, warnings
+        from multiprocessing import spawn
+        import shmcompute as sc
+        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
+        before = spawn.get_preparation_data
+        def start():
+            for method in ("forkserver", "fork"):
+                sc.Pool(1, start_method=method).ready().close()
+        threads = [threading.Thread(target=start) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(spawn.get_preparation_data is before)
+        """
+    )
+    assert done.stdout == "True\n"
+
+
 def test_other_threads_keep_their_main_module_while_a_pool_starts():
     done = run(
         """

@@ -21,7 +21,7 @@ from methods import METHODS
 
 import shmcompute as sc
 from shmcompute import cores, storage
-from shmcompute.backends.processes import member
+from shmcompute.backends.processes import entry, member
 from shmcompute.backends.processes.member import Member
 from shmcompute.config import START_METHODS
 from shmcompute.errors import (
@@ -167,10 +167,13 @@ def test_workers_use_one_thread_each(process_pool):
         np.testing.assert_array_equal(arr.array, np.ones((2, 3)))
 
 
-def test_a_worker_starts_no_threads_but_the_one_that_watches_its_parent(own_pool):
+def test_a_worker_has_no_threads_that_take_cores_but_its_own_two(own_pool):
     """OpenBLAS's would spin, on cores that others need, while the worker gets ready."""
     own_pool.ready()
-    assert [psutil.Process(pid).num_threads() for pid in own_pool.pids] == [2, 2]
+    for pid in own_pool.pids:
+        threads = [thread.id for thread in psutil.Process(pid).threads()]
+        nice = [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads]
+        assert sum(each < entry.LAST for each in nice) == 2  # the other one watches its parent
 
 
 def test_a_killed_worker_is_an_error_with_its_signal_and_the_pool_heals(own_pool):

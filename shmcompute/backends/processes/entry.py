@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -24,6 +25,7 @@ from shmcompute.backends.processes.place import Place
 from shmcompute.backends.processes.rung import Rung
 from shmcompute.backends.processes.worker import Worker
 
+LAST = 19  # the niceness of who has no claim on a core
 _THREAD_SETTINGS = (
     "NUMBA_NUM_THREADS",
     "OMP_NUM_THREADS",
@@ -82,9 +84,11 @@ def _cap_threads(threads: int) -> None:
     """At most this many threads in each of the libraries a kernel may call."""
     before = os.environ.get(_THREAD_SETTINGS[0])
     os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
+    there = _threads()
     thread_pools().limit(limits=threads)
     if threads == 1:
         _end_idle_threads()
+        _let_others_go_first(_threads() - there)
     try:
         numba.config.reload_config()  # type: ignore[no-untyped-call]
         # It has a second home, filled when Numba was imported.
@@ -102,12 +106,25 @@ def _end_idle_threads() -> None:
     """Have OpenBLAS end the threads that it starts when it is told to use but one.
 
     They would wait for work by spinning, on cores that we need, for as long as all the rest of a
-    start takes. What ends them is what it does itself before a fork.
+    start takes. What ends them is what it does itself before a fork; some builds hide it.
     """
     for pool in thread_pools().lib_controllers:
         end = getattr(getattr(pool, "dynlib", None), "blas_thread_shutdown_", None)
         if end is not None:
             end()
+
+
+def _threads() -> set[int]:
+    """The system's numbers of this process's threads, where it tells them."""
+    folder = "/proc/self/task"
+    return set(map(int, os.listdir(folder))) if os.path.isdir(folder) else set()
+
+
+def _let_others_go_first(threads: Iterable[int]) -> None:
+    """Have these, which are to do nothing, spin on cores that nobody needs."""
+    for thread in threads:
+        with suppress(OSError):  # it has ended
+            os.setpriority(os.PRIO_PROCESS, thread, LAST)
 
 
 def _watch_parent(connection: Connection[Any, Any]) -> None:

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, resource_tracker, spawn
 from multiprocessing.context import BaseContext
@@ -20,6 +20,7 @@ from typing import Any
 
 PRELOAD = "shmcompute.backends.processes.preload"
 PATIENCE = 1.0  # seconds that a fork server has to end
+FORK = 30.0  # seconds that a fork waits for what starts
 
 # Held while something starts: a fork waits for it, since the standard library's own locks would
 # stay locked in the child. The thread that has it may fork itself.
@@ -33,7 +34,9 @@ def ahead(start_method: str) -> None:
 
     In a thread, where no Ctrl-C comes in between. What is in the way the first worker meets again.
     """
-    if usable(start_method) == "forkserver" and not multiprocessing.current_process().daemon:
+    if usable(start_method) != "forkserver" or multiprocessing.current_process().daemon:
+        return
+    if _server() is None:
         thread = threading.Thread(target=_run_server, name="shmcompute-launch", daemon=True)
         with suppress(RuntimeError):  # no thread to be had
             thread.start()
@@ -58,7 +61,7 @@ def _start(process: Any) -> None:
     try:
         process.start()
     except (ConnectionError, EOFError):
-        server = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+        server = _server()
         end = None if server is None else pidfd(server)
         if end is None:
             raise
@@ -69,6 +72,12 @@ def _start(process: Any) -> None:
         if not ended:
             raise
         process.start()
+
+
+def _server() -> int | None:
+    """The process that is the fork server, if one was started; it may have ended."""
+    found: int | None = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+    return found
 
 
 def pidfd(pid: int) -> int | None:
@@ -87,23 +96,29 @@ def _as_if_no_main(context: BaseContext) -> Iterator[None]:
     again. In this thread, and while this lasts, they tell nothing of it; what a kernel needs of it
     travels by value.
     """
-    starter, told_all = threading.get_ident(), spawn.get_preparation_data
+    with _starting, _unwarned(context), _uninterrupted(context):
+        if context.get_start_method() == "forkserver":
+            _preload()
+        told_all = spawn.get_preparation_data  # of nobody who starts at the same time
+        spawn.get_preparation_data = _without_main(told_all)  # type: ignore[assignment]  # typed as itself
+        try:
+            yield
+        finally:
+            spawn.get_preparation_data = told_all
 
-    def without_main(name: str) -> dict[str, Any]:
+
+def _without_main(told_all: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
+    """What tells a child all but where the main module is, in this thread."""
+    starter = threading.get_ident()
+
+    def told(name: str) -> dict[str, Any]:
         data = told_all(name)
         if threading.get_ident() == starter:
             data.pop("init_main_from_name", None)
             data.pop("init_main_from_path", None)
         return data
 
-    with _starting, _unwarned(context), _uninterrupted(context):
-        if context.get_start_method() == "forkserver":
-            _preload()
-        spawn.get_preparation_data = without_main
-        try:
-            yield
-        finally:
-            spawn.get_preparation_data = told_all
+    return told
 
 
 @contextmanager
@@ -155,7 +170,7 @@ def usable(start_method: str) -> str:
 
 
 def _before_fork() -> None:
-    _waited.has = _starting.acquire(timeout=PATIENCE)
+    _waited.has = _starting.acquire(timeout=FORK)
 
 
 def _after_fork_in_parent() -> None:
@@ -167,8 +182,7 @@ def _after_fork() -> None:
     """In a forked child the fork server is its parent's."""
     global _starting, _server_is_foreign
     _starting = threading.RLock()
-    server = getattr(forkserver, "_forkserver", None)
-    _server_is_foreign = getattr(server, "_forkserver_pid", None) is not None
+    _server_is_foreign = _server() is not None
 
 
 if hasattr(os, "register_at_fork"):

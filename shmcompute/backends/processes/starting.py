@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from shmcompute.backends import doorbell
 
-PATIENCE = 5.0  # seconds that a fork waits for workers to be started
+PATIENCE = 30.0  # seconds that a fork waits for workers to be started, on a busy machine, too
 
 _starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
