@@ -72,7 +72,8 @@ class Leaver:
     def lose(self):
         if self.held:
             one = self.held.pop(self.dice.randrange(len(self.held)))
-            getattr(one, self.dice.choice(["close", "unlink", "__repr__"]), lambda: None)()
+            does = ["close", "__repr__", *(["unlink"] if getattr(one, "owner", False) else [])]
+            getattr(one, self.dice.choice(does), lambda: None)()
 
     def close(self):
         closing = [one for one in self.held if hasattr(one, "close")]
