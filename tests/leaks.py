@@ -42,7 +42,15 @@ def descriptors():
 
 
 def children():
-    return {child.pid for child in psutil.Process().children() if child.status() != "zombie"}
+    return {child.pid for child in psutil.Process().children() if _lives(child)}
+
+
+def _lives(process):
+    """Not so one that has ended and is about to be reaped, by whomever."""
+    try:
+        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def orphans():
