@@ -61,7 +61,8 @@ class Hall:
     ) -> Ring:
         """A run of a plan that these members hold; `own`: the caller takes a share."""
         seat = self._own if own else None
-        ring = Ring(plan, number, members, self.bell, seat, timeout, deadline, self._held)
+        watch = self._deaths, self._held
+        ring = Ring(plan, number, members, self.bell, seat, timeout, deadline, *watch)
         if timeout is None:
             plan.kept["ring"] = ring
         return ring

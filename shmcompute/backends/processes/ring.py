@@ -24,8 +24,9 @@ from shmcompute.plan import Plan
 class Ring:
     """Who was rung for which plan, and what came of it.
 
-    `own` is the caller's seat, if it takes a share; `held` changes when members may drop plans. A
-    plan keeps its ring, so a ring does not refer to its plan.
+    `own` is the caller's seat, if it takes a share; `deaths` tells by one call whether anybody of
+    the pool has ended; `held` changes when members may drop plans. A plan keeps its ring, so a ring
+    does not refer to its plan.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Ring:
         own: Seat | None,
         timeout: float | None,
         deadline: float | None,
+        deaths: select.poll,
         held: object,
     ) -> None:
         self.held = held
@@ -47,9 +49,7 @@ class Ring:
         self._timeout = timeout
         self._deadline = deadline
         self._late = False  # whether the deadline has passed
-        self._ends = select.poll()  # one call for all of them, so that it can come often
-        for member in members:
-            self._ends.register(member.end, select.POLLIN)
+        self._deaths = deaths
         # How far it is from one chunk of a worker to its next; 0 if that is not known before.
         self._step = len(members) + (own is not None) if plan.static else 0
         self._run: Callable[[], bool] | None = None  # unless Python has to do the own share
@@ -100,8 +100,7 @@ class Ring:
 
     def _lost(self) -> bool:
         """Whether one has ended that owes an answer."""
-        ended = self._ends.poll(0)
-        return bool(ended) and not all(member.alive for member in self._owing())
+        return bool(self._deaths.poll(0)) and not all(member.alive for member in self._owing())
 
     def _owing(self) -> list[Member]:
         return [member for member in self._members if self._bell.owes(member.number)]
