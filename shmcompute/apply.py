@@ -312,8 +312,7 @@ def _shared(arg: Any) -> SharedArray | None:
 def _seconds(timeout: float | None) -> float | None:
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float, np.number)):
-        raise TypeError(f"timeout: expected seconds or None, got {timeout!r}")
-    if not timeout > 0:
+    seconds = config.duration("timeout", timeout)
+    if not seconds > 0:
         raise ValueError(f"timeout: expected seconds above 0, or None, got {timeout!r}")
-    return min(float(timeout), config.LONGEST)
+    return seconds

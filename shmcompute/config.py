@@ -57,12 +57,17 @@ def seconds(what: str, value: object) -> float | None:
     """`value` as a time to wait, 0 or more; None for as long as it takes."""
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{what}: expected seconds or None, got {value!r}")
-    time = float(value)
+    time = duration(what, value)
     if not time >= 0:
         raise ValueError(f"{what}: expected 0 seconds or more, or None, got {value!r}")
-    return min(time, LONGEST)
+    return time
+
+
+def duration(what: str, value: object) -> float:
+    """`value` as a number of seconds, whatever its sign."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{what}: expected seconds or None, got {value!r}")
+    return min(float(value), LONGEST)
 
 
 def size(name: str) -> int | None:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from shmcompute import config
 from shmcompute.call import Function, each
-from shmcompute.results import Results, Unordered, flat, in_order, seconds
+from shmcompute.results import Results, Unordered, flat, in_order
 
 T = TypeVar("T")
 
@@ -95,7 +95,8 @@ class Executor(futures.Executor):
         [32, 9, 64]
         """
         limit = None if buffersize is None else config.count("buffersize", buffersize)
-        until = None if timeout is None else time.monotonic() + seconds(timeout)
+        # One that is over is a late result, as in the standard library.
+        until = None if timeout is None else time.monotonic() + config.duration("timeout", timeout)
         calls = self._calls(fn, zip(*iterables, strict=False), chunksize)
         results = in_order(deque(islice(calls, limit)), calls, until)
         return results if chunksize == 1 else flat(results)

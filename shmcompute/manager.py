@@ -60,12 +60,11 @@ class _Directory:
         self.get(key)
         with self._lock:
             array = self._arrays.pop(key, None)
-            made = self._made.pop(array.name, None) if array is not None else None
-        if made is not None:
-            made.close()
+        if array is not None:
+            self.discard(array.name)
 
     def discard(self, name: str) -> None:
-        """End an array that was made and has no key."""
+        """End an array that has no key, if it was made here."""
         with self._lock:
             made = self._made.pop(name, None)
         if made is not None:

@@ -10,7 +10,6 @@ from concurrent import futures
 from concurrent.futures import Future
 from contextlib import suppress
 from itertools import islice
-from numbers import Real
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn, TypeVar
 
@@ -57,7 +56,7 @@ class Results(Iterator[T]):
         Exception
             What the call raised; and when all before it has come, what the iterable raised.
         """
-        patience = None if timeout is None else max(0.0, seconds(timeout))
+        patience = None if timeout is None else max(0.0, config.duration("timeout", timeout))
         began = time.monotonic()
         if not self._lock.acquire(timeout=-1 if patience is None else patience):
             raise _late(timeout)
@@ -160,13 +159,6 @@ class Unordered(Results[T]):
             return self._finished.get(timeout=timeout)
         except Empty:
             raise _late(timeout) from None
-
-
-def seconds(timeout: object) -> float:
-    """A timeout, if it is a time; one that is over is the standard library's, too."""
-    if isinstance(timeout, bool) or not isinstance(timeout, Real):
-        raise TypeError(f"timeout: expected seconds or None, got {timeout!r}")
-    return min(float(timeout), config.LONGEST)
 
 
 def _late(timeout: float | None) -> TimeoutError:

@@ -20,7 +20,7 @@ from typing import Any
 
 PRELOAD = "shmcompute.backends.processes.preload"
 PATIENCE = 1.0  # seconds that a fork server has to end
-FORK = 30.0  # seconds that a fork waits for what starts
+FORK = 30.0  # seconds that a fork waits for what starts, on a busy machine, too
 
 # Held while something starts: a fork waits for it, since the standard library's own locks would
 # stay locked in the child. The thread that has it may fork itself.

@@ -8,8 +8,7 @@ import weakref
 from collections.abc import Callable
 
 from shmcompute.backends import doorbell
-
-PATIENCE = 30.0  # seconds that a fork waits for workers to be started, on a busy machine, too
+from shmcompute.backends.processes import launch
 
 _starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
@@ -44,7 +43,7 @@ def _let_start() -> None:
     """Before a fork: what a starting thread has locked would stay locked in the child."""
     for thread in list(_starting):
         if thread is not threading.current_thread() and thread.is_alive():
-            thread.join(PATIENCE)
+            thread.join(launch.FORK)
 
 
 if hasattr(os, "register_at_fork"):
