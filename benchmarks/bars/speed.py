@@ -3,6 +3,7 @@
 import math
 import os
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numba as nb
@@ -113,12 +114,20 @@ def _against_prange(what, kernel, data, rounds, pools=POOLS):
 
 
 def python():
-    """A loop that holds the GIL, long enough that handing out does not show."""
-    data = np.linspace(0.1, 0.9, 1 << 16)
-    alone = partial(kernels.python, data.copy())
-    with calls(kernels.python, data, {"processes": POOLS["processes"]}) as ways:
-        found = turns({"serial": alone, **ways}, 15)
+    """A loop that holds the GIL, long enough that handing out does not show.
+
+    Two processes that share nothing but the machine tell how much of twice as fast it has to give.
+    """
+    job = replace(JOBS["python kernel"], shape=(1 << 16,))
+    alone = partial(job.kernel, job.data.copy())
+    with (
+        calls(job.kernel, job.data, {"processes": POOLS["processes"]}) as ways,
+        stdlib.pool_shared_memory() as ready,
+        ready(job) as peer,
+    ):
+        found = turns({"serial": alone, "Pool.map": peer.run, **ways}, 15)
     yield ratio("Python kernel, 2^16, processes", found, "processes", "serial", 0.55)
+    yield ratio("Python kernel, 2^16, processes / Pool.map", found, "processes", "Pool.map", 1.05)
 
 
 def skewed():

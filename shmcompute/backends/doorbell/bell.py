@@ -9,8 +9,9 @@ from shmcompute.backends.doorbell import control
 from shmcompute.backends.doorbell.block import Block
 from shmcompute.frame import Frame
 
-# ns that the caller sleeps at most before it looks after its workers: a death wakes nobody.
-SLICE = 5_000_000
+# ns that the caller sleeps at most before it looks after its workers: a death wakes nobody, yet
+# each look takes a core from a worker for a moment.
+SLICE = 20_000_000
 
 
 class Bell:
