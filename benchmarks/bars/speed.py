@@ -125,6 +125,7 @@ def python():
         stdlib.pool_shared_memory() as ready,
         ready(job) as peer,
     ):
+        peer.array[:] = job.data
         found = turns({"serial": alone, "Pool.map": peer.run, **ways}, 15)
     yield ratio("Python kernel, 2^16, processes", found, "processes", "serial", 0.55)
     yield ratio("Python kernel, 2^16, processes / Pool.map", found, "processes", "Pool.map", 1.05)
