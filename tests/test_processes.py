@@ -23,7 +23,7 @@ import shmcompute as sc
 from shmcompute import cores, storage
 from shmcompute.backends.processes import entry, member
 from shmcompute.backends.processes.member import Member
-from shmcompute.config import START_METHODS
+from shmcompute.config import CHANNELS, START_METHODS
 from shmcompute.errors import (
     ClosedError,
     ForkedPoolError,
@@ -399,8 +399,10 @@ def test_a_dropped_pool_ends_its_workers():
     assert not psutil.pid_exists(pid) or process.status() == "zombie"
 
 
-def test_workers_end_when_their_parent_is_killed(tmp_path):
-    """Even while they run a kernel."""
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_workers_end_when_their_parent_is_killed(channel, monkeypatch):
+    """Even while they run a kernel, be it one that never lets go of the GIL."""
+    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
     for method in START_METHODS:
         program = kernels.subprocess.Popen(
             [kernels.sys.executable, "-c", _PARENT, method],
@@ -410,18 +412,19 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
         pids = [int(pid) for pid in program.stdout.readline().split()]
         workers = [psutil.Process(pid) for pid in pids]
         program.kill()
-        program.communicate()
+        program.stdout.close()  # workers hold the other end
+        program.wait()
         _, alive = psutil.wait_procs(workers, timeout=10)
         assert not [worker for worker in alive if worker.status() != "zombie"]
     reaper.reap()
 
 
 _PARENT = """
-import sys, time
+import ctypes, sys, time
 import numpy as np, shmcompute as sc
 def kernel(x):
     print(*pids, flush=True) if x[0] == 0 else None
-    time.sleep(60)
+    ctypes.PyDLL(None).sleep(60) if x[0] == 0 else time.sleep(60)
 pool = sc.Pool(2, start_method=sys.argv[1]).ready()
 pids = pool.pids
 sc.parallel_apply(kernel, sc.SharedArray(np.arange(2.0)), pool=pool)
@@ -454,6 +457,57 @@ def test_ctrl_c_stops_the_call_and_leaves_the_pool_usable(own_pool, ctrl_c):
             sc.parallel_apply(kernel, arr, pool=own_pool)
         thread.join()
     _works(own_pool)
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_ctrl_c_that_ends_no_system_call_stops_the_call_that_waits(channel, monkeypatch, ctrl_c):
+    """As one that comes just before it, or, here, to another thread."""
+    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
+    with sc.Pool(2) as pool, sc.SharedArray(np.zeros(2)) as arr:
+
+        def kernel(x):
+            x += 1
+            signal.pause()
+
+        def interrupt():
+            while arr.array.sum() < 2:
+                time.sleep(0.001)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            sc.parallel_apply(kernel, arr, pool=pool)
+        thread.join()
+        _works(pool)
+
+
+def test_ctrl_c_that_ends_no_system_call_stops_a_call_that_waits_for_another(ctrl_c):
+    with sc.Pool(2) as pool, sc.SharedArray(np.zeros(2)) as arr:
+
+        def kernel(x):
+            x += 1
+            while x[0]:
+                time.sleep(0.001)
+
+        other = threading.Thread(
+            target=sc.parallel_apply, args=(kernel, arr), kwargs={"pool": pool}
+        )
+        other.start()
+
+        def interrupt():
+            while arr.array.sum() < 2 or not pool.running._turn.wanted:
+                time.sleep(0.001)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            sc.parallel_apply(np.sqrt, arr, pool=pool)
+        thread.join()
+        arr[:] = 0
+        other.join()
+        _works(pool)
 
 
 def test_ctrl_c_while_the_fork_server_starts_is_not_its_end():

@@ -294,6 +294,7 @@ NAMESAKES = {
     "shmcompute.words": {"load"},
     "shmcompute.slots": {"load"},
     "shmcompute.backends.doorbell.control": {"compile", "load"},
+    "shmcompute.backends.processes.parent": {"compile"},  # its own, by Numba
     "shmcompute.cores": {"CDLL"},  # the C library
 }
 

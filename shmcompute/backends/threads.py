@@ -14,6 +14,8 @@ from shmcompute.call import Function
 from shmcompute.partition import dealt
 from shmcompute.plan import Plan
 
+SLICE = 0.1  # seconds; a signal that comes just before a wait does not end it
+
 
 class Threads(Backend):
     """A team of threads. Jitted kernels run compiled with ``nogil``; others share the GIL.
@@ -94,7 +96,7 @@ class _Run:
         """Wait for all; the first that fails stops the rest at their next chunk."""
         pending = set(futures)
         while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
+            finished, pending = wait(pending, SLICE, return_when=FIRST_COMPLETED)
             if any(future.exception() for future in finished):
                 return
 

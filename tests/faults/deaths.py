@@ -35,7 +35,7 @@ WORKER = "shmcompute.backends.processes.worker"
 POINTS: dict[str, tuple[str, str, bool | bytes]] = {
     # What is replaced, and whether the end comes after it instead of before; or, of answers, which
     # one it is that breaks off in the middle.
-    "starting": (ENTRY, "_watch_parent", False),
+    "starting": (ENTRY, "watch_parent", False),
     "saying that it is ready": (WORKER, "Worker.serve", False),
     "attaching": (WORKER, "map_handle", False),
     "attached": (WORKER, "map_handle", True),

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
-import select
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,6 +19,7 @@ from threadpoolctl import ThreadpoolController
 
 from shmcompute import config, machine
 from shmcompute.backends.processes.channel import Channel, Lost
+from shmcompute.backends.processes.parent import watch_parent
 from shmcompute.backends.processes.place import Place
 from shmcompute.backends.processes.rung import Rung
 from shmcompute.backends.processes.worker import Worker
@@ -49,7 +48,7 @@ def main(
     config.enter_worker(number)
     machine.own_symbols()
     _cap_threads(threads)
-    _watch_parent(connection)
+    watch_parent(connection)
     try:
         channel = Channel(connection, parent=False)
         (Worker(channel) if place is None else Rung(channel, place)).serve()
@@ -125,17 +124,3 @@ def _let_others_go_first(threads: Iterable[int]) -> None:
     for thread in threads:
         with suppress(OSError):  # it has ended
             os.setpriority(os.PRIO_PROCESS, thread, LAST)
-
-
-def _watch_parent(connection: Connection[Any, Any]) -> None:
-    """End this process when the parent's end of the pipe closes, even while a kernel runs."""
-    if not hasattr(select, "poll"):
-        return
-    poll = select.poll()
-    poll.register(connection.fileno(), 0)  # nothing but hang-up and error
-
-    def wait_for_end() -> None:
-        poll.poll()
-        os._exit(1)
-
-    threading.Thread(target=wait_for_end, name="parent-watch", daemon=True).start()

@@ -17,6 +17,7 @@ from shmcompute.backends.doorbell import Bell
 from shmcompute.backends.processes import entry, launch
 from shmcompute.backends.processes.channel import Channel, Exit, Failure, Lost
 from shmcompute.backends.processes.place import Place
+from shmcompute.backends.processes.waiting import wait
 from shmcompute.errors import WorkerLostError
 
 UNKNOWN = 255  # stands in for an exit code that nobody can tell
@@ -153,7 +154,7 @@ class Member:
     def wait(self, patience: float | None = None) -> bool:
         """Whether within `patience` seconds it has answered or ended."""
         watched: list[Any] = [self.channel, self.end]
-        return bool(connection.wait(watched, patience))
+        return bool(wait(watched, patience))
 
     def ended(self) -> str:
         """How the process ended, in words; waits for it, and brings it about if need be."""

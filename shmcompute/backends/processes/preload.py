@@ -9,7 +9,7 @@ from numba import types
 
 from shmcompute import machine, trampoline
 from shmcompute.backends import doorbell
-from shmcompute.backends.processes import entry
+from shmcompute.backends.processes import entry, parent
 
 __all__ = ["entry"]
 
@@ -17,6 +17,7 @@ gc.disable()  # what is made from here on stays: to look for garbage meanwhile t
 try:
     # 0.3 s of Numba's registries, which the first machine code would load in each worker.
     machine.refresh()
+    parent.prepare()
     if doorbell.wanted():
         doorbell.prepare()
         # What it takes to make the first trampoline, and that of the commonest kind with it.

@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from multiprocessing.connection import wait
 from typing import Any
 
 from shmcompute.arguments import Values
@@ -19,6 +18,7 @@ from shmcompute.backends.processes import channel as messages
 from shmcompute.backends.processes.channel import Lost
 from shmcompute.backends.processes.member import Member, kill_all
 from shmcompute.backends.processes.packing import unpack_error
+from shmcompute.backends.processes.waiting import wait
 from shmcompute.errors import WorkerLostError
 from shmcompute.partition import dealt
 from shmcompute.plan import Plan

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 
+from shmcompute.backends.processes.waiting import SLICE
 from shmcompute.backends.processes.wake import Wake
 
 PATIENCE = 1.0  # seconds that the desk waits for a call that it lets go first
@@ -39,31 +41,32 @@ class Turn:
     @contextmanager
     def of_call(self, patience: float) -> Iterator[bool]:
         """Hold the lock, if it comes within `patience` seconds (-1: whenever); whether it did."""
+        until = math.inf if patience < 0 else time.monotonic() + patience
         taken: list[bool] = []
         try:
-            with self._waiting(patience) as left:
-                # One step for the interpreter: whenever an interrupt comes, `taken` is true to it.
-                taken.extend(map(self.lock.acquire, (True,), (left,)))
-            yield taken[0]
+            # Without patience we may be in a garbage collection, which must wait for nobody.
+            with self._waiting(until) if patience else nullcontext():
+                left = _left(until)
+                while not any(taken) and (left or not taken):
+                    # One step for the interpreter: whenever an interrupt comes, `taken` is true.
+                    taken[:] = map(self.lock.acquire, (True,), (min(SLICE, left),))
+                    left = _left(until)
+            yield any(taken)
         finally:
-            if taken and taken[0]:
+            if any(taken):
                 self.lock.release()
 
     @contextmanager
-    def _waiting(self, patience: float) -> Iterator[float]:
-        """Let the desk go first, then have it make room; how many seconds are left."""
-        if patience == 0:  # perhaps in a garbage collection, which must wait for nobody
-            yield 0
-            return
-        until = time.monotonic() + patience
+    def _waiting(self, until: float) -> Iterator[None]:
+        """Let the desk go first, then have it make room."""
         gate = self.gate
-        if gate is not None:
-            gate.wait(None if patience < 0 else patience)
+        while gate is not None and not gate.wait(min(SLICE, left := _left(until))) and left:
+            pass
         waits = threading.Event()
         try:
             self._calls.append(waits)
             self._wake.ring()
-            yield -1 if patience < 0 else max(0.0, until - time.monotonic())
+            yield
         finally:
             with suppress(ValueError):
                 self._calls.remove(waits)
@@ -84,3 +87,7 @@ class Turn:
             yield
         finally:
             self.lock.release()
+
+
+def _left(until: float) -> float:
+    return max(0.0, until - time.monotonic())

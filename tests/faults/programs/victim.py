@@ -13,7 +13,7 @@ import psutil
 import shmcompute as sc
 
 
-@nb.njit(nogil=True)
+@nb.njit
 def endless(x):
     while x[0] >= 0:
         for i in range(x.size):
