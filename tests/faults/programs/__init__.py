@@ -50,7 +50,10 @@ def ended(program, *args, timeout=120, **options):
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
-        return None, *process.communicate()
+        try:
+            return None, *process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            return None, "", "it is killed, and others hold its pipes"
     return process.returncode, out, err
 
 
