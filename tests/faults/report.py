@@ -18,16 +18,26 @@ BEGIN, END = "<!-- trials: begin -->", "<!-- trials: end -->"
 def main(arguments=None):
     """Read the counts, write the part of the page between the markers."""
     parser = argparse.ArgumentParser(prog="python -m faults.report", description=main.__doc__)
-    parser.add_argument("json", type=Path, help="what pytest --counts has written")
+    parser.add_argument(
+        "json",
+        type=Path,
+        nargs="+",
+        help="what pytest --counts has written; trials that were run again come later",
+    )
     parser.add_argument("--page", type=Path, default=ROOT / "RELIABILITY.md")
     options = parser.parse_args(arguments)
-    part = section(counts.read(options.json))
+    first, *again = map(counts.read, options.json)
+    part = section(first, *again)
     options.page.write_text(inserted(options.page.read_text(), part, BEGIN, END))
 
 
-def section(run):
-    """All that stands between the markers."""
-    return f"{facts(run)}\n\n{table(run['trials'])}"
+def section(run, *again):
+    """All that stands between the markers: of a run, and of trials that were run again."""
+    told = facts(run)
+    for other in again:
+        run["trials"].update(other["trials"])
+        told += f" Run again by itself on {other['date']}: {', '.join(other['trials'])}."
+    return f"{told}\n\n{table(run['trials'])}"
 
 
 def facts(run):

@@ -52,6 +52,20 @@ def test_what_broke_off_or_did_not_run_is_told(made, tmp_path):
     assert all(name in text for name in TRIALS)
 
 
+def test_trials_that_were_run_again_replace_their_rows_and_are_named(made, tmp_path):
+    made.write(tmp_path / "counts.json")
+    again = plugin.Counts()
+    with again.trial(GROUP) as trial:
+        trial.count += 100
+        trial.never("leaks", 0)
+    again.write(tmp_path / "again.json")
+    runs = [plugin.read(tmp_path / name) for name in ("counts.json", "again.json")]
+    text = report.section(*runs)
+    assert rows(text)[GROUP][-1] == "held"
+    assert rows(text)[PARENT][-1] == "held"
+    assert f"Run again by itself on {runs[1]['date']}: {GROUP}." in text
+
+
 def test_several_tests_add_to_one_trial():
     made = plugin.Counts()
     for seconds in (0.1, 0.3):
