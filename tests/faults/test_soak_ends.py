@@ -21,7 +21,9 @@ def test_interrupts_come_through_and_the_pool_works_after(counts):
     def interrupt(pair):
         method, channel = pair
         env = {**programs.environment(), "SHMCOMPUTE_CHANNEL": channel}
-        return pair, programs.ended("interrupted", method, times, channel, env=env)
+        # Half a second of grace and new workers each time: minutes on a busy machine.
+        given = (method, times, channel)
+        return pair, programs.ended("interrupted", *given, timeout=900, env=env)
 
     with counts.trial(INTERRUPTS) as trial:
         for pair, (code, out, err) in programs.side_by_side(interrupt, METHODS):
