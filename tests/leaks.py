@@ -65,7 +65,8 @@ def names():
 
 def _found():
     """What is ours. To look at others' might keep them from using their memory again."""
-    looks = (reaper._look(name, remove=False) for name in _ours & set(reaper._names()))
+    _ours.intersection_update(reaper._names())  # names are not used twice: forget those that went
+    looks = [reaper._look(name, remove=False) for name in _ours]
     return [found for found in looks if found is not None]
 
 
