@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import warnings
 from pathlib import Path
@@ -22,6 +23,11 @@ pytest_plugins = ["faults.counts"]  # the fixture `counts`, and its words at the
 
 os.environ.setdefault("SHMCOMPUTE_WORKERS", "2")
 os.environ.setdefault("SHMCOMPUTE_WARM_BYTES", "0")  # else leaks would hide; see test_warm.py
+
+# Programs that the suite starts hear Ctrl-C as in a terminal: a job in a shell's background has it
+# ignored, and so would they.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 collect_ignore = ["faults/fuzz_trailer.py"]  # run by hand; it needs a library of its own
 

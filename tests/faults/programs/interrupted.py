@@ -87,8 +87,6 @@ class Trial:
 
 
 def main(method, times, seed):
-    # As in a terminal: a job in a shell's background starts with it ignored.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     dice, expected = random.Random(seed), np.ones(LENGTH)
     in_python(expected, 7)
     with sc.Pool(2, start_method=method) as pool, sc.SharedArray(np.ones(LENGTH)) as arr:
