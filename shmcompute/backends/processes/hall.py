@@ -74,8 +74,10 @@ class Hall:
         now = time.monotonic()
         if now - self._seen < TRUST:
             return True
+        if self._deaths.poll(0):
+            return False  # to whoever asks next, too
         self._seen = now
-        return not self._deaths.poll(0)
+        return True
 
     def forget(self) -> None:
         """Members may no longer hold what they held."""
