@@ -356,3 +356,16 @@ def test_a_million_rings(caller_runs, counts):
         for (rss, fds), (rss_then, fds_then) in zip(before, after, strict=True):
             trial.never("descriptors more", fds_then - fds)
             trial.within("memory grew", (rss_then - rss) / 2**20, most=4.0, unit="MiB")
+
+
+def test_a_death_is_told_to_every_call_that_asks(monkeypatch):
+    """Also to one that asks at once after another."""
+    monkeypatch.setattr("shmcompute.backends.processes.hall.TRUST", 60)
+    with sc.Pool(2) as pool, sc.SharedArray(np.zeros(8)) as arr:
+        step = sc.plan(kernels.affine, arr, 1.0, 1.0, pool=pool)
+        step()
+        victim = pool.running._crew.members[0]
+        victim.process.kill()
+        assert select.select([victim.end], [], [], 60)[0]
+        pool.running._hall._seen = 0.0
+        assert [pool.running._hall.holds(step._plan.kept["ring"]) for _ in range(2)] == [False] * 2
