@@ -439,6 +439,21 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+def _interrupted(call, ready, to=None):
+    """Call it; Ctrl-C comes when `ready`, to that thread, or to one that does not call."""
+
+    def interrupt():
+        while not ready():
+            time.sleep(0.001)
+        signal.pthread_kill(to or threading.get_ident(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    thread.join()
+
+
 def test_ctrl_c_stops_the_call_and_leaves_the_pool_usable(own_pool, ctrl_c):
     with sc.SharedArray(np.zeros(2)) as arr:
 
@@ -446,16 +461,11 @@ def test_ctrl_c_stops_the_call_and_leaves_the_pool_usable(own_pool, ctrl_c):
             x += 1
             signal.pause()
 
-        def interrupt():
-            while arr.array.sum() < 2:  # both workers are inside
-                time.sleep(0.001)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            sc.parallel_apply(kernel, arr, pool=own_pool)
-        thread.join()
+        _interrupted(
+            lambda: sc.parallel_apply(kernel, arr, pool=own_pool),
+            lambda: arr.array.sum() == 2,  # both workers are inside
+            threading.main_thread().ident,
+        )
     _works(own_pool)
 
 
@@ -469,16 +479,9 @@ def test_ctrl_c_that_ends_no_system_call_stops_the_call_that_waits(channel, monk
             x += 1
             signal.pause()
 
-        def interrupt():
-            while arr.array.sum() < 2:
-                time.sleep(0.001)
-            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            sc.parallel_apply(kernel, arr, pool=pool)
-        thread.join()
+        _interrupted(
+            lambda: sc.parallel_apply(kernel, arr, pool=pool), lambda: arr.array.sum() == 2
+        )
         _works(pool)
 
 
@@ -495,16 +498,10 @@ def test_ctrl_c_that_ends_no_system_call_stops_a_call_that_waits_for_another(ctr
         )
         other.start()
 
-        def interrupt():
-            while arr.array.sum() < 2 or not pool.running._turn.wanted:
-                time.sleep(0.001)
-            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
-
-        thread = threading.Thread(target=interrupt)
-        thread.start()
-        with pytest.raises(KeyboardInterrupt):
-            sc.parallel_apply(np.sqrt, arr, pool=pool)
-        thread.join()
+        _interrupted(
+            lambda: sc.parallel_apply(np.sqrt, arr, pool=pool),
+            lambda: arr.array.sum() == 2 and pool.running._turn.wanted,
+        )
         arr[:] = 0
         other.join()
         _works(pool)
