@@ -30,9 +30,9 @@ def run_copy(job, part):
     return run_sent(job, part.copy())
 
 
-def run_attached(job, segment, start, stop):
+def run_attached(job, segment, shape, start, stop):
     """Run the kernel on a part of shared memory, which is mapped once."""
-    JOBS[job].kernel(_attached(segment, JOBS[job].shape)[start:stop])
+    run_kernel(JOBS[job].kernel, segment, shape, start, stop)
 
 
 def run_kernel(kernel, segment, shape, start, stop):

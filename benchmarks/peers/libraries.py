@@ -67,7 +67,7 @@ def mpire():
         @contextmanager
         def ready(job):
             with shared_memory(job.shape) as (name, array):
-                work = [(job.name, name, *chunk) for chunk in job.chunks]
+                work = [(job.name, name, job.shape, *chunk) for chunk in job.chunks]
                 yield Ready(array, lambda: pool.map(tasks.run_attached, work, chunk_size=1))
 
         yield ready

@@ -161,7 +161,7 @@ def _travelling(job, run):
 def _attached(job, run):
     """Ready, where `run` gets tasks that name a piece of shared memory."""
     with shared_memory(job.shape) as (name, array):
-        work = [(job.name, name, *chunk) for chunk in job.chunks]
+        work = [(job.name, name, job.shape, *chunk) for chunk in job.chunks]
         yield Ready(array, lambda: run(work))
 
 
