@@ -15,6 +15,7 @@ from shmcompute.arguments import VALUES, bytes_of, is_number
 from shmcompute.array import SharedArray
 from shmcompute.backends.base import Backend
 from shmcompute.hints import run_watched, warn_of_races
+from shmcompute.kernel import goes_by_name
 from shmcompute.kernel import kernel as made_kernel
 from shmcompute.overlap import check_chain
 from shmcompute.partition import Chunk, chunks
@@ -272,9 +273,10 @@ def parallel_apply(
 def _key(kernel: Any, args: tuple[Any, ...], *options: Any) -> Hashable | None:
     """What makes calls alike but for the values of numbers; None for a call like no other.
 
-    Python functions change with their globals and closures, plain arrays with their content.
+    Python functions that go to workers by value change with their globals and closures, plain
+    arrays with their content.
     """
-    if not isinstance(kernel, (Dispatcher, np.ufunc)):
+    if not isinstance(kernel, (Dispatcher, np.ufunc)) and not goes_by_name(kernel):
         return None
     if sum(map(is_number, args)) > VALUES:
         return None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
+from types import ModuleType
 
+import cloudpickle
 import kernels
 import numba as nb
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 import shmcompute as sc
 from shmcompute import apply
 from shmcompute.errors import ClosedError
+from shmcompute.kernel import goes_by_name
 
 
 @pytest.fixture
@@ -67,6 +71,43 @@ def test_python_functions_are_taken_as_they_are_now(any_pool):
         gain = 10.0
         sc.parallel_apply(kernel, arr, pool=any_pool)
         np.testing.assert_array_equal(arr.array, 11.0)
+
+
+def test_python_functions_that_workers_import_are_bound_once(any_pool, bound):
+    """They go by name, so a worker has the same each time."""
+    with sc.SharedArray(np.zeros(4)) as arr:
+        for value in (1.0, 2.0):
+            sc.parallel_apply(kernels.affine_python, arr, 0.0, value, pool=any_pool)
+            np.testing.assert_array_equal(arr.array, value)
+        assert len(bound) == 1
+
+
+@pytest.mark.parametrize("home", ["__main__", "module", "package.module"])
+def test_python_functions_that_go_by_value_go_anew(pools, monkeypatch, home):
+    """Of the program, of a module that has another by that name, of one that is registered."""
+    namespace = {"__name__": home, "gain": 1.0}
+    exec("def kernel(x):\n    x += gain\n", namespace)
+    module = ModuleType(home)
+    kernel = namespace["kernel"]
+    kernel.__module__ = home
+    if home != "__main__":
+        module.kernel = kernel if home == "package.module" else abs
+        monkeypatch.setitem(sys.modules, home, module)
+    if home == "package.module":
+        assert goes_by_name(kernel)
+        package = ModuleType("package")
+        monkeypatch.setitem(sys.modules, "package", package)
+        cloudpickle.register_pickle_by_value(package)
+    try:
+        assert not goes_by_name(kernel)
+        with sc.SharedArray(np.zeros(4)) as arr:
+            sc.parallel_apply(kernel, arr, pool=pools["forkserver"])
+            namespace["gain"] = 10.0
+            sc.parallel_apply(kernel, arr, pool=pools["forkserver"])
+            np.testing.assert_array_equal(arr.array, 11.0)
+    finally:
+        if home == "package.module":
+            cloudpickle.unregister_pickle_by_value(package)
 
 
 def test_no_more_is_kept_than_a_bound(pools):
