@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -15,6 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from shmcompute import config
 from shmcompute.errors import ForkedPoolError
+from shmcompute.holding import holding
 
 T = TypeVar("T")
 
@@ -58,22 +60,26 @@ class Results(Iterator[T]):
         """
         patience = None if timeout is None else max(0.0, config.duration("timeout", timeout))
         began = time.monotonic()
-        if not self._lock.acquire(timeout=-1 if patience is None else patience):
-            raise _late(timeout)
-        if patience is not None:
-            patience = max(0.0, patience - (time.monotonic() - began))
-        try:
-            while not self._chunk:
-                self._read_on()
-                if not self._under_way:
-                    self._end()
-                result = _outcome(self._next_done(patience))
-                if not self._chunked:
-                    return result  # type: ignore[no-any-return]
-                self._chunk = result[::-1]
-            return self._chunk.pop()
-        finally:
-            self._lock.release()
+
+        def read(taken: bool) -> T:
+            if not taken:
+                raise _late(timeout)
+            if patience is None:
+                return self._read(None)
+            return self._read(max(0.0, patience - (time.monotonic() - began)))
+
+        return holding(self._lock, math.inf if patience is None else patience, read)
+
+    def _read(self, patience: float | None) -> T:
+        while not self._chunk:
+            self._read_on()
+            if not self._under_way:
+                self._end()
+            result = _outcome(self._next_done(patience))
+            if not self._chunked:
+                return result  # type: ignore[no-any-return]
+            self._chunk = result[::-1]
+        return self._chunk.pop()
 
     def _end(self) -> NoReturn:
         """There are no more."""
@@ -110,6 +116,13 @@ class Results(Iterator[T]):
                 raise
             trace = error.__traceback__  # without this frame, which refers to us
             self._broken = error.with_traceback(trace and trace.tb_next)
+        except BaseException:  # Ctrl-C, which ends a generator for good, or a task has no place
+            self._calls = iter(())
+            self._broken = RuntimeError(
+                "the iterable was being read when an interrupt came; the results that would follow "
+                "are lost. Start again with what is left"
+            )
+            raise
 
     def _add(self, future: Future[Any]) -> None:
         self._under_way[future] = time.monotonic()

@@ -124,7 +124,7 @@ def run(program, *args, check=True, python=sys.executable, **kwargs):
     )
     if check:
         assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+        assert done.stderr == "", done.stderr
     return done
 
 

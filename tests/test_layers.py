@@ -15,6 +15,8 @@ FLOORS = {
     "shmcompute.errors": 0,
     "shmcompute.config": 0,
     "shmcompute.cores": 0,
+    "shmcompute.holding": 0,
+    "shmcompute.gate": 0,
     "shmcompute.words": 0,
     "shmcompute.lock": 1,
     "shmcompute.slots": 1,

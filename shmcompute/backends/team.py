@@ -6,6 +6,7 @@ doorbell, `threads.py` does the same with the standard library's executor.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ from shmcompute.backends.doorbell import NOTE, Bell, Block, Seat, Table, prepare
 from shmcompute.backends.serial import Serial
 from shmcompute.backends.tasks import TaskThreads
 from shmcompute.call import Function
+from shmcompute.holding import holding
 from shmcompute.plan import Plan
 
 PATIENCE = 1.0  # seconds that threads have to end when the program does
@@ -63,11 +65,15 @@ class Team(Backend):
             Serial().run(plan, values, timeout)
             return
         with self._lock:
-            self._run(plan, values, timeout, count)
+            if self._finalizer.alive:
+                self._run(plan, values, timeout, count)
+                return
+        Serial().run(plan, values, timeout)  # it was closed meanwhile
 
     def ready(self, timeout: float | None = None) -> None:
         with self._lock:
-            self._start()
+            if self._finalizer.alive:
+                self._start()
 
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
@@ -79,8 +85,8 @@ class Team(Backend):
         self.close(wait=wait)
 
     def close(self, *, wait: bool = True) -> None:
-        if self._finalizer.alive and self._lock.acquire(timeout=-1 if wait else PATIENCE):
-            self._finalizer()
+        patience = math.inf if wait else PATIENCE
+        holding(self._lock, patience, lambda taken: self._finalizer() if taken else None)
 
     def _start(self) -> None:
         prepare()

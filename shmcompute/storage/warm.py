@@ -30,6 +30,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shmcompute.config import size as configured
+from shmcompute.holding import holding
 from shmcompute.storage import kin, room
 from shmcompute.storage.name import HIDDEN
 from shmcompute.storage.sole import KNOWN, reopened, sole
@@ -194,18 +195,20 @@ def _trim(allowed: int) -> None:
 
 def take(length: int, size: int, name: str | None) -> Block | None:
     """A block of exactly that size that nobody uses, mapped; it is the caller's then."""
-    # Busy: in another thread, or below us, where garbage collection runs somebody's __del__.
-    if not _blocks or not _taking.acquire(blocking=False):
+    if not _blocks:
         return None
-    try:
-        for block in reversed(list(_blocks.values())):
-            fits = (block.length, block.size) == (length, size) and name not in block.borne
-            mine = fits and _blocks.pop(block.serial, None) is not None
-            if mine and _settled(block):
-                return block
-        return None
-    finally:
-        _taking.release()
+    # Without the lock: it is taken in another thread, or below us, where garbage collection runs
+    # somebody's __del__.
+    return holding(_taking, 0, lambda taken: _found(length, size, name) if taken else None)
+
+
+def _found(length: int, size: int, name: str | None) -> Block | None:
+    for block in reversed(list(_blocks.values())):
+        fits = (block.length, block.size) == (length, size) and name not in block.borne
+        mine = fits and _blocks.pop(block.serial, None) is not None
+        if mine and _settled(block):
+            return block
+    return None
 
 
 def _settled(block: Block) -> bool:

@@ -170,11 +170,12 @@ def usable(start_method: str) -> str:
 
 
 def _before_fork() -> None:
-    _waited.has = _starting.acquire(timeout=FORK)
+    _waited.taken = taken = [False]
+    taken[:] = map(_starting.acquire, (True,), (FORK,))  # in one step: see `holding`
 
 
 def _after_fork_in_parent() -> None:
-    if _waited.has:
+    if _waited.taken[0]:
         _starting.release()
 
 

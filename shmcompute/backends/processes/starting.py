@@ -9,14 +9,13 @@ from collections.abc import Callable
 
 from shmcompute.backends import doorbell
 from shmcompute.backends.processes import launch
+from shmcompute.gate import Gate
 
 _starting: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
-def start(
-    begin: weakref.WeakMethod[Callable[[], None]], begun: threading.Event, *, rings: bool
-) -> None:
-    """Call `begin`, if its pool is still there, then set `begun`; `rings`: prepare to ring, too."""
+def start(begin: weakref.WeakMethod[Callable[[], None]], begun: Gate, *, rings: bool) -> None:
+    """Call `begin`, if its pool is there still, and open `begun`; `rings`: prepare to ring, too."""
 
     def work() -> None:
         try:
@@ -24,19 +23,19 @@ def start(
             alive = found is not None
             if found is not None:
                 found()
-                begun.set()
+                begun.open()
             del found
             if alive and rings:
                 doorbell.prepare()
         finally:
-            begun.set()
+            begun.open()
 
     thread = threading.Thread(target=work, name="shmcompute-start", daemon=True)
     _starting.add(thread)
     try:
         thread.start()
     except RuntimeError:  # no thread to be had: the first call starts them
-        begun.set()
+        begun.open()
 
 
 def _let_start() -> None:

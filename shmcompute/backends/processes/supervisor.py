@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import sys
-import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from shmcompute.arguments import Values
@@ -32,6 +33,8 @@ from shmcompute.backends.processes.wake import Wake
 from shmcompute.backends.serial import Serial
 from shmcompute.call import Call, Function
 from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError, WorkerLostError
+from shmcompute.gate import Gate
+from shmcompute.holding import holding
 from shmcompute.journal import Journal, size_of
 from shmcompute.plan import Plan
 
@@ -77,17 +80,17 @@ class Processes(Backend):
         self._desk = Desk(self._crew, self._library, self._turn, wake)
         self._finalizer = weakref.finalize(self, _end, self._crew.members, self._pid, self._hall)
         self._finalizer.atexit = False  # the pool's own end comes first
-        self._begun = threading.Event()  # set when the first workers were started, or could not be
+        self._begun = Gate()  # open when the first workers were started, or could not be
         if self.start_method == "fork":  # which is quick, and best left to the calling thread
             self._crew.staff()
-            self._begun.set()
+            self._begun.open()
         else:
             start(weakref.WeakMethod(self._begin), self._begun, rings=self._hall is not None)
 
     def _begin(self) -> None:
         """Have workers started; what fails here, the first call meets again."""
-        with suppress(ShmComputeError, OSError), self._entered(None):
-            self._crew.staff()
+        with suppress(ShmComputeError, OSError):
+            self._entered(None, self._crew.staff)
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         if timeout is None and self._again(plan, values):
@@ -96,11 +99,8 @@ class Processes(Backend):
             Serial().run(plan, values, timeout)
             return
         deadline = deadline_of(timeout)
-        with self._entered(timeout):
-            if plan.retries:
-                self._insist(plan, values, timeout, deadline)
-            else:
-                self._once(plan, values, timeout, deadline, own=self._caller_runs)
+        work = self._insist if plan.retries else partial(self._once, own=self._caller_runs)
+        self._entered(timeout, partial(work, plan, values, timeout, deadline))
 
     def _once(
         self,
@@ -180,9 +180,12 @@ class Processes(Backend):
 
     def ready(self, timeout: float | None = None) -> None:
         deadline = deadline_of(timeout)
-        with self._entered(timeout):
+
+        def awaited() -> None:
             self._crew.staff()
             self._crew.await_ready(self._crew.members, deadline)
+
+        self._entered(timeout, awaited)
 
     @property
     def pids(self) -> list[int]:
@@ -205,25 +208,25 @@ class Processes(Backend):
 
     def close(self, *, wait: bool = True) -> None:
         self._closed = True
-        if not self._lock.acquire(timeout=-1 if wait else LEAVE):
+        holding(self._lock, math.inf if wait else LEAVE, self._end)
+
+    def _end(self, taken: bool) -> None:
+        if not taken:
             # A call that does not end, in a thread that exit does not wait for: what it uses is
             # its own to close.
             kill_all(self._crew.members)
             return
-        try:
-            self._finalizer()
-            self._crew.members.clear()
-        finally:
-            self._lock.release()
+        self._finalizer()
+        self._crew.members.clear()
 
     def _check(self) -> None:
         if self._closed:
             raise ClosedError("this pool is closed; make another one")
 
-    @contextmanager
-    def _entered(self, timeout: float | None) -> Iterator[None]:
+    def _entered(self, timeout: float | None, work: Callable[[], None]) -> None:
         """Hold the lock for what a call asks of the workers."""
-        with self._locked(-1 if timeout is None else timeout) as taken:
+
+        def entered(taken: bool) -> None:
             if not taken:
                 raise KernelTimeoutError(
                     f"the pool was busy with other calls for {timeout} s; nothing has run"
@@ -231,20 +234,24 @@ class Processes(Backend):
             self._check()
             self._crew.silence()
             self._silent = True
-            yield
+            work()
+
+        self._locked(math.inf if timeout is None else timeout, entered)
         # What ended while the lock was held relied on its holder.
         if self._library.outdated():
             self._flush_if_idle()
 
-    @contextmanager
-    def _locked(self, patience: float) -> Iterator[bool]:
-        """Hold the lock, if it comes within `patience` seconds (-1: whenever); whether it did."""
-        with self._turn.of_call(patience) as taken:
+    def _locked(self, patience: float, work: Callable[[bool], None]) -> None:
+        """Call `work(taken)` with the lock, if it comes within `patience` seconds, or without."""
+
+        def locked(taken: bool) -> None:
             try:
-                yield taken
+                work(taken)
             finally:
                 if taken:
                     self._crew.silence()
+
+        self._turn.of_call(patience, locked)
 
     def compilations(self) -> int:
         """How often workers had to compile a kernel."""
@@ -273,9 +280,7 @@ class Processes(Backend):
         # that holds the lock: then who holds it will flush.
         if os.getpid() != self._pid or self._closed:
             return
-        with self._locked(0) as taken:
-            if taken:
-                self._flush(None)
+        self._locked(0, lambda taken: self._flush(None) if taken else None)
 
     def _flush(self, deadline: float | None) -> None:
         """Have workers unmap what has ended; on return its memory is back.

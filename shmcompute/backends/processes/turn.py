@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from shmcompute.backends.processes.waiting import SLICE
 from shmcompute.backends.processes.wake import Wake
+from shmcompute.gate import Gate
+from shmcompute.holding import holding
 
 PATIENCE = 1.0  # seconds that the desk waits for a call that it lets go first
 
@@ -29,65 +29,52 @@ class Turn:
 
     def __init__(self, wake: Wake) -> None:
         self.lock = threading.Lock()
-        self.gate: threading.Event | None = None  # closed while the desk waits for its turn
+        self.gate: Gate | None = None  # closed while the desk waits for its turn
         self._wake = wake
-        self._calls: list[threading.Event] = []  # of those that wait, set when they do no more
+        # Those that wait, in their order; each opens when it does no more.
+        self._calls: dict[Gate, None] = {}
 
     @property
     def wanted(self) -> bool:
         """Whether a call waits."""
         return bool(self._calls)
 
-    @contextmanager
-    def of_call(self, patience: float) -> Iterator[bool]:
-        """Hold the lock, if it comes within `patience` seconds (-1: whenever); whether it did."""
-        until = math.inf if patience < 0 else time.monotonic() + patience
-        taken: list[bool] = []
-        try:
-            # Without patience we may be in a garbage collection, which must wait for nobody.
-            with self._waiting(until) if patience else nullcontext():
-                left = _left(until)
-                while not any(taken) and (left or not taken):
-                    # One step for the interpreter: whenever an interrupt comes, `taken` is true.
-                    taken[:] = map(self.lock.acquire, (True,), (min(SLICE, left),))
-                    left = _left(until)
-            yield any(taken)
-        finally:
-            if any(taken):
-                self.lock.release()
+    def of_call(self, patience: float, work: Callable[[bool], None]) -> None:
+        """Call `work(taken)` with the lock, if it comes within `patience` seconds, or without."""
+        if not patience:  # we may be in a garbage collection, which must wait for nobody
+            holding(self.lock, 0, work)
+            return
+        until = time.monotonic() + patience
+        if (gate := self.gate) is not None:  # let the desk go first,
+            gate.wait(patience)
+        served = Gate()  # then have it make room
 
-    @contextmanager
-    def _waiting(self, until: float) -> Iterator[None]:
-        """Let the desk go first, then have it make room."""
-        gate = self.gate
-        while gate is not None and not gate.wait(min(SLICE, left := _left(until))) and left:
-            pass
-        waits = threading.Event()
+        def begin(taken: bool) -> None:
+            self._calls.pop(served, None)
+            served.open()
+            work(taken)
+
         try:
-            self._calls.append(waits)
+            self._calls[served] = None
             self._wake.ring()
-            yield
+            holding(self.lock, max(0.0, until - time.monotonic()), begin)
         finally:
-            with suppress(ValueError):
-                self._calls.remove(waits)
-            waits.set()
+            # Before any other call, as in `holding`: the desk would make room for ever.
+            self._calls.pop(served, None)
+            served.open()
 
     @contextmanager
     def of_desk(self) -> Iterator[None]:
         """Hold the lock, after the calls that wait now and before those that come."""
-        for waits in list(self._calls):
-            waits.wait(PATIENCE)
-        self.gate = gate = threading.Event()
+        for served in list(self._calls):
+            served.wait(PATIENCE)
+        self.gate = gate = Gate()
         try:
             self.lock.acquire()
         finally:
             self.gate = None
-            gate.set()
+            gate.open()
         try:
             yield
         finally:
             self.lock.release()
-
-
-def _left(until: float) -> float:
-    return max(0.0, until - time.monotonic())

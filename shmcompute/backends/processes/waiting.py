@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from multiprocessing import connection
 from typing import Any
 
-SLICE = 0.1  # seconds
+from shmcompute.holding import SLICE
 
 
 def wait(objects: Sequence[Any], patience: float | None = None) -> list[Any]:

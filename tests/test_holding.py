@@ -1,0 +1,134 @@
+"""Locks and gates whose waits are interrupted at any step."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import kernels
+import numpy as np
+import pytest
+from steps import interrupted
+
+import shmcompute as sc
+from shmcompute.backends.processes.turn import Turn
+from shmcompute.backends.processes.wake import Wake
+from shmcompute.gate import Gate
+from shmcompute.holding import holding
+
+OURS = str(Path(sc.__file__).parent)
+stepped = pytest.mark.skipif(sys.version_info[:2] == (3, 13), reason="its tracing misses steps")
+
+
+@stepped
+@pytest.mark.parametrize("patience", [0, 0.001, 60])
+def test_a_lock_is_free_after_an_interrupt(patience):
+    lock = threading.Lock()
+
+    def check():
+        assert not lock.locked()
+
+    assert interrupted(lambda: holding(lock, patience, str), check) > 5
+
+
+def test_work_is_told_whether_it_has_the_lock():
+    lock = threading.Lock()
+    assert holding(lock, 1, lambda taken: (taken, lock.locked())) == (True, True)
+    with lock:
+        assert holding(lock, 0, lambda taken: taken) is False
+        assert holding(lock, 0.01, lambda taken: taken) is False
+        assert lock.locked()
+
+
+def test_what_work_raises_comes_with_the_lock_free():
+    lock = threading.Lock()
+    with pytest.raises(ZeroDivisionError):
+        holding(lock, 1, lambda taken: 1 // (not taken))
+    assert not lock.locked()
+
+
+@stepped
+def test_a_gate_is_passed_whoever_was_interrupted():
+    gates = [Gate()]
+
+    def wait():
+        gates[0].wait(0.001)
+
+    def check():
+        gates[0].open()
+        assert gates[0].wait(0)
+        gates[0] = Gate()
+
+    assert interrupted(wait, check) > 5
+
+
+def test_a_gate_opens_once_for_all():
+    gate = Gate()
+    assert not gate.wait(0)
+    passed = []
+    threads = [threading.Thread(target=lambda: passed.append(gate.wait())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    gate.open()
+    gate.open()
+    for thread in threads:
+        thread.join()
+    assert passed == [True] * 4
+    assert gate.wait(0)
+
+
+@stepped
+def test_a_turn_is_over_after_an_interrupt():
+    turn = Turn(Wake())
+
+    def check():
+        assert not turn.lock.locked()
+        assert not turn.wanted
+
+    assert interrupted(lambda: turn.of_call(60, str), check) > 20
+
+
+@stepped
+def test_results_come_after_an_interrupt_or_are_told_to_be_lost(pools):
+    """They do not seem to have come to their end."""
+    results, lost = [None], []
+
+    def ask():
+        results[0].next(60)
+
+    def check():
+        try:
+            for _ in range(100):
+                assert results[0].next(60) == 0
+        except RuntimeError as error:
+            lost.append(error)
+            results[0] = start()
+
+    def start():
+        return pools["threads"].imap(abs, iter(int, 1))
+
+    results[0] = start()
+    taken = interrupted(ask, check, within=OURS)
+    assert taken > 20
+    assert 0 < len(lost) < taken
+
+
+@stepped
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of finalizers
+def test_a_pool_is_free_after_an_interrupt():
+    """At each third step of a call that is bound and sent."""
+    with sc.Pool(2, start_method="forkserver") as pool, sc.SharedArray(np.zeros(8)) as arr:
+        view = arr.array[:]  # of which each call is a new one
+
+        def call():
+            sc.parallel_apply(kernels.affine, view, 0.0, 1.0, pool=pool.ready())
+
+        def check():
+            assert not pool.running._lock.locked()
+            assert not pool.running._turn.wanted
+
+        call()
+        assert interrupted(call, check, every=3, within=OURS) > 50
+        call()
+        np.testing.assert_array_equal(arr.array, 1.0)
