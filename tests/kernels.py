@@ -115,8 +115,10 @@ def stop_forever(x):
 
 def run(program, *args, check=True, python=sys.executable, **kwargs):
     """Run a program in a new interpreter; its text output."""
+    # Threads that end before a fork are counted for a moment more, and 3.12 warns of them.
+    quiet = "-W", "ignore:This process:DeprecationWarning"
     done = subprocess.run(
-        [python, "-c", textwrap.dedent(program), *map(str, args)],
+        [python, *quiet, "-c", textwrap.dedent(program), *map(str, args)],
         capture_output=True,
         text=True,
         timeout=120,
