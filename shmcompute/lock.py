@@ -87,8 +87,8 @@ class ArrayLock:
         self.abandoned = ground.mark.read(ground.fd) != 0
         ground.mark.set(ground.fd, os.getpid())
         self._thread = _thread.token
+        self._ground = ground  # first: an interrupt from here on is undone by `_drop`
         _holders.add((*ground.key, self._thread))
-        self._ground = ground
         return True
 
     def release(self) -> None:
@@ -112,9 +112,11 @@ class ArrayLock:
         return f"is held by another {who} and is released there"
 
     def _drop(self) -> None:
-        ground, self._ground = self._ground, None
+        ground = self._ground
         if ground is not None and ground.ours:
             _holders.discard((*ground.key, self._thread))
+        self._ground = None  # not before: this thread would count as its holder for good
+        if ground is not None:
             ground.close()
 
     def __enter__(self) -> Self:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
 
 import kernels
+import leaks
 import numpy as np
 import pytest
 from steps import interrupted
@@ -87,6 +89,24 @@ def test_a_turn_is_over_after_an_interrupt():
         assert not turn.wanted
 
     assert interrupted(lambda: turn.of_call(60, str), check) > 20
+
+
+@stepped
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of finalizers
+def test_the_lock_of_an_array_is_had_again_after_an_interrupt():
+    """When the exception is gone, which keeps the lock object."""
+    with sc.SharedArray.zeros(1) as arr:
+
+        def work():
+            with arr.lock(timeout=5):
+                pass
+
+        before = leaks.descriptors()
+        assert interrupted(work, lambda: None, within=OURS) > 20
+        work()
+        # As in all of Python, an interrupt between its opening and any note of it loses one.
+        for descriptor, _ in leaks.descriptors() - before:
+            os.close(descriptor)
 
 
 @stepped

@@ -99,10 +99,11 @@ class Ground:
         Where a holder of that byte leaves a note.
     """
 
+    fd = -1  # before it is opened, and once it is closed
+
     def __init__(
         self, open_: Callable[[], int], byte: int = FIRST, mark: Mark | None = None
     ) -> None:
-        self.fd = -1
         if not known():
             raise StorageError("this platform has no locks that end with who holds them")
         self.byte, self.mark = byte, mark or Tail()
@@ -148,9 +149,10 @@ class Ground:
         """Let go of all locks."""
         if self.fd >= 0 and self.ours:  # a child closed it long ago
             with _forking:
-                fd, self.fd = self.fd, -1
-                _open.discard(fd)
-                os.close(fd)
+                _open.discard(self.fd)
+                # One step for the interpreter: an interrupt between two would leave it open, and
+                # locked, or have it closed twice.
+                list(map(os.close, map(vars(self).pop, ("fd",))))
 
     def __del__(self) -> None:
         self.close()
