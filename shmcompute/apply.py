@@ -15,12 +15,12 @@ from shmcompute.arguments import VALUES, bytes_of, is_number
 from shmcompute.array import SharedArray
 from shmcompute.backends.base import Backend
 from shmcompute.hints import run_watched, warn_of_races
-from shmcompute.kernel import goes_by_name
 from shmcompute.kernel import kernel as made_kernel
 from shmcompute.overlap import check_chain
 from shmcompute.partition import Chunk, chunks
 from shmcompute.plan import Link, Plan, inside_kernel
 from shmcompute.pool import Pool, default_pool
+from shmcompute.recent import goes_by_name
 
 MARKERS = (Split, Read, Whole)
 

@@ -10,12 +10,9 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
-from types import FunctionType
 from typing import Any, Protocol
 
 import numba
@@ -80,27 +77,6 @@ def kernel(function: Any, arguments: Arguments) -> Kernel:
     if isinstance(inner, UFUNCS):
         return UfuncKernel(function, inner, *_outputs(inner, len(before), arguments), before)
     return PythonKernel(function)
-
-
-def goes_by_name(function: Any) -> bool:
-    """Whether it is a Python function that workers import, and so have for good.
-
-    As cloudpickle decides: it is what its module has under its name, and that module is not
-    `__main__`, which differs between processes, nor one that is to be pickled by value.
-    """
-    if not isinstance(function, FunctionType):
-        return False
-    home = function.__module__
-    if home in (None, "__main__", "__mp_main__") or home not in sys.modules:
-        return False
-    pickler = sys.modules.get("cloudpickle")  # not loaded, so nobody has registered anything
-    by_value = pickler.list_registry_pickle_by_value() if pickler is not None else ()
-    if any(f"{home}.".startswith(f"{name}.") for name in by_value):
-        return False
-    try:
-        return attrgetter(function.__qualname__)(sys.modules[home]) is function
-    except AttributeError:
-        return False
 
 
 def _unwrapped(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from types import FunctionType
 from typing import Any
 
 from numba.core.dispatcher import Dispatcher
@@ -83,3 +86,24 @@ def _compiled(plan: Plan) -> tuple[tuple[dict[Any, Any], Any], ...]:
         for function in dispatchers
         if isinstance(function, Dispatcher)
     )
+
+
+def goes_by_name(function: Any) -> bool:
+    """Whether it is a Python function that workers import, and so have for good.
+
+    As cloudpickle decides: it is what its module has under its name, and that module is not
+    `__main__`, which differs between processes, nor one that is to be pickled by value.
+    """
+    if not isinstance(function, FunctionType):
+        return False
+    home = function.__module__
+    if home in (None, "__main__", "__mp_main__") or home not in sys.modules:
+        return False
+    pickler = sys.modules.get("cloudpickle")  # not loaded, so nobody has registered anything
+    by_value = pickler.list_registry_pickle_by_value() if pickler is not None else ()
+    if any(f"{home}.".startswith(f"{name}.") for name in by_value):
+        return False
+    try:
+        return attrgetter(function.__qualname__)(sys.modules[home]) is function
+    except AttributeError:
+        return False

@@ -64,9 +64,8 @@ class Results(Iterator[T]):
         def read(taken: bool) -> T:
             if not taken:
                 raise _late(timeout)
-            if patience is None:
-                return self._read(None)
-            return self._read(max(0.0, patience - (time.monotonic() - began)))
+            waited = time.monotonic() - began
+            return self._read(None if patience is None else max(0.0, patience - waited))
 
         return holding(self._lock, math.inf if patience is None else patience, read)
 

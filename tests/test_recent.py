@@ -15,7 +15,7 @@ import pytest
 import shmcompute as sc
 from shmcompute import apply
 from shmcompute.errors import ClosedError
-from shmcompute.kernel import goes_by_name
+from shmcompute.recent import goes_by_name
 
 
 @pytest.fixture

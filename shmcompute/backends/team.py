@@ -61,14 +61,12 @@ class Team(Backend):
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         count = min(self.workers, len(plan.chunks)) - 1
-        if count < 1 or self._lock.locked():
-            Serial().run(plan, values, timeout)
-            return
-        with self._lock:
-            if self._finalizer.alive:
-                self._run(plan, values, timeout, count)
-                return
-        Serial().run(plan, values, timeout)  # it was closed meanwhile
+        if count >= 1 and not self._lock.locked():
+            with self._lock:
+                if self._finalizer.alive:  # it was not closed meanwhile
+                    self._run(plan, values, timeout, count)
+                    return
+        Serial().run(plan, values, timeout)
 
     def ready(self, timeout: float | None = None) -> None:
         with self._lock:

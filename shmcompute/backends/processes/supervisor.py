@@ -208,9 +208,9 @@ class Processes(Backend):
 
     def close(self, *, wait: bool = True) -> None:
         self._closed = True
-        holding(self._lock, math.inf if wait else LEAVE, self._end)
+        holding(self._lock, math.inf if wait else LEAVE, self._leave)
 
-    def _end(self, taken: bool) -> None:
+    def _leave(self, taken: bool) -> None:
         if not taken:
             # A call that does not end, in a thread that exit does not wait for: what it uses is
             # its own to close.
