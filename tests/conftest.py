@@ -42,6 +42,8 @@ class Pools:
             "threads": sc.Pool(2, backend="threads"),
             "serial": sc.Pool(1, backend="serial"),
         }
+        # The fork server, which is all pools', would prepare for pipes if it started below.
+        self["forkserver"].ready(60)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
             self._pools["pipe"] = sc.Pool(2)

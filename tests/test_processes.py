@@ -170,10 +170,22 @@ def test_workers_use_one_thread_each(process_pool):
 def test_a_worker_has_no_threads_that_take_cores_but_its_own_two(own_pool):
     """OpenBLAS's would spin, on cores that others need, while the worker gets ready."""
     own_pool.ready()
+    end = time.monotonic() + 10  # one that compiled may be on its way out still
     for pid in own_pool.pids:
-        threads = [thread.id for thread in psutil.Process(pid).threads()]
-        nice = [os.getpriority(os.PRIO_PROCESS, thread) for thread in threads]
-        assert sum(each < entry.LAST for each in nice) == 2  # the other one watches its parent
+        while (count := _threads_with_a_claim(pid)) > 2 and time.monotonic() < end:
+            pass
+        assert count == 2  # the other one watches its parent
+
+
+def _threads_with_a_claim(pid):
+    return sum(_niceness(thread.id) < entry.LAST for thread in psutil.Process(pid).threads())
+
+
+def _niceness(thread):
+    try:
+        return os.getpriority(os.PRIO_PROCESS, thread)
+    except ProcessLookupError:
+        return entry.LAST  # it has ended
 
 
 def test_a_killed_worker_is_an_error_with_its_signal_and_the_pool_heals(own_pool):
