@@ -30,6 +30,9 @@ TOPICS = [
 ]
 
 
+PASSES = 3
+
+
 def main():
     words = sys.argv[1:]
     names = {topic.__name__: topic for topic in TOPICS}
@@ -37,17 +40,42 @@ def main():
         sys.exit(f"no topic {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     warnings.simplefilter("ignore")
     began = time.perf_counter()
-    print(f"{'what':58} {'found':>12} {'bar':>12}")
-    for name, topic in names.items():
-        if not words or name in words:
-            before = psutil.cpu_percent(interval=0.5)
-            outcomes = list(topic())
-            busy = max(before, psutil.cpu_percent(interval=0.5))
-            for outcome in outcomes:
-                print(_line(outcome, "?" if busy >= QUIET else ""), flush=True)
-            if busy >= QUIET:
-                print(f"  ?: others took up to {busy:.0f} % of the processors", flush=True)
+    topics = [Topic(measure) for name, measure in names.items() if not words or name in words]
+    for number in range(PASSES):
+        last = number == PASSES - 1
+        if last:
+            print(f"{'what':58} {'found':>12} {'bar':>12}")
+        for topic in topics:
+            topic.measure()
+            if last:
+                topic.tell()
     print(f"{time.perf_counter() - began:.0f} s")
+
+
+class Topic:
+    """Its outcomes, and what other programs took of the processors meanwhile."""
+
+    def __init__(self, measure):
+        self._measure = measure
+        self._outcomes = {}
+        self._busy = 0.0
+
+    def measure(self):
+        """Once more."""
+        before = psutil.cpu_percent(interval=0.5)
+        for outcome in self._measure():
+            if outcome.what in self._outcomes:
+                self._outcomes[outcome.what].add(outcome)
+            else:
+                self._outcomes[outcome.what] = outcome
+        self._busy = max(self._busy, before, psutil.cpu_percent(interval=0.5))
+
+    def tell(self):
+        doubt = "?" if self._busy >= QUIET else ""
+        for outcome in self._outcomes.values():
+            print(_line(outcome, doubt), flush=True)
+        if doubt:
+            print(f"  ?: others took up to {self._busy:.0f} % of the processors", flush=True)
 
 
 def _line(outcome, doubt):

@@ -7,7 +7,6 @@ import sys
 import time
 from contextlib import ExitStack
 from itertools import count
-from statistics import median
 
 import numpy as np
 import psutil
@@ -34,7 +33,7 @@ def first_call():
             array[...] = 0.5
             ways[name] = lambda call=call: call(kernels.fresh(next(numbers)))
         # Nothing to do before a call, but to say that each counts, the first as well.
-        found = turns(ways, 7, dict.fromkeys(ways, lambda: None))
+        found = turns(ways, 3, dict.fromkeys(ways, lambda: None))
     for name in names[1:]:
         yield ratio(f"first call, {name}", found, name, names[0], 0.5)
 
@@ -48,7 +47,7 @@ def wrap():
     found = {}
     for pair in ((touched, warm), (by_hand, cold)):
         ways = {name: Wrapped(WRAPS[name], source) for name in pair}
-        found |= turns(ways, 9, {name: way.prepare for name, way in ways.items()})
+        found |= turns(ways, 5, {name: way.prepare for name, way in ways.items()})
         for way in ways.values():
             way.prepare()
     yield ratio("SharedArray of 256 MiB, after a close", found, warm, touched, 1.3)
@@ -58,8 +57,8 @@ def wrap():
 def start():
     """From imported modules to the first result of a kernel that must be compiled."""
     for name in ("shmcompute processes", "shmcompute processes, caller_runs"):
-        seconds = median(startup.seconds(name) for _ in range(3))
-        yield Outcome(f"pool of 2 to first result, {name}", seconds, 1.2, " s")
+        what = f"pool of 2 to first result, {name}"
+        yield Outcome(what, 1.2, [startup.seconds(name)], unit=" s")
 
 
 def safety():
@@ -71,7 +70,7 @@ def safety():
         calls(kernels.stream, data, kept, retries=3) as some,
     ):
         ways = {"plain": plain, "retries=0": none, "retries=3": some}
-        found = turns({name: each["processes"] for name, each in ways.items()}, 11)
+        found = turns({name: each["processes"] for name, each in ways.items()}, 5)
     yield ratio(f"stream, {LARGE}, retries=0", found, "retries=0", "plain", 1.05)
     yield ratio(f"stream, {LARGE}, retries=3", found, "retries=3", "retries=0", 2.2)
 
@@ -79,8 +78,8 @@ def safety():
 def lost():
     """From a worker's end to the next result."""
     with sc.Pool(WORKERS) as pool, sc.SharedArray.zeros(1024) as array:
-        taken = [_lost_once(pool, array) for _ in range(7)]
-    yield Outcome("lost worker replaced", median(taken), 0.1, " s", f"worst {max(taken):.3f} s")
+        taken = [_lost_once(pool, array) for _ in range(5)]
+    yield Outcome("lost worker replaced", 0.1, taken, unit=" s")
 
 
 def _lost_once(pool, array):
@@ -98,14 +97,9 @@ def _lost_once(pool, array):
 
 def imports():
     """The whole import against Numba's, each in a fresh process."""
-    taken = {"numba": [], "shmcompute": []}
     _import_seconds("shmcompute")  # keeps its bytecode, as for any user
-    for _ in range(9):
-        for name, each in taken.items():
-            each.append(_import_seconds(name))
-    numba, ours = (median(each) for each in taken.values())
-    detail = f"{ours * 1e3:.0f} ms against {numba * 1e3:.0f} ms"
-    yield Outcome("import shmcompute over import numba", (ours - numba) * 1e3, 80, " ms", detail)
+    more = [(_import_seconds("shmcompute") - _import_seconds("numba")) * 1e3 for _ in range(5)]
+    yield Outcome("import shmcompute over import numba", 80, more, unit=" ms")
 
 
 def _import_seconds(name):
@@ -123,7 +117,7 @@ def idle():
             before = _busy(who)
             time.sleep(2.0)
             share = (_busy(who) - before) / 2.0 * 100
-        yield Outcome(f"idle pool, {backend}", share, 0.5, " % CPU")
+        yield Outcome(f"idle pool, {backend}", 0.5, [share], unit=" % CPU")
 
 
 def _busy(processes):

@@ -27,4 +27,4 @@ def counter():
 def _taken(group):
     with ExitStack() as opened:
         ways = {name: opened.enter_context(way.start()) for name, way in PATTERNS[group].items()}
-        return turns(ways, 7, dict.fromkeys(ways, lambda: None))
+        return turns(ways, 3, dict.fromkeys(ways, lambda: None))

@@ -23,7 +23,7 @@ def tasks():
             sc.Pool(WORKERS, start_method=context) as ours,
         ):
             ways = {"Pool": _mapped(ours), "ProcessPoolExecutor": _mapped(theirs)}
-            found = turns(ways, 5, dict.fromkeys(ways, lambda: None))
+            found = turns(ways, 3, dict.fromkeys(ways, lambda: None))
         what = f"map of {TASKS} tiny tasks, {method}"
         yield ratio(what, found, "Pool", "ProcessPoolExecutor", 0.7)
 

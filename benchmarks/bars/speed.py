@@ -11,7 +11,7 @@ import numpy as np
 
 import shmcompute as sc
 from benchmarks import kernels
-from benchmarks.bars.turns import missing, ratio, turns
+from benchmarks.bars.turns import Outcome, ratio, turns
 from benchmarks.jobs import JOBS
 from benchmarks.peers import ours, stdlib
 
@@ -64,7 +64,7 @@ def dispatch():
     with calls(kernels.stream, data) as applied, calls(kernels.stream, data) as bound:
         planned = {f"{name}, plan()": sc.plan(*c.args, **c.keywords) for name, c in bound.items()}
         base = prange(kernels.stream, data.copy())
-        found = turns({"prange": base, **applied, **planned})
+        found = turns({"prange": base, **applied, **planned}, 9)
     what, callers = "1024 elements", "processes, caller_runs"
     yield ratio(f"{what}, {callers}, plan()", found, f"{callers}, plan()", "prange", 2)
     yield ratio(f"{what}, {callers}, parallel_apply", found, callers, "prange", 4)
@@ -89,20 +89,20 @@ def isolated():
 
 def stream():
     """One pass over memory, by all backends."""
-    yield from _against_prange(f"stream, {LARGE}", kernels.stream, np.full(ELEMENTS, 0.5), 61)
+    yield from _against_prange(f"stream, {LARGE}", kernels.stream, np.full(ELEMENTS, 0.5), 21)
     pinned = {"pinned": {"backend": "processes", "pin": True}}
     what = f"stream, {LARGE}, processes, pin=True"
     try:
         sc.Pool(1, **pinned["pinned"]).close()
     except TypeError:
-        yield missing(what, 1.05, "Pool takes no pin")
+        yield Outcome(what, 1.05, why="Pool takes no pin")
         return
-    yield from _against_prange(what, kernels.stream, np.full(ELEMENTS, 0.5), 61, pinned)
+    yield from _against_prange(what, kernels.stream, np.full(ELEMENTS, 0.5), 21, pinned)
 
 
 def compute():
     """Much work an element."""
-    yield from _against_prange("compute, 40 sines, 2^21", sines, np.linspace(0.1, 0.9, 1 << 21), 5)
+    yield from _against_prange("compute, 40 sines, 2^21", sines, np.linspace(0.1, 0.9, 1 << 21), 7)
 
 
 def _against_prange(what, kernel, data, rounds, pools=POOLS):
@@ -125,7 +125,7 @@ def python():
         ready(job) as peer,
     ):
         _check(peer, job)
-        found = turns({"serial": alone, "Pool.map": peer.run, **ways}, 15)
+        found = turns({"serial": alone, "Pool.map": peer.run, **ways}, 9)
     yield ratio("Python kernel, 2^16, processes", found, "processes", "serial", 0.55)
     yield ratio("Python kernel, 2^16, processes / Pool.map", found, "processes", "Pool.map", 1.05)
 
@@ -147,7 +147,7 @@ def skewed():
             calls(kernels.skewed, rows, kept, schedule="static") as static,
             calls(kernels.skewed, rows, kept, schedule="dynamic") as dynamic,
         ):
-            found = turns({"static": static[name], "dynamic": dynamic[name]}, 11)
+            found = turns({"static": static[name], "dynamic": dynamic[name]}, 5)
         yield ratio(f"rising cost, dynamic / static, {name}", found, "dynamic", "static", 0.75)
 
 
@@ -157,10 +157,10 @@ def chain():
     passes = [prange(kernel, data) for kernel in kernels.CHAIN]
     base = lambda: [one() for one in passes]  # noqa: E731
     if not ours.has_chain():
-        yield missing(f"chain of four, {LARGE}", 0.65, "parallel_apply takes one kernel")
+        yield Outcome(f"chain of four, {LARGE}", 0.65, why="parallel_apply takes one kernel")
         return
     call = lambda kernel, array, pool: ours.chain(array, pool)  # noqa: E731
     with calls(None, data, call=call) as ways:
-        found = turns({"prange": base, **ways}, 5)
+        found = turns({"prange": base, **ways}, 3)
     for name in ways:
         yield ratio(f"chain of four, {LARGE}, {name}", found, name, "prange", 0.65)

@@ -1,8 +1,8 @@
 """Measuring by turns, and what comes of it."""
 
 import time
+from dataclasses import dataclass, field
 from statistics import median
-from typing import NamedTuple
 
 from benchmarks.results import TIMES, duration
 
@@ -10,32 +10,50 @@ LEAST = 0.01  # seconds a turn
 REST = 0.02  # before a turn: threads of the one before stop spinning
 
 
-class Outcome(NamedTuple):
-    """A promise, and what was found: a ratio, or what its unit says; None where there is none."""
+@dataclass
+class Outcome:
+    """A promise, and what was measured of it: samples in its unit, or in seconds with a base's."""
 
     what: str
-    found: float | None
     bar: float
+    samples: list[float] = field(default_factory=list)  # none where it can't be measured
+    base: list[float] = field(default_factory=list)  # of what it is compared with
     unit: str = TIMES
-    detail: str = ""
+    why: str = ""  # it can't be measured
+
+    def add(self, other):
+        """Take the samples of another pass."""
+        self.samples += other.samples
+        self.base += other.base
+
+    @property
+    def found(self):
+        """The median, or its ratio to the base's; None where there is none."""
+        if not self.samples:
+            return None
+        return median(self.samples) / (median(self.base) if self.base else 1)
 
     @property
     def held(self):
         return self.found is not None and self.found <= self.bar
 
+    @property
+    def detail(self):
+        """What the figure comes of."""
+        if not self.samples:
+            return f"not available: {self.why}"
+        if self.base:
+            return f"{duration(median(self.samples))} against {duration(median(self.base))}"
+        return f"{min(self.samples):.3g} to {max(self.samples):.3g}"
+
 
 def ratio(what, found, name, base, bar):
-    """The outcome for one of the medians of `turns` against another."""
-    detail = f"{duration(found[name])} against {duration(found[base])}"
-    return Outcome(what, found[name] / found[base], bar, detail=detail)
+    """The outcome for one of the ways of `turns` against another."""
+    return Outcome(what, bar, found[name], found[base])
 
 
-def missing(what, bar, why):
-    return Outcome(what, None, bar, detail=f"not available: {why}")
-
-
-def turns(ways, rounds=15, before=None):
-    """Median seconds a call, by name.
+def turns(ways, rounds=5, before=None):
+    """Seconds a call, one for each round, by name.
 
     Short ones are called many times a turn, and some before it that don't count: caches are then
     their own. ``before[name]()`` comes before each single call.
@@ -51,7 +69,7 @@ def turns(ways, rounds=15, before=None):
             if name in before:
                 before[name]()
             taken[name].append(_seconds(way, loops[name]) / loops[name])
-    return {name: median(each) for name, each in taken.items()}
+    return taken
 
 
 def _loops(way, before):
