@@ -135,6 +135,18 @@ def give_way(_: Any) -> tuple[Signature, Generator]:
 
 
 @_intrinsic
+def core(_: Any) -> tuple[Signature, Generator]:
+    """The number of the core that this runs on; it may be another one a moment later."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I32, [])
+        getcpu = cgutils.get_or_insert_function(builder.module, kind, "sched_getcpu")
+        return builder.sext(builder.call(getcpu, []), _I64)
+
+    return types.int64(), generate
+
+
+@_intrinsic
 def wait(_: Any, address: Any, value: Any, nanoseconds: Any) -> tuple[Signature, Generator]:
     """Sleep until woken, unless the word's lower half is not `value` (any more).
 

@@ -94,6 +94,21 @@ def test_a_ring_wakes_a_sleeper_and_its_answer_wakes_the_caller(block):
     thread.join()
 
 
+def test_who_sleeps_on_the_callers_core_is_woken_last(monkeypatch):
+    """It may have that core at once, and the caller would come late to wake the others."""
+    asleep = {0: 1, 1: 0, 2: None, 3: 1, 4: 2}  # where, by number
+    words = {}
+    for number, core in asleep.items():
+        words[control.SLOT * number + control.SLEEPS] = core is not None
+        words[control.SLOT * number + control.CORE] = core
+    woken = []
+    monkeypatch.setattr(control, "core", lambda: 1)
+    monkeypatch.setattr(control, "load", words.__getitem__)
+    monkeypatch.setattr(control, "wake", woken.append)
+    control.wake_up.py_func(0, len(asleep))
+    assert [(place - control.ASKED) // control.SLOT for place in woken] == [1, 4, 0, 3]
+
+
 def test_a_note_is_answered_apart_from_runs(block):
     bell, seat = Bell(block, 0), Seat(block, 0, 0)
     bell.note(0)

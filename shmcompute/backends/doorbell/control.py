@@ -17,6 +17,7 @@ from shmcompute.arguments import VALUES
 from shmcompute.words import (
     add,
     call,
+    core,
     give_way,
     jitted,
     load,
@@ -53,6 +54,7 @@ DONE = LINE + 32  # chunks that it has done in this run
 FAILURE = LINE + 40  # where Numba described what the kernel raised
 COMPILED = LINE + 48  # how often it had to compile
 CLAIMED = LINE + 56  # the task after the last that it has begun; NONE: it is to begin no more
+CORE = LINE + 64  # where it went to sleep
 SLOT = 2 * LINE
 
 NOTE = 0  # "read what stands in your pipe"
@@ -65,7 +67,9 @@ COUNT = 0  # of chunks
 LINKS = 8  # kernels that each chunk goes through
 FIRST_LINK = 16  # of each: its trampoline and the block of its arguments; then the edges of chunks
 
-SOON = 200_000  # ns within which a worker that was woken should have begun
+# ns within which a worker that was woken should have begun: in a virtual machine an idle core alone
+# takes half as long to come back.
+SOON = 500_000
 COURTESY = 32  # turns of spinning, about a microsecond, between giving way
 # So many runs in turn whose answers came just when the caller gave way: the workers must be on its
 # own core, where they were woken, and the scheduler may leave them there for long.
@@ -214,6 +218,7 @@ def serve(control: int, slot: int, table: int, spin: int) -> Any:
                 turns += 1
                 pause(turns)
                 continue
+            store(slot + CORE, core())
             store(slot + SLEEPS, 1)
             wait(slot + ASKED, answered, 0)
             store(slot + SLEEPS, 0)
@@ -238,12 +243,33 @@ def assign(slot: int, first: int, step: int) -> None:
 
 
 @_jitted
-def ring_one(slot: int, plan: int) -> None:
-    """Ring for one worker."""
+def ask(slot: int, plan: int) -> None:
+    """Ring for one worker that may be awake."""
     store(slot + PLAN, plan)
     add(slot + ASKED, 1)
+
+
+@_jitted
+def ring_one(slot: int, plan: int) -> None:
+    """Ring for one worker."""
+    ask(slot, plan)
     if load(slot + SLEEPS) != 0:
         wake(slot + ASKED)
+
+
+@_jitted
+def wake_up(slots: int, count: int) -> None:
+    """Wake those of the first `count` workers that sleep.
+
+    Who sleeps on the caller's own core comes last: awake, it may have that core at once, and the
+    caller would wake the others milliseconds later.
+    """
+    here = core()
+    for last in range(2):
+        for number in range(count):
+            slot = slots + SLOT * number
+            if load(slot + SLEEPS) != 0 and (load(slot + CORE) == here) == last:
+                wake(slot + ASKED)
 
 
 @_jitted
@@ -259,7 +285,8 @@ def ring(control: int, slots: int, plan: int, count: int, own: int, step: int) -
     for number in range(count):
         slot = slots + SLOT * number
         assign(slot, first + number, step)
-        ring_one(slot, plan)
+        ask(slot, plan)
+    wake_up(slots, count)
 
 
 @_jitted
