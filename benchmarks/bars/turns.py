@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from operator import truediv
 from statistics import median
 
 from benchmarks.results import TIMES, duration
@@ -12,7 +13,10 @@ REST = 0.02  # before a turn: threads of the one before stop spinning
 
 @dataclass
 class Outcome:
-    """A promise, and what was measured of it: samples in its unit, or in seconds with a base's."""
+    """A promise, and what was measured of it: samples in its unit, or in seconds, with a base's.
+
+    A sample and the base's with its number are of one round.
+    """
 
     what: str
     bar: float
@@ -28,10 +32,15 @@ class Outcome:
 
     @property
     def found(self):
-        """The median, or its ratio to the base's; None where there is none."""
+        """The median of the samples, or of their ratios to the base's; None where there is none.
+
+        Cores of a shared machine have one speed for seconds and then another: what is compared is
+        what was found in the same second.
+        """
         if not self.samples:
             return None
-        return median(self.samples) / (median(self.base) if self.base else 1)
+        base = self.base or [1.0] * len(self.samples)
+        return median(map(truediv, self.samples, base))
 
     @property
     def held(self):
