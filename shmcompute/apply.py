@@ -144,12 +144,12 @@ def _links(
 def _room(links: tuple[Link, ...], retries: int) -> int | None:
     """Bytes of a chunk by default: few enough to stay in a core's cache; None: any.
 
-    In a chain from the first kernel to the last; with retries from the copy to the kernel, where
-    larger ones are the quicker, since each takes Python some steps.
+    In a chain from the first kernel to the last. With retries from the copy to the kernel, which
+    a cache that cores share does as well, and each takes Python some steps: twice as many.
     """
     if len(links) > 1:
         return cores.cache() // 2
-    return cores.cache() if retries else None
+    return 2 * cores.cache() if retries else None
 
 
 def _cut(
