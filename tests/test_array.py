@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from kernels import run
+from methods import METHODS
 
 import shmcompute as sc
 from shmcompute import storage
@@ -297,7 +298,7 @@ def _double(arr):
     return arr.owner, arr.shape
 
 
-@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["shm", "array"])
 def test_the_standard_librarys_pools_take_it_as_an_argument(method, kind):
     context = multiprocessing.get_context(method)

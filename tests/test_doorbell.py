@@ -17,12 +17,12 @@ import pytest
 from faults.trial import RINGS, scaled
 from hypothesis import given
 from hypothesis import strategies as st
+from methods import METHODS
 
 import shmcompute as sc
 from shmcompute import storage
 from shmcompute.backends import doorbell
 from shmcompute.backends.doorbell import Bell, Block, Seat, control
-from shmcompute.config import START_METHODS
 from shmcompute.errors import KernelTimeoutError, WorkerLostError
 
 pytestmark = pytest.mark.skipif(not doorbell.wanted(), reason="no doorbell here")
@@ -190,7 +190,7 @@ def test_the_same_chunk_goes_to_the_same_worker(process_pool):
             np.testing.assert_array_equal(arr.array, first)
 
 
-@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize("start_method", METHODS)
 def test_a_worker_killed_between_calls_is_replaced_before_the_next(start_method):
     with sc.Pool(2, start_method=start_method) as pool, sc.SharedArray(np.zeros(8)) as arr:
         step = sc.plan(kernels.affine, arr, 1.0, 1.0, pool=pool)

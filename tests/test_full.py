@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from methods import METHODS
 
 
 def _can_mount():
@@ -75,7 +76,7 @@ def test_filling_it_to_the_last_page_never_crashes():
     assert int(done.stdout) == (1 << 20) // (4 * 4096)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", METHODS)
 def test_auto_falls_back_with_one_warning_and_works(method):
     done = _in_tiny_shm(
         f"""

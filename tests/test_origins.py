@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from kernels import run
+from methods import METHODS
 
 BODY = """
 import sys
@@ -125,7 +126,7 @@ def test_from_a_notebook(body):
     )
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", METHODS)
 def test_from_a_module_found_after_the_pool_started(method, tmp_path):
     (tmp_path / "late.py").write_text(
         "import numpy as np\ndef kernel(x):\n    x += np.float64(1)\n"

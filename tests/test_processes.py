@@ -23,7 +23,7 @@ import shmcompute as sc
 from shmcompute import cores, storage
 from shmcompute.backends.processes import entry, member
 from shmcompute.backends.processes.member import Member
-from shmcompute.config import CHANNELS, START_METHODS
+from shmcompute.config import CHANNELS
 from shmcompute.errors import (
     ClosedError,
     ForkedPoolError,
@@ -412,22 +412,22 @@ def test_a_dropped_pool_ends_its_workers():
 
 
 @pytest.mark.parametrize("channel", CHANNELS)
-def test_workers_end_when_their_parent_is_killed(channel, monkeypatch):
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_end_when_their_parent_is_killed(method, channel, monkeypatch):
     """Even while they run a kernel, be it one that never lets go of the GIL."""
     monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
-    for method in START_METHODS:
-        program = kernels.subprocess.Popen(
-            [kernels.sys.executable, "-c", _PARENT, method],
-            stdout=kernels.subprocess.PIPE,
-            text=True,
-        )
-        pids = [int(pid) for pid in program.stdout.readline().split()]
-        workers = [psutil.Process(pid) for pid in pids]
-        program.kill()
-        program.stdout.close()  # workers hold the other end
-        program.wait()
-        _, alive = psutil.wait_procs(workers, timeout=10)
-        assert not [worker for worker in alive if worker.status() != "zombie"]
+    program = kernels.subprocess.Popen(
+        [kernels.sys.executable, "-c", _PARENT, method],
+        stdout=kernels.subprocess.PIPE,
+        text=True,
+    )
+    pids = [int(pid) for pid in program.stdout.readline().split()]
+    workers = [psutil.Process(pid) for pid in pids]
+    program.kill()
+    program.stdout.close()  # workers hold the other end
+    program.wait()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not [worker for worker in alive if worker.status() != "zombie"]
     reaper.reap()
 
 
@@ -441,6 +441,32 @@ pool = sc.Pool(2, start_method=sys.argv[1]).ready()
 pids = pool.pids
 sc.parallel_apply(kernel, sc.SharedArray(np.arange(2.0)), pool=pool)
 """
+
+
+def test_a_program_that_ends_waits_for_workers_that_start():
+    """Else they may come upon half of what they are to read, and say so."""
+    done = kernels.run(
+        """
+        import threading
+        from multiprocessing import util
+        import shmcompute as sc
+        from shmcompute.backends.processes import launch
+        begun, ends, start = threading.Event(), threading.Event(), launch.start
+        started = []
+        def held_up(process, context):
+            begun.set()
+            ends.wait()
+            start(process, context)
+            started.append(process)
+        launch.start = held_up
+        util.Finalize(None, ends.set, exitpriority=1)
+        util.Finalize(None, lambda: print(len(started)), exitpriority=-1)
+        pool = sc.Pool(2, start_method="forkserver")
+        begun.wait()
+        del pool
+        """
+    )
+    assert done.stdout == "2\n"
 
 
 @pytest.fixture
@@ -630,7 +656,7 @@ def test_no_segment_outlives_its_use(process_pool):
     assert max(descriptors) < 40
 
 
-@pytest.mark.parametrize("method", START_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_arrays_made_before_and_after_the_pool_work(method, any_storage):
     before = sc.SharedArray(np.arange(50.0), **{key: any_storage[key] for key in any_storage})
     with sc.Pool(2, backend="processes", start_method=method) as pool:

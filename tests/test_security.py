@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 from kernels import run
+from methods import METHODS
 from test_layers import MODULES
 
 import shmcompute as sc
@@ -369,7 +370,7 @@ with sc.Pool(2, start_method=sys.argv[1]) as pool, sc.SharedArray(np.ones(100)) 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("channel", ["doorbell", "pipe"])
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("method", METHODS)
 def test_nothing_listens_but_the_standard_librarys_fork_server(method, channel):
     done = run(LISTENERS, method, env={**os.environ, "SHMCOMPUTE_CHANNEL": channel})
     only = "forkserver 0o600 0o700\n" if method == "forkserver" else ""

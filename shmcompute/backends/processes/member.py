@@ -8,7 +8,7 @@ import signal
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
-from multiprocessing import connection
+from multiprocessing import connection, util
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -196,7 +196,8 @@ class Member:
             # Somebody else reaped it. multiprocessing has no word for that: it would take the
             # process for running, and keep it and its descriptors, for ever.
             self.process._popen.returncode = UNKNOWN
-        self.process.close()
+        if not util.is_exiting():  # else multiprocessing may be about to join it, closed or not
+            self.process.close()
 
 
 def kill_all(members: Sequence[Member]) -> None:
