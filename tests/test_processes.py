@@ -22,6 +22,7 @@ from methods import METHODS
 import shmcompute as sc
 from shmcompute import cores, storage
 from shmcompute.backends.processes import entry, member
+from shmcompute.backends.processes.channel import Channel
 from shmcompute.backends.processes.member import Member
 from shmcompute.config import CHANNELS
 from shmcompute.errors import (
@@ -441,6 +442,26 @@ pool = sc.Pool(2, start_method=sys.argv[1]).ready()
 pids = pool.pids
 sc.parallel_apply(kernel, sc.SharedArray(np.arange(2.0)), pool=pool)
 """
+
+
+def test_who_was_interrupted_in_the_middle_of_an_answer_waits_for_no_end(monkeypatch):
+    """What is left of the answer makes no sense, and the worker would not end by itself."""
+    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
+    receive, waits = Channel.receive, []
+    with sc.Pool(1, start_method="fork") as pool, sc.SharedArray(np.zeros(4)) as arr:
+        sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, pool=pool)
+
+        def torn(channel):
+            os.read(channel.fileno(), 4)
+            monkeypatch.setattr(Channel, "receive", receive)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Channel, "receive", torn)
+        monkeypatch.setattr(Member, "ended", lambda member: waits.append(member))
+        with pytest.raises(KeyboardInterrupt):
+            sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, pool=pool)
+        assert not waits
+        _works(pool)
 
 
 def test_a_program_that_ends_waits_for_workers_that_start():

@@ -185,7 +185,9 @@ class Run:
             done = set(member.answer().done)
         except Lost:
             done = set()
-            member.ended()
+            # It is dead, or an interrupt came in the middle of its answer, and what is left of that
+            # makes no sense: then it would not end by itself.
+            member.kill()
         self._undefined.extend(self._busy.pop(member) - done)
 
     def _kill(self) -> None:
