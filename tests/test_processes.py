@@ -472,6 +472,7 @@ def test_a_program_that_ends_waits_for_workers_that_start():
         from multiprocessing import util
         import shmcompute as sc
         from shmcompute.backends.processes import launch
+        sc.Pool(1, start_method="forkserver").ready().close()  # the server itself may take long
         begun, ends, start = threading.Event(), threading.Event(), launch.start
         started = []
         def held_up(process, context):
