@@ -67,6 +67,4 @@ def missing(name):
     """Why one can't be had here, or None."""
     if name == "numexpr" and find_spec("numexpr") is None:
         return "numexpr is not installed"
-    if name.endswith(", chain") and not ours.has_chain():
-        return "this shmcompute takes no chain"
     return None

@@ -195,7 +195,7 @@ def parallel_apply(
         Axis along which arguments are split, unless they name their own.
     chunksize : int, optional
         Elements along the axis that one call of the kernel gets. In a chain, by default, as many
-        as stay in a core's second-level cache.
+        as stay in a core's second-level cache; with `retries`, about as many as stay in its caches.
     schedule : {'static', 'dynamic', 'guided'}
         Who takes which chunk, as in OpenMP: dealt round in advance, or the next free worker takes
         the next one, of constant or of falling size.

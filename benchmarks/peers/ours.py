@@ -58,13 +58,3 @@ def plan(**pool):
 def chain(array, pool):
     """All the kernels of the chain, while a block is in the cache."""
     sc.parallel_apply(list(CHAIN), array, pool=pool)
-
-
-def has_chain():
-    """Whether this shmcompute takes several kernels."""
-    with sc.Pool(1, backend="serial") as pool, sc.SharedArray.zeros(8) as array:
-        try:
-            chain(array, pool)
-        except TypeError:
-            return False
-    return True
