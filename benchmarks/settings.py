@@ -2,7 +2,7 @@
 
 import os
 
-from shmcompute import cores
+from shmcompute.system import cores
 
 # Of the largest array; others are in proportion. 64 is more than most caches hold, 1 a smoke run.
 MIB = float(os.environ.get("SHMCOMPUTE_BENCH_MIB", "64"))

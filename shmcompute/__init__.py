@@ -6,16 +6,20 @@ Wrap an array in a `SharedArray`, hand it with a kernel to `parallel_apply`.
 from typing import TYPE_CHECKING, Any
 
 from shmcompute import errors
-from shmcompute import numba_array as _numba_array  # noqa: F401  # Numba learns of SharedArray
-from shmcompute.access import offset, read, split, whole
 from shmcompute.apply import parallel_apply, plan
-from shmcompute.array import SharedArray
-from shmcompute.atomic import atomic_add, atomic_max, atomic_min, compare_exchange
+from shmcompute.arrays import (
+    SharedArray,
+    atomic_add,
+    atomic_max,
+    atomic_min,
+    compare_exchange,
+)
+from shmcompute.chunking import offset, read, split, whole
 from shmcompute.pool import Pool, shutdown
 
 if TYPE_CHECKING:
-    from shmcompute.array_queue import ArrayQueue
-    from shmcompute.manager import SharedArrayManager
+    from shmcompute.arrays import SharedArrayManager
+    from shmcompute.queues import ArrayQueue
 
 __version__ = "0.1.0"
 __all__ = [
@@ -42,11 +46,11 @@ def __getattr__(name: str) -> Any:
     """Import at first use what not every program wants, so that the import stays quick."""
     # ruff: noqa: PLC0415
     if name == "ArrayQueue":
-        from shmcompute.array_queue import ArrayQueue
+        from shmcompute.queues import ArrayQueue
 
         return ArrayQueue
     if name == "SharedArrayManager":
-        from shmcompute.manager import SharedArrayManager
+        from shmcompute.arrays import SharedArrayManager
 
         return SharedArrayManager
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

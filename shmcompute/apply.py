@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import os
 from functools import partial
 from typing import Any
 
-import numpy as np
-from numba.core.dispatcher import Dispatcher
-
-from shmcompute import config, cores
-from shmcompute.access import Read, Split, Whole, bind, offset
-from shmcompute.arguments import VALUES, bytes_of, is_number
-from shmcompute.array import SharedArray
-from shmcompute.backends.base import Backend
-from shmcompute.hints import run_watched, warn_of_races
-from shmcompute.kernel import kernel as made_kernel
-from shmcompute.overlap import check_chain
-from shmcompute.partition import Chunk, chunks
-from shmcompute.plan import Link, Plan, inside_kernel
-from shmcompute.pool import Pool, default_pool
-from shmcompute.recent import goes_by_name
-
-MARKERS = (Split, Read, Whole)
+from shmcompute import config
+from shmcompute.arrays import SharedArray
+from shmcompute.plans import (
+    Options,
+    Plan,
+    build_plan,
+    call_key,
+    calls_of,
+    run_watched,
+    shared_arrays,
+)
+from shmcompute.pool import Pool, default_pool, default_pools
+from shmcompute.system import context
 
 
 class BoundPlan:
     """A call that is bound once and can be run again and again; see `plan`."""
 
     def __init__(
-        self, plan: Plan, pool: Pool, arrays: tuple[SharedArray, ...], seconds: float | None
+        self, plan: Plan, pool: Pool, arrays: tuple[SharedArray, ...], timeout: float | None
     ) -> None:
         self._plan = plan
         self._pool = pool
         self._arrays = arrays
-        self._seconds = seconds
+        self._timeout = timeout
         self._values = plan.values
 
     @property
@@ -47,8 +43,8 @@ class BoundPlan:
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
         if self._plan.chunks:
-            pool = default_pool("serial") if inside_kernel() else self._pool
-            pool.running.run(self._plan, self._values, self._seconds)
+            pool = default_pool("serial") if context.inside_kernel() else self._pool
+            pool.running.run(self._plan, self._values, self._timeout)
 
     def __repr__(self) -> str:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
@@ -89,81 +85,19 @@ def plan(
     ...     print(arr.array)
     [3. 3. 3. 3. 3.]
     """
-    seconds = _seconds(timeout)
-    again, chosen = config.count("retries", retries, 0), _pool(pool, backend)
+    seconds, chosen = _seconds(timeout), _pool(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
-    return _plan(kernel, args, chosen, axis, chunksize, schedule, seconds, again, guarded)
+    options = Options(axis, chunksize, schedule, retries, guarded)
+    return _bound(kernel, args, options, chosen, seconds)
 
 
-def _plan(
-    kernel: Any,
-    args: tuple[Any, ...],
-    pool: Pool,
-    axis: int,
-    chunksize: int | None,
-    schedule: str,
-    seconds: float | None,
-    retries: int,
-    debug: bool,
+def _bound(
+    kernel: Any, args: tuple[Any, ...], options: Options, pool: Pool, timeout: float | None
 ) -> BoundPlan:
-    calls = _calls(kernel, args)
-    links = _links(calls, axis, pool.running, debug)
-    cut = _cut(links, pool.workers, schedule, chunksize, _room(links, retries))
-    for link in links:
-        link.kernel.check(link.arguments, cut)
-    arrays = tuple(array for _, *own in calls for arg in own if (array := _shared(arg)) is not None)
-    made = Plan(links, cut, schedule == "static", retries, debug=debug)
-    if debug:
-        warn_of_races(made)
-    return (DebugPlan if debug else BoundPlan)(made, pool, arrays, seconds)
-
-
-def _calls(kernel: Any, args: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-    """The kernel, or each of a chain, with its arguments: its own, where it comes with them."""
-    if not isinstance(kernel, list):
-        return [(kernel, *args)]
-    if not kernel:
-        raise ValueError("kernel: expected at least one kernel in the chain, got []")
-    return [link if isinstance(link, tuple) and link else (link, *args) for link in kernel]
-
-
-def _links(
-    calls: list[tuple[Any, ...]], axis: int, running: Backend, debug: bool
-) -> tuple[Link, ...]:
-    links: list[Link] = []
-    for function, *args in calls:
-        before = links[-1].arguments.values if links else ()
-        arguments = bind(args, axis, shared=running.shared, before=before)
-        made = made_kernel(function, arguments)
-        made = made.bounded() if debug else made
-        links.append(Link(made.threaded() if running.threaded else made, arguments))
-    check_chain([link.arguments for link in links])
-    return tuple(links)
-
-
-def _room(links: tuple[Link, ...], retries: int) -> int | None:
-    """Bytes of a chunk by default: few enough to stay in a core's cache; None: any.
-
-    In a chain from the first kernel to the last. With retries from the copy to the kernel, which
-    a cache that cores share does as well, and each takes Python some steps: twice as many.
-    """
-    if len(links) > 1:
-        return cores.cache() // 2
-    return 2 * cores.cache() if retries else None
-
-
-def _cut(
-    links: tuple[Link, ...],
-    workers: int,
-    schedule: str,
-    chunksize: int | None,
-    room: int | None,
-) -> tuple[Chunk, ...]:
-    length = links[0].arguments.length
-    if room is not None and chunksize is None and schedule != "guided":
-        size = bytes_of([link.arguments for link in links])
-        chunksize = max(1, min(room * length // max(1, size), -(-length // workers)))
-    return chunks(length, workers, schedule, chunksize)
+    calls = calls_of(kernel, args)
+    built = build_plan(calls, options, pool.running)
+    kind = DebugPlan if options.debug else BoundPlan
+    return kind(built, pool, shared_arrays(calls), timeout)
 
 
 def parallel_apply(
@@ -252,46 +186,22 @@ def parallel_apply(
     ...     print(arr.array)
     [ 0.  9. 36. 81.]
     """
-    chosen, seconds = _pool(pool, backend), _seconds(timeout)
-    again = config.count("retries", retries, 0)
+    chosen = _pool(pool, backend)
+    seconds = None if timeout is None else _seconds(timeout)
     if debug or (debug is None and chosen.debug):
-        bound = _plan(kernel, args, chosen, axis, chunksize, schedule, seconds, again, True)
+        guarded = Options(axis, chunksize, schedule, retries, debug=True)
+        bound = _bound(kernel, args, guarded, chosen, seconds)
         run_watched(partial(BoundPlan.__call__, bound), bound._plan)
         return
-    key = _key(kernel, args, axis, chunksize, schedule, again)
-    values = tuple(filter(is_number, args))
-    known = chosen.recent.find(key)
-    if known is not None:
-        if known.chunks:
-            chosen.running.run(known, values, seconds)
-        return
-    bound = _plan(kernel, args, chosen, axis, chunksize, schedule, seconds, again, False)
-    chosen.recent.keep(key, bound._plan, bound._arrays)
-    bound()
-
-
-def _key(kernel: Any, args: tuple[Any, ...], *options: Any) -> Hashable | None:
-    """What makes calls alike but for the values of numbers; None for a call like no other.
-
-    Python functions that go to workers by value change with their globals and closures, plain
-    arrays with their content.
-    """
-    if not isinstance(kernel, (Dispatcher, np.ufunc)) and not goes_by_name(kernel):
-        return None
-    if sum(map(is_number, args)) > VALUES:
-        return None
-    parts: list[Hashable] = [kernel, *options, *map(type, options)]
-    for arg in args:
-        kind: Any = type(arg)
-        if kind is SharedArray or arg is offset:
-            parts.append(id(arg))
-        elif is_number(arg):
-            parts.append(kind)
-        elif kind in MARKERS and type(arg.value) is SharedArray:
-            parts.append((kind, id(arg.value), getattr(arg, "axis", None)))
-        else:
-            return None
-    return tuple(parts)
+    options = Options(axis, chunksize, schedule, retries)
+    key, values = call_key(kernel, args, options)
+    known = chosen.plans.find(key)
+    if known is None:
+        bound = _bound(kernel, args, options, chosen, seconds)
+        known, values = bound._plan, bound._values
+        chosen.plans.keep(key, known, bound._arrays)
+    if known.chunks:
+        chosen.running.run(known, values, seconds)
 
 
 def _pool(pool: Pool | None, backend: str | None) -> Pool:
@@ -301,14 +211,12 @@ def _pool(pool: Pool | None, backend: str | None) -> Pool:
         raise ValueError(f"backend={backend!r}, but the pool's is {pool.backend!r}; give one")
     if backend is not None:
         config.one_of("backend", backend, config.BACKENDS)
-    if inside_kernel():  # it would wait for workers that wait for it, so it runs it itself
+    if context.in_worker or context.nesting.depth:  # it would wait for workers that wait for it
         return default_pool("serial")
-    return default_pool(backend) if pool is None else pool
-
-
-def _shared(arg: Any) -> SharedArray | None:
-    value = arg.value if isinstance(arg, MARKERS) else arg
-    return value if isinstance(value, SharedArray) else None
+    if pool is None:
+        asked = backend or os.environ.get("SHMCOMPUTE_BACKEND", "")
+        return default_pools.get(asked) or default_pool(backend)
+    return pool
 
 
 def _seconds(timeout: float | None) -> float | None:

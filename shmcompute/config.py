@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 STORAGES = ("auto", "shm", "file", "array")
 BACKENDS = ("processes", "threads", "serial")
-CHANNELS = ("doorbell", "pipe")
+WAITS = ("futex", "poll")
 SCHEDULES = ("static", "dynamic", "guided")
 LONGEST = 1e6  # seconds that a timeout may be: twelve days; more overflows what the system takes
 START_METHODS = ("fork", "spawn", "forkserver")
@@ -83,13 +83,3 @@ def size(name: str) -> int | None:
 def switched_on(name: str) -> bool:
     """Whether ``SHMCOMPUTE_<name>`` is 1; it is not where it is 0, empty or unset."""
     return one_of(f"SHMCOMPUTE_{name}", setting(name) or "0", ("0", "1")) == "1"
-
-
-def enter_worker(number: int) -> None:
-    """From here on this process is that worker: what it runs within a kernel, it runs serially."""
-    global in_worker, worker
-    in_worker, worker = True, number
-
-
-in_worker = False
-worker: int | None = None  # its number in its pool

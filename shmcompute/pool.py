@@ -10,19 +10,18 @@ import threading
 import weakref
 from concurrent.futures import Future
 from multiprocessing.context import BaseContext
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
-from shmcompute import config, cores
-from shmcompute.backends.base import Backend
-from shmcompute.call import Function
+from shmcompute import config
+from shmcompute.backends import Backend, make_backend
 from shmcompute.errors import ClosedError, ForkedPoolError
-from shmcompute.executor import Executor
-from shmcompute.plan import inside_kernel
-from shmcompute.recent import Recent
-from shmcompute.storage import warm
+from shmcompute.plans import PlanCache
+from shmcompute.storage import segment_cache
+from shmcompute.system import context, cores
+from shmcompute.system.context import inside_kernel
+from shmcompute.tasks import Executor, Function
 
 _open: weakref.WeakSet[Pool] = weakref.WeakSet()
-_forks = 0  # between the first process and this one; quicker to ask than the process id
 
 
 class Pool(Executor):
@@ -87,13 +86,13 @@ class Pool(Executor):
         threads_per_worker: int = 1,
         pin: bool = False,
     ) -> None:
-        self._backend: Backend | None = None
+        self.running: Backend = _unusable(ClosedError("this pool was not made"))
+        self._own: Backend | None = None  # which this process is to close
         self.debug = config.switched_on("DEBUG")
-        self._ending: Backend | None = None  # shut down without waiting for its end
-        self.recent = Recent()
-        self._pid, self._forks = os.getpid(), _forks
+        self.plans = PlanCache()
+        self._pid = os.getpid()
         self.backend = config.chosen("backend", backend, "BACKEND", config.BACKENDS, "processes")
-        if config.in_worker:  # where all is run by the task or kernel itself
+        if context.in_worker:  # where all is run by the task or kernel itself
             self.backend = "serial"
         method = config.chosen(
             "start method",
@@ -105,26 +104,15 @@ class Pool(Executor):
         threads = config.count("threads_per_worker", threads_per_worker)
         if pin:
             cores.check_pinning()
-        chosen = _workers(workers), method, threads, bool(caller_runs), bool(pin)
-        self._backend = _made(self.backend, *chosen)
+        self.running = self._own = make_backend(
+            self.backend,
+            _workers(workers),
+            method,
+            threads_per_worker=threads,
+            caller_runs=bool(caller_runs),
+            pin=bool(pin),
+        )
         _open.add(self)
-
-    @property
-    def running(self) -> Backend:
-        """The backend behind it."""
-        backend = self._backend
-        if backend is None:
-            raise ClosedError("this pool is closed; make another one")
-        if self._forks != _forks and self._foreign():
-            raise ForkedPoolError(
-                f"this pool belongs to process {self._pid}; process {os.getpid()} was forked from "
-                "it and must make its own: shmcompute.Pool(...)"
-            )
-        return backend
-
-    def _foreign(self) -> bool:
-        """Whether this is the copy in a forked child, which has the pool's workers not."""
-        return self.backend != "serial" and self._forks != _forks
 
     @property
     def workers(self) -> int:
@@ -160,11 +148,18 @@ class Pool(Executor):
         cancel_futures : bool
             Whether tasks that were not begun are cancelled.
         """
-        backend = self._backend or self._ending
-        self._backend, self._ending = None, backend
-        if backend is not None and not self._foreign():
-            backend.shutdown(wait=wait, cancel_futures=cancel_futures)
-            self._ending = None if wait else backend
+        self._close()
+        if self._own is not None:
+            self._own.shutdown(wait=wait, cancel_futures=cancel_futures)
+            if wait:
+                self._own = None
+
+    def _close(self) -> None:
+        """Refuse to be used from now on."""
+        if not isinstance(self.running, _Unusable):
+            self.running = _unusable(ClosedError("this pool is closed; make another one"))
+        for asked in [asked for asked, pool in default_pools.items() if pool is self]:
+            del default_pools[asked]
 
     def close(self) -> None:
         """Wait for the call that runs and for all tasks, then end the workers. Idempotent."""
@@ -172,12 +167,13 @@ class Pool(Executor):
 
     def _end(self) -> None:
         """The program ends, and its tasks have."""
-        backend, self._backend = self._backend, None
-        if backend is not None and not self._foreign():
-            backend.close(wait=False)
+        closed = isinstance(self.running, _Unusable)
+        self._close()
+        if self._own is not None and not closed:
+            self._own.close(wait=False)
 
     def __enter__(self) -> Self:
-        self.running  # noqa: B018  # a closed pool is not entered again
+        self.running.workers  # noqa: B018  # a closed pool is not entered again
         return self
 
     def __reduce__(self) -> NoReturn:
@@ -187,7 +183,8 @@ class Pool(Executor):
         )
 
     def __repr__(self) -> str:
-        state = "closed" if self._backend is None else f"workers={self._backend.workers}"
+        closed = isinstance(self.running, _Unusable)
+        state = "closed" if closed else f"workers={self.running.workers}"
         return f"Pool(backend={self.backend!r}, {state})"
 
 
@@ -209,50 +206,34 @@ def _workers(workers: int | None) -> int:
         raise ValueError(f"SHMCOMPUTE_WORKERS={said!r}: expected a number of at least 1") from error
 
 
-def _made(
-    backend: str, workers: int, method: str, threads: int, caller_runs: bool, pin: bool
-) -> Backend:
-    # Imported for who uses them: together they take as long as all the rest.
-    # ruff: noqa: PLC0415
-    if backend == "serial":
-        from shmcompute.backends.serial import Serial
+class _Unusable:
+    """Stands where a backend was: each use raises."""
 
-        return Serial()
-    if backend == "processes":
-        from shmcompute.backends.processes import launch
+    def __init__(self, error: Exception) -> None:
+        self._error = error
 
-        if workers > caller_runs:
-            launch.ahead(method)  # which takes longer than the rest of the imports
-        from shmcompute.backends.processes.supervisor import Processes
-
-        return Processes(workers, method, threads=threads, caller_runs=caller_runs, pin=pin)
-    from shmcompute.backends import doorbell
-
-    if doorbell.wanted():
-        from shmcompute.backends.team import Team
-
-        return Team(workers, pin=pin)
-    from shmcompute.backends.threads import Threads
-
-    return Threads(workers, caller_runs=caller_runs)
+    def __getattr__(self, name: str) -> NoReturn:
+        raise type(self._error)(*self._error.args)
 
 
-_defaults: dict[str, Pool] = {}  # by backend
-_defaults_of = os.getpid()
+def _unusable(error: Exception) -> Backend:
+    return cast(Backend, _Unusable(error))
+
+
+# Default pools by the backend that was asked for; "" where neither argument nor environment asks.
+default_pools: dict[str, Pool] = {}
 _making = threading.Lock()
 
 
 def default_pool(backend: str | None = None) -> Pool:
     """The pool that calls without one share, made at first use, anew in a forked child."""
-    global _defaults_of
-    name = config.chosen("backend", backend, "BACKEND", config.BACKENDS, _possible())
+    asked = backend or config.setting("BACKEND") or ""
     with _making:
-        if _defaults_of != os.getpid():
-            _defaults_of = os.getpid()
-            _defaults.clear()
-        pool = _defaults.get(name)
-        if pool is None or pool._backend is None:
-            pool = _defaults[name] = Pool(backend=name)
+        pool = default_pools.get(asked)
+        if pool is None:
+            name = config.chosen("backend", backend, "BACKEND", config.BACKENDS, _possible())
+            same = (pool for pool in default_pools.values() if pool.backend == name)
+            pool = default_pools[asked] = next(same, None) or Pool(backend=name)
         return pool
 
 
@@ -262,16 +243,16 @@ def _possible() -> str:
 
 
 def shutdown() -> None:
-    """End the default pools, and give back memory that is kept warm for new arrays.
+    """End the default pools, and give back memory that is kept for new arrays.
 
     The next call without a pool makes another one.
     """
     with _making:
-        pools = list(_defaults.values()) if _defaults_of == os.getpid() else []
-        _defaults.clear()
+        pools = set(default_pools.values())
+        default_pools.clear()
     for pool in pools:
         pool.close()
-    warm.release()
+    segment_cache.release()
 
 
 @atexit.register
@@ -298,10 +279,22 @@ def _named(start_method: str | BaseContext | None) -> str | None:
 
 
 def _after_fork() -> None:
-    global _making, _forks
+    """In a child, which does not have the workers of its parent's pools."""
+    global _making
     _making = threading.Lock()
-    _forks += 1
+    default_pools.clear()
+    for pool in list(_open):
+        if pool.backend != "serial":
+            pool._own = None
+            if not isinstance(pool.running, _Unusable):
+                pool.running = _unusable(_forked(pool._pid))
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+def _forked(pid: int) -> ForkedPoolError:
+    return ForkedPoolError(
+        f"this pool belongs to process {pid}; process {os.getpid()} was forked from it and must "
+        "make its own: shmcompute.Pool(...)"
+    )
+
+
+os.register_at_fork(after_in_child=_after_fork)

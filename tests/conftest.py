@@ -45,9 +45,9 @@ class Pools:
         # The fork server, which is all pools', would prepare for pipes if it started below.
         self["forkserver"].ready(60)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
-            self._pools["pipe"] = sc.Pool(2)
-            self._pools["executor"] = sc.Pool(2, backend="threads")
+            patch.setenv("SHMCOMPUTE_WAIT", "poll")
+            self._pools["poll"] = sc.Pool(2)
+            self._pools["threads-poll"] = sc.Pool(2, backend="threads")
 
     def __getitem__(self, name):
         return self._pools[name]
@@ -56,7 +56,7 @@ class Pools:
         for pool in self._pools.values():
             pool.ready(60)
             _warm(pool=pool)
-        for name in ("threads", "executor"):
+        for name in ("threads", "threads-poll"):
             _warm_threads(pool=self._pools[name])
 
     def close(self):
@@ -119,15 +119,15 @@ def _warm_threads(**keywords):
             future.result()
 
 
-@pytest.fixture(params=[*START_METHODS, "caller", "pipe", "threads", "executor", "serial"])
+@pytest.fixture(params=[*START_METHODS, "caller", "poll", "threads", "threads-poll", "serial"])
 def any_pool(request, pools):
-    """A pool of every backend, start method and channel."""
+    """A pool of every backend, start method and waiting."""
     return pools[request.param]
 
 
-@pytest.fixture(params=[*START_METHODS, "pipe"])
+@pytest.fixture(params=[*START_METHODS, "poll"])
 def process_pool(request, pools):
-    """A process pool of every start method and channel."""
+    """A process pool of every start method and waiting."""
     return pools[request.param]
 
 
@@ -157,7 +157,7 @@ class _Path(dict):
 def _let_threads_end():
     """That of a pool's tasks ends a moment after the last of them, another with the fork server."""
     for thread in threading.enumerate():
-        if thread.name in ("shmcompute-desk", "shmcompute-launch"):
+        if thread.name in ("shmcompute-dispatcher", "shmcompute-launch"):
             thread.join()
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import shmcompute as sc
-from shmcompute.access import bind
+from shmcompute.chunking import bind
 
 
 @pytest.fixture

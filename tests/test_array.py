@@ -20,8 +20,8 @@ from methods import METHODS
 
 import shmcompute as sc
 from shmcompute import storage
+from shmcompute.arrays.view_pickling import reduce_view
 from shmcompute.errors import ClosedError, StorageError
-from shmcompute.views import reduce_view
 
 DTYPES = (
     hnp.scalar_dtypes()

@@ -24,7 +24,6 @@ from kernels import run
 from methods import METHODS, ended, started
 
 import shmcompute as sc
-from shmcompute import slots
 from shmcompute.errors import (
     ClosedError,
     LockError,
@@ -33,13 +32,14 @@ from shmcompute.errors import (
     QueueFullError,
     StorageError,
 )
+from shmcompute.queues import slot_ring
 
 
 @pytest.fixture(params=["parks", "polls"])
 def waits(request, monkeypatch):
     """Both ways to wait."""
     if request.param == "polls":
-        monkeypatch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
+        monkeypatch.setenv("SHMCOMPUTE_WAIT", "poll")
 
 
 def _thread(target, *args):
@@ -134,7 +134,7 @@ class _Model:
                 raise KeyError
 
     def rebuild(self):
-        slots.rebuild(self.q._turnstile.base, self.q.slots)
+        slot_ring.rebuild(self.q._table.base, self.q.slots)
 
 
 def _produce(q, numbers):
@@ -425,14 +425,14 @@ def test_a_killed_producer_keeps_no_consumer_waiting(waits):
 
 
 def _die_with_the_lock(q, half):
-    base, me = q._turnstile.base, q._turnstile.member().token
-    assert slots.lock(base, me)
+    base, me = q._table.base, q._table.participant().token
+    assert slot_ring.lock(base, me)
     half(base, q.slots, me)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _write(base, slot, word):
-    ctypes.c_int64.from_address(base + slots.SLOTS + slots.WORD * slot).value = word
+    ctypes.c_int64.from_address(base + slot_ring.SLOTS + slot_ring.WORD * slot).value = word
 
 
 def _nothing_done(base, count, me):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import shmcompute as sc
-from shmcompute import cores
 from shmcompute.errors import KernelTypeError
+from shmcompute.system import cores
 
 
 @nb.njit

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shmcompute.backends.processes import channel as messages
-from shmcompute.backends.processes.channel import Channel, Lost
+from shmcompute.backends.processes.protocol import Lost, Pipe
+from shmcompute.backends.processes.protocol import pipe as pipes
 
 
 @pytest.fixture
 def ends():
-    """A channel, and the connection at its other end."""
+    """A pipe, and the connection at its other end."""
     ours, theirs = multiprocessing.Pipe()
-    channel = Channel(ours, parent=True)
-    yield channel, theirs
-    channel.close()
+    pipe = Pipe(ours, parent=True)
+    yield pipe, theirs
+    pipe.close()
     theirs.close()
 
 
@@ -40,23 +40,23 @@ def _framed(*values):
 
 
 def test_all_that_is_there_comes_by_one_read(ends, monkeypatch):
-    channel, other = ends
+    pipe, other = ends
     for number in range(5):
         other.send(number)
     reads = []
     real = os.read
     monkeypatch.setattr(os, "read", lambda *args: (reads.append(args), real(*args))[1])
-    assert channel.receive_all() == [0, 1, 2, 3, 4]
+    assert pipe.receive_all() == [0, 1, 2, 3, 4]
     assert len(reads) == 1
-    assert not channel.pending()
+    assert not pipe.pending()
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.integers(0, 3 * messages.ROOM), min_size=1, max_size=6), st.data())
+@given(st.lists(st.integers(0, 3 * pipes.READ), min_size=1, max_size=6), st.data())
 def test_messages_of_any_length_come_whole_and_in_order(sizes, data):
     """However the bytes are cut on their way."""
     ours, theirs = multiprocessing.Pipe()
-    channel = Channel(ours, parent=True)
+    pipe = Pipe(ours, parent=True)
     sent = [bytes([number]) * size for number, size in enumerate(sizes)]
     text = _framed(*sent)
     cut = data.draw(st.integers(0, len(text)))
@@ -70,49 +70,49 @@ def test_messages_of_any_length_come_whole_and_in_order(sizes, data):
     thread.start()
     found = []
     while len(found) < len(sizes):
-        found += channel.receive_all()
+        found += pipe.receive_all()
     thread.join()
     assert found == sent
-    channel.close()
+    pipe.close()
     theirs.close()
 
 
 def test_long_messages_have_a_longer_length(monkeypatch):
     """From 2 GiB on; not sent here."""
-    body = bytearray(messages._SHORT.pack(-1) + messages._LONG.pack(3) + b"abc")
-    assert messages._bounds(body, 0) == (12, 15)
-    assert messages._bounds(body[:-1], 0) is None
-    assert messages._bounds(body[:7], 0) is None
+    body = bytearray(pipes._SHORT.pack(-1) + pipes._LONG.pack(3) + b"abc")
+    assert pipes._bounds(body, 0) == (12, 15)
+    assert pipes._bounds(body[:-1], 0) is None
+    assert pipes._bounds(body[:7], 0) is None
 
 
 @pytest.mark.parametrize("kept", range(1, 12))
 def test_what_was_whole_comes_though_the_next_was_cut(ends, kept):
     """Its sender died in the middle."""
-    channel, other = ends
+    pipe, other = ends
     os.write(other.fileno(), _framed("one", "two") + _framed("three")[:kept])
     other.close()
-    assert channel.receive_all() == ["one", "two"]
-    assert channel.pending()
-    for receive in (channel.receive_all, channel.receive):
+    assert pipe.receive_all() == ["one", "two"]
+    assert pipe.pending()
+    for receive in (pipe.receive_all, pipe.receive):
         with pytest.raises(Lost):
             receive()
 
 
 def test_after_one_whose_rest_did_not_come_nothing_makes_sense(ends, monkeypatch):
     """Its sender stands still, and may go on later."""
-    channel, other = ends
+    pipe, other = ends
     rest = _framed("two")
-    monkeypatch.setattr(messages, "STUCK", 1)
-    messages._limit(channel.fileno())
+    monkeypatch.setattr(pipes, "STUCK", 1)
+    pipes._limit(pipe.fd)
     os.write(other.fileno(), _framed("one") + rest[:5])
-    assert channel.receive_all() == ["one"]
+    assert pipe.receive_all() == ["one"]
     os.write(other.fileno(), rest[5:])
     with pytest.raises(Lost):
-        channel.receive_all()
+        pipe.receive_all()
 
 
 def test_an_end_without_a_word_is_lost(ends):
-    channel, other = ends
+    pipe, other = ends
     other.close()
     with pytest.raises(Lost):
-        channel.receive_all()
+        pipe.receive_all()

@@ -14,10 +14,11 @@ import numpy as np
 import psutil
 import pytest
 
-from shmcompute import SharedArray, __version__, cli
-from shmcompute.__main__ import main
+from shmcompute import SharedArray, __version__
+from shmcompute.cli import commands, main
 from shmcompute.errors import StorageError
 from shmcompute.storage import reaper, shm
+from shmcompute.system import memory
 
 needs_names = pytest.mark.skipif(shm.unavailable() is not None, reason="no shared memory here")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="segments are no files elsewhere")
@@ -171,15 +172,15 @@ class TestInfo:
 
     def test_works_under_a_setting_that_is_wrong(self):
         """A wrong setting is shown, where it would stop other commands."""
-        done = run("info", SHMCOMPUTE_START_METHOD="teleport", SHMCOMPUTE_CHANNEL="drum")
+        done = run("info", SHMCOMPUTE_START_METHOD="teleport", SHMCOMPUTE_WAIT="drum")
         assert done.returncode == 0
         assert row_of("SHMCOMPUTE_START_METHOD", done.stdout).strip() == "teleport"
-        assert "'drum'; known: 'doorbell', 'pipe'" in row_of("channel", done.stdout)
+        assert "'drum'; known: 'futex', 'poll'" in row_of("waiting", done.stdout)
 
     def test_tells_what_is_kept_and_how_work_travels(self):
-        done = run("info", SHMCOMPUTE_WARM_BYTES=str(3 << 20), SHMCOMPUTE_CHANNEL="pipe")
+        done = run("info", SHMCOMPUTE_WARM_BYTES=str(3 << 20), SHMCOMPUTE_WAIT="poll")
         assert row_of("kept warm", done.stdout).endswith("up to 3.0 MiB of closed arrays")
-        assert row_of("channel", done.stdout).strip() == "pipe"
+        assert row_of("waiting", done.stdout).strip() == "poll"
 
 
 class TestMemoryLimit:
@@ -192,14 +193,14 @@ class TestMemoryLimit:
         path = tmp_path / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True)
         path.write_text(said)
-        memory = psutil.virtual_memory()
-        monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
-        assert cli.memory_limit(tmp_path) == limit
-        assert cli.memory_available(tmp_path) == (limit or memory.available)
+        machine = psutil.virtual_memory()
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: machine)
+        assert memory.limit(tmp_path) == limit
+        assert memory.available(tmp_path) == (limit or machine.available)
 
     def test_is_none_without_cgroups(self, tmp_path):
         """Where no cgroup says anything there is no limit."""
-        assert cli.memory_limit(tmp_path) is None
+        assert memory.limit(tmp_path) is None
 
 
 class TestText:
@@ -216,12 +217,12 @@ class TestText:
     )
     def test_human_sizes(self, size, told):
         """Bytes are told in the largest unit that they fill, up to TiB."""
-        assert cli.human(size) == told
+        assert commands.human(size) == told
 
     def test_columns_are_as_wide_as_their_widest_cell(self):
         """Cells stand under each other, flush left or right, and no line ends in blanks."""
         rows = [("a", "1", "x"), ("bbb", "22", ""), ("", "", "yy")]
-        assert cli.table(rows, right=(1,)) == ["a     1  x", "bbb  22", "         yy"]
+        assert commands.table(rows, right=(1,)) == ["a     1  x", "bbb  22", "         yy"]
 
 
 class TestErrors:
@@ -262,7 +263,7 @@ class TestErrors:
         def fail():
             raise error
 
-        monkeypatch.setattr(cli, "ls", fail)
+        monkeypatch.setattr(commands, "ls", fail)
         assert main(["ls"]) == code
         assert capsys.readouterr() == ("", f"shmcompute: {str(error) or 'interrupted'}\n")
 

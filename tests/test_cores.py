@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from shmcompute import cores
+from shmcompute.system import cgroup, cores
 
 
 def _tree(root, **files):
@@ -26,7 +26,7 @@ def _tree(root, **files):
 )
 def test_a_version_2_quota_is_read(tmp_path, limit, expected):
     root = _tree(tmp_path, **{"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": limit})
-    assert cores.cgroup_quota(root) == expected
+    assert cgroup.cpu_quota(root) == expected
 
 
 def test_the_tightest_quota_on_the_way_up_counts(tmp_path):
@@ -39,7 +39,7 @@ def test_the_tightest_quota_on_the_way_up_counts(tmp_path):
             "sys/fs/cgroup/cpu.max": "800000 100000",
         },
     )
-    assert cores.cgroup_quota(root) == 1
+    assert cgroup.cpu_quota(root) == 1
     assert cores.granted(root) == 1
 
 
@@ -52,7 +52,7 @@ def test_a_version_1_quota_is_read(tmp_path):
             "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000\n",
         },
     )
-    assert cores.cgroup_quota(root) == 3
+    assert cgroup.cpu_quota(root) == 3
 
 
 def test_a_path_of_the_host_falls_back_to_the_top(tmp_path):
@@ -61,11 +61,11 @@ def test_a_path_of_the_host_falls_back_to_the_top(tmp_path):
         tmp_path,
         **{"proc/self/cgroup": "0::/host/path\n", "sys/fs/cgroup/cpu.max": "200000 100000"},
     )
-    assert cores.cgroup_quota(root) == 2
+    assert cgroup.cpu_quota(root) == 2
 
 
 def test_no_cgroup_is_no_quota(tmp_path):
-    assert cores.cgroup_quota(tmp_path) is None
+    assert cgroup.cpu_quota(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,14 @@ def test_oom_kills_of_the_own_cgroup_are_counted(tmp_path, listed, counts):
             counts: "under_oom 0\noom 7\noom_kill 3\noom_group_kill 1\n",
         },
     )
-    assert cores.oom_kills(root) == 3
+    assert cgroup.oom_kills(root) == 3
 
 
 @pytest.mark.parametrize("text", ["", "oom 7\n", "oom_kill many\n", "nonsense"])
 def test_where_nobody_counts_oom_kills_there_is_no_number(tmp_path, text):
-    assert cores.oom_kills(tmp_path) is None
+    assert cgroup.oom_kills(tmp_path) is None
     root = _tree(tmp_path, **{"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.events": text})
-    assert cores.oom_kills(root) is None
+    assert cgroup.oom_kills(root) is None
 
 
 def test_affinity_is_respected():
@@ -105,7 +105,9 @@ def test_affinity_is_respected():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux scheduler")
-@pytest.mark.parametrize("move", [cores.bring, lambda task: cores.leave_mine([task])])
+@pytest.mark.parametrize(
+    "move", [cores.migrate_to_my_core, lambda task: cores.evict_from_my_core([task])]
+)
 def test_who_is_moved_may_run_where_it_might_before(move):
     """Moving is a word to the scheduler, not a rule; who is gone is no error."""
     allowed = os.sched_getaffinity(0)

@@ -86,7 +86,7 @@ SLOW = {
 }
 
 
-def _made(name, backend, channel=None, workers=2, **keywords):
+def _made(name, backend, waiting=None, workers=2, **keywords):
     """The standard library's mixin for an executor of ours."""
 
     class Executor(sc.Pool):
@@ -101,8 +101,8 @@ def _made(name, backend, channel=None, workers=2, **keywords):
 
         def setUp(self):
             with pytest.MonkeyPatch.context() as patch:
-                if channel is not None:
-                    patch.setenv("SHMCOMPUTE_CHANNEL", channel)
+                if waiting is not None:
+                    patch.setenv("SHMCOMPUTE_WAIT", waiting)
                 super().setUp()
 
     for key, value in keywords.items():

@@ -10,10 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from shmcompute import demo
-from shmcompute.__main__ import main
-from shmcompute.array import SharedArray
-from shmcompute.trials import TRIALS, collatz_numpy, logistic_numpy, stream_numpy
+from shmcompute.arrays.shared_array import SharedArray
+from shmcompute.cli import demo, main
+from shmcompute.cli.demo_kernels import TRIALS, collatz_numpy, logistic_numpy, stream_numpy
 
 SMALL = ["demo", "--size", "1", "--repeat", "1", "--workers", "2"]
 NAMES = ["stream", "logistic", "collatz"]
@@ -130,7 +129,7 @@ def test_references_are_right():
 
 
 @pytest.mark.parametrize(
-    ("memory", "shared", "mib"),
+    ("free", "shared", "mib"),
     [
         (64 << 30, 64 << 30, 256),  # plenty
         (64 << 30, 64 << 20, 32),  # a container
@@ -140,9 +139,9 @@ def test_references_are_right():
         (0, 0, 8),
     ],
 )
-def test_size_fits_the_machine(memory, shared, mib, monkeypatch):
+def test_size_fits_the_machine(free, shared, mib, monkeypatch):
     """The largest array takes at most half of /dev/shm and an eighth of memory."""
-    monkeypatch.setattr(demo, "memory_available", lambda: memory)
+    monkeypatch.setattr(demo.memory, "available", lambda: free)
     monkeypatch.setattr(demo.shm, "free_bytes", lambda: shared)
     assert demo.fitting() == mib
 

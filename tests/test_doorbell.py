@@ -21,16 +21,21 @@ from methods import METHODS
 
 import shmcompute as sc
 from shmcompute import storage
-from shmcompute.backends import doorbell
-from shmcompute.backends.doorbell import Bell, Block, Seat, control
+from shmcompute.backends.doorbell import (
+    ControlMapping,
+    DoorbellCaller,
+    DoorbellWorker,
+    control_block,
+)
 from shmcompute.errors import KernelTimeoutError, WorkerLostError
+from shmcompute.system import atomic_words
 
-pytestmark = pytest.mark.skipif(not doorbell.wanted(), reason="no doorbell here")
+pytestmark = pytest.mark.skipif(not atomic_words.has_futex(), reason="no futex here")
 
 
 @pytest.fixture
 def block():
-    return Block(2, fd=-1)
+    return ControlMapping(2, fd=-1)
 
 
 @given(
@@ -40,9 +45,9 @@ def block():
     )
 )
 def test_numbers_arrive_as_they_were_told(values):
-    block = Block(1, fd=-1)
-    block.tell(tuple(values))
-    told = block.told([type(value) for value in values])
+    block = ControlMapping(1, fd=-1)
+    block.write_values(tuple(values))
+    told = block.read_values([type(value) for value in values])
     assert [type(value) for value in told] == [type(value) for value in values]
     np.testing.assert_array_equal(told, values)
 
@@ -52,31 +57,33 @@ def test_numbers_arrive_as_they_were_told(values):
 )
 def test_a_seat_takes_its_share(block, first, step, expected):
     slot = block.slot(0)
-    control.assign(slot, first, step)
-    taken, number = [], control.NONE
-    while (number := control.take(block.address, slot, number)) in range(5):
+    control_block.assign(slot, first, step)
+    taken, number = [], control_block.NONE
+    while (number := control_block.take(block.address, slot, number)) in range(5):
         taken.append(number)
     assert taken == expected
 
 
 def test_chunks_of_a_seat_that_stopped_are_undone(block):
     """Static: what it had not counted. Dynamic: what it was writing, and what nobody took."""
-    bell = Bell(block, 0)
+    bell = DoorbellCaller(block, 0)
     slot = block.slot(0)
     for step, undone in ((2, {2, 4, 6}), (0, {1, *range(2, 8)})):
-        block.write(block.address + control.CURSOR, 0)
-        block.write(block.address + control.STOP, 0)
-        control.assign(slot, 0, step)
-        second = control.take(block.address, slot, control.take(block.address, slot, control.NONE))
+        block.write(block.address + control_block.CURSOR, 0)
+        block.write(block.address + control_block.STOP, 0)
+        control_block.assign(slot, 0, step)
+        second = control_block.take(
+            block.address, slot, control_block.take(block.address, slot, control_block.NONE)
+        )
         assert second == (2 if step else 1)
         assert bell.undone(8, [0], step) == undone
-    block.write(slot + control.CURRENT, control.TAKING)
+    block.write(slot + control_block.CURRENT, control_block.TAKING)
     assert bell.undone(8, [0], 0) == set(range(8))
 
 
 def test_a_ring_wakes_a_sleeper_and_its_answer_wakes_the_caller(block):
     """Many times, asleep and awake on either side."""
-    bell, seat = Bell(block, 0), Seat(block, 0, 0)
+    bell, seat = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
     rounds = 2000
 
     def answer():
@@ -99,21 +106,21 @@ def test_who_sleeps_on_the_callers_core_is_woken_last(monkeypatch):
     asleep = {0: 1, 1: 0, 2: None, 3: 1, 4: 2}  # where, by number
     words = {}
     for number, core in asleep.items():
-        words[control.SLOT * number + control.SLEEPS] = core is not None
-        words[control.SLOT * number + control.CORE] = core
+        words[control_block.SLOT * number + control_block.SLEEPS] = core is not None
+        words[control_block.SLOT * number + control_block.CORE] = core
     woken = []
-    monkeypatch.setattr(control, "core", lambda: 1)
-    monkeypatch.setattr(control, "load", words.__getitem__)
-    monkeypatch.setattr(control, "wake", woken.append)
-    control.wake_up.py_func(0, len(asleep))
-    assert [(place - control.ASKED) // control.SLOT for place in woken] == [1, 4, 0, 3]
+    monkeypatch.setattr(control_block, "core", lambda: 1)
+    monkeypatch.setattr(control_block, "load", words.__getitem__)
+    monkeypatch.setattr(control_block, "wake", woken.append)
+    control_block.wake_up.py_func(0, len(asleep))
+    assert [(place - control_block.ASKED) // control_block.SLOT for place in woken] == [1, 4, 0, 3]
 
 
 def test_a_note_is_answered_apart_from_runs(block):
-    bell, seat = Bell(block, 0), Seat(block, 0, 0)
+    bell, seat = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
     bell.note(0)
     assert bell.owes(0)
-    assert seat.wait() == doorbell.NOTE
+    assert seat.wait() == control_block.NOTE
     seat.answer()
     assert not bell.owes(0)
     assert bell.finished()
@@ -121,25 +128,28 @@ def test_a_note_is_answered_apart_from_runs(block):
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_who_has_not_begun_is_late(block, step):
-    bell, slot = Bell(block, 0), block.slot(0)
+    bell, slot = DoorbellCaller(block, 0), block.slot(0)
     bell.ring(7, 1, own=False, step=step)
     assert (bell.late(0), bell.late(1)) == (True, False)
-    number = control.take(block.address, slot, control.NONE)
+    number = control_block.take(block.address, slot, control_block.NONE)
     assert not bell.late(0)
-    control.take(block.address, slot, number)
-    control.answer(block.address, slot)
+    control_block.take(block.address, slot, number)
+    control_block.answer(block.address, slot)
     assert not bell.late(0)
 
 
 def test_a_late_answer_is_not_the_next_runs(block):
     """A worker may be slow to count itself out, after the caller has given up that run."""
-    bell, seats = Bell(block, 0), [Seat(block, number, 0) for number in range(2)]
+    bell, seats = (
+        DoorbellCaller(block, 0),
+        [DoorbellWorker(block, number, 0) for number in range(2)],
+    )
     bell.ring(1, 2, own=False, step=2)
-    pending = block.read(block.address + control.PENDING)
+    pending = block.read(block.address + control_block.PENDING)
     seats[0].answer()
     bell.reset(1)  # it died
     bell.ring(2, 2, own=False, step=2)
-    assert block.read(block.address + control.PENDING) >> 32 != pending >> 32
+    assert block.read(block.address + control_block.PENDING) >> 32 != pending >> 32
     seats[0].answer()
     assert not bell.finished()
     assert bell.owes(1)
@@ -148,7 +158,7 @@ def test_a_late_answer_is_not_the_next_runs(block):
 
 
 def test_a_new_workers_slot_is_silent(block):
-    bell = Bell(block, 0)
+    bell = DoorbellCaller(block, 0)
     bell.ring(3, 2, own=False, step=2)
     assert bell.owes(1)
     bell.reset(1)
@@ -161,7 +171,7 @@ def test_a_repeated_plan_is_a_ring(pools):
     with sc.SharedArray(np.zeros(10)) as arr:
         sc.parallel_apply(kernels.affine, arr, 1.0, 1.0, pool=pool)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("shmcompute.backends.processes.channel.Channel.send", None)
+            patch.setattr("shmcompute.backends.processes.protocol.pipe.Pipe.send", None)
             sc.parallel_apply(kernels.affine, arr, 3.0, 2.0, pool=pool)
         np.testing.assert_array_equal(arr.array, 5.0)
 
@@ -232,7 +242,7 @@ def test_a_pool_heals_after_a_worker_could_not_be_started(monkeypatch):
         step()
         _kill(pool.pids[0])
         with monkeypatch.context() as patch:
-            patch.setattr("shmcompute.backends.processes.crew.Member", fails)
+            patch.setattr("shmcompute.backends.processes.worker_group.WorkerProcess", fails)
             with pytest.raises(WorkerLostError, match="no more"):
                 step()
         taken = [os.pipe() for _ in range(4)]  # numbers of descriptors that were given back
@@ -374,12 +384,13 @@ def test_a_million_rings(caller_runs, counts):
 
 def test_a_death_is_told_to_every_call_that_asks(monkeypatch):
     """Also to one that asks at once after another."""
-    monkeypatch.setattr("shmcompute.backends.processes.hall.TRUST", 60)
+    monkeypatch.setattr("shmcompute.backends.processes.worker_group.TRUST", 60)
     with sc.Pool(2) as pool, sc.SharedArray(np.zeros(8)) as arr:
         step = sc.plan(kernels.affine, arr, 1.0, 1.0, pool=pool)
         step()
-        victim = pool.running._crew.members[0]
+        victim = pool.running._group.workers[0]
         victim.process.kill()
         assert select.select([victim.end], [], [], 60)[0]
-        pool.running._hall._seen = 0.0
-        assert [pool.running._hall.holds(step._plan.kept["ring"]) for _ in range(2)] == [False] * 2
+        group = pool.running._group
+        group._seen_alive = 0.0
+        assert [group.holds(group.registry.generation) for _ in range(2)] == [False] * 2

@@ -27,7 +27,7 @@ from kernels import affine, run
 
 import shmcompute as sc
 from shmcompute import config, storage
-from shmcompute.backends.processes.channel import Channel
+from shmcompute.backends.processes.protocol import Pipe
 from shmcompute.errors import (
     ClosedError,
     ForkedPoolError,
@@ -39,17 +39,17 @@ from shmcompute.errors import (
 )
 
 
-@pytest.fixture(params=["forkserver", "fork", "pipe"])
+@pytest.fixture(params=["forkserver", "fork", "poll"])
 def own_pool(request, monkeypatch):
     """A process pool that a test may harm."""
-    method = "forkserver" if request.param == "pipe" else request.param
-    if request.param == "pipe":
-        monkeypatch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
+    method = "forkserver" if request.param == "poll" else request.param
+    if request.param == "poll":
+        monkeypatch.setenv("SHMCOMPUTE_WAIT", "poll")
     with sc.Pool(2, backend="processes", start_method=method) as pool:
         yield pool.ready()
 
 
-class Gate:
+class Latch:
     """What a task waits for, in whatever process: a SharedArray that others see change."""
 
     def __init__(self):
@@ -163,7 +163,7 @@ def _raises(kind):
 @pytest.mark.parametrize("kind", [Refused, Turned, Quits, Carries])
 def test_an_exception_that_travels_badly_is_told_and_is_nobody_elses(process_pool, kind):
     """With its type and text, wherever it refuses."""
-    with Gate() as gate:
+    with Latch() as gate:
         innocent = process_pool.submit(_waits, gate.array, 1)
         gate.wait_here()
         future = process_pool.submit(_raises, kind)
@@ -177,7 +177,7 @@ def test_an_exception_that_travels_badly_is_told_and_is_nobody_elses(process_poo
         assert [each.result(60) for each in waiting] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("name", ["threads", "serial", "forkserver", "pipe"])
+@pytest.mark.parametrize("name", ["threads", "serial", "forkserver", "poll"])
 def test_a_kernels_exception_that_takes_no_attributes_is_told(pools, name):
     with sc.SharedArray(np.zeros(2)) as arr, pytest.raises((Refused, RemoteKernelError)) as caught:
         sc.parallel_apply(_refuses, arr, pool=pools[name])
@@ -209,7 +209,7 @@ def test_what_a_callback_raises_ends_no_other_task(process_pool):
 
 
 def test_a_future_that_somebody_else_has_set_ends_no_other_task(process_pool):
-    with Gate() as gate:
+    with Latch() as gate:
         mine = process_pool.submit(_waits, gate.array)
         gate.wait_here()
         others = [process_pool.submit(abs, -n) for n in range(3)]
@@ -271,7 +271,7 @@ def _makes_a_pool():
 
 
 def test_what_runs_is_not_cancelled_and_what_waits_is(pools):
-    with Gate() as gate:
+    with Latch() as gate:
         pool = pools["forkserver"]
         running = [pool.submit(_waits, gate.array, n) for n in range(2)]
         gate.wait_here()
@@ -313,7 +313,7 @@ def test_libraries_that_take_an_executor_work_unchanged(any_pool):
 def test_a_module_is_found_where_the_program_looks_now(pools, tmp_path, monkeypatch):
     """Also when `sys.path` changes while workers are at their tasks."""
     (tmp_path / "found_later.py").write_text("def twice(n):\n    return 2 * n\n")
-    with Gate() as gate:
+    with Latch() as gate:
         pool = pools["forkserver"]
         running = pool.submit(_waits, gate.array)
         gate.wait_here()
@@ -354,7 +354,7 @@ def test_map_tells_what_an_item_raised_in_its_place(any_pool):
 
 
 def test_map_does_not_wait_longer_than_its_timeout(pools):
-    with Gate() as gate:
+    with Latch() as gate:
         found = pools["threads"].map(_waits, [gate.array], timeout=0.05)
         with pytest.raises(TimeoutError):
             next(found)
@@ -457,7 +457,7 @@ def test_imap_goes_on_after_an_item_that_failed(any_pool):
 
 
 def test_imap_can_be_asked_again_when_a_result_was_late(pools):
-    with Gate() as gate:
+    with Latch() as gate:
         found = pools["threads"].imap(_waits, [gate.array])
         with pytest.raises(TimeoutError, match="ask again"):
             found.next(0.01)
@@ -469,7 +469,7 @@ def test_imap_can_be_asked_again_when_a_result_was_late(pools):
 
 def test_imap_unordered_tells_what_is_done_first(pools):
     for name in ("forkserver", "threads"):
-        with Gate() as gate:
+        with Latch() as gate:
             some = [(gate.array, True), (gate.array, False), (gate.array, False)]
             found = pools[name].imap_unordered(_waits_if, some)
             assert [next(found), next(found)] == [False, False]
@@ -496,11 +496,11 @@ def test_a_bad_chunksize_is_named(pools, name):
 def test_views_of_shared_arrays_travel_without_their_bytes(process_pool, monkeypatch):
     sent = []
 
-    def counted(channel, message, real=Channel.send):
+    def counted(pipe, message, real=Pipe.send):
         sent.append(len(pickle.dumps(message)))
-        real(channel, message)
+        real(pipe, message)
 
-    monkeypatch.setattr(Channel, "send", counted)
+    monkeypatch.setattr(Pipe, "send", counted)
     with sc.SharedArray(np.zeros((8, 1 << 17))) as arr:
         assert list(process_pool.map(_fill, arr.array, range(8))) == list(range(8))
         assert arr.array.mean(axis=1).tolist() == list(range(8))
@@ -617,7 +617,7 @@ def test_workers_keep_what_they_attached_until_it_is_closed(process_pool):
 
 
 def test_they_let_go_of_it_while_others_work(own_pool):
-    with Gate() as gate:
+    with Latch() as gate:
         running = own_pool.submit(_waits, gate.array)
         gate.wait_here()
         arr = sc.SharedArray(np.ones(1000), storage="shm")
@@ -664,7 +664,7 @@ def test_what_does_not_pickle_is_named_and_harms_no_other_task(process_pool):
 
 
 def test_a_task_whose_worker_died_fails_alone(own_pool):
-    with Gate() as gate:
+    with Latch() as gate:
         running = own_pool.submit(_waits, gate.array, "fine")
         gate.wait_here()
         victim = own_pool.submit(os.kill, 0, 0)  # the other worker takes it, and those after it
@@ -703,11 +703,11 @@ def test_of_many_tasks_only_those_of_the_dead_are_lost(own_pool):
             assert future.result() == number
 
 
-@pytest.mark.parametrize("name", ["forkserver", "pipe"])
+@pytest.mark.parametrize("name", ["forkserver", "poll"])
 def test_no_task_waits_behind_one_that_takes_long(pools, name):
     """Tiny tasks go several at once, and are taken back from a worker that turns out to be slow."""
     pool = pools[name]
-    with Gate() as gate:
+    with Latch() as gate:
         assert list(pool.map(abs, range(500))) == list(range(500))
         some = [pool.submit(_waits_at, gate.array, number, 100) for number in range(300)]
         assert [future.result() for future in some[:100] + some[101:]] == [None] * 299
@@ -733,7 +733,7 @@ def test_workers_that_cannot_start_are_the_outcome_of_tasks(own_pool, monkeypatc
         raise WorkerLostError("no more")
 
     own_pool.submit(int).result()
-    monkeypatch.setattr("shmcompute.backends.processes.crew.Member", fails)
+    monkeypatch.setattr("shmcompute.backends.processes.worker_group.WorkerProcess", fails)
     for pid in own_pool.pids:
         _kill(pid)
     with pytest.raises(WorkerLostError):
@@ -747,7 +747,7 @@ def test_a_fault_of_ours_does_not_leave_anybody_waiting(own_pool, monkeypatch):
         raise MemoryError("mine")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shmcompute.backends.processes.shift.Shift._take_in", fails)
+        patch.setattr("shmcompute.backends.processes.dispatcher.Dispatcher._take_in", fails)
         some = [own_pool.submit(int) for _ in range(5)]
         assert {type(future.exception()) for future in some} <= {MemoryError}
     assert own_pool.submit(int).result() == 0
@@ -791,7 +791,7 @@ def test_threads_that_wait_for_tasks_of_their_pool_do_not_hang(pools):
     assert list(pool.map(lambda n: pool.submit(abs, n).result(), range(20))) == list(range(20))
 
 
-@pytest.mark.parametrize("name", ["forkserver", "fork", "pipe", "caller"])
+@pytest.mark.parametrize("name", ["forkserver", "fork", "poll", "caller"])
 def test_calls_and_tasks_take_turns(pools, name):
     """Neither waits until the other has nothing to do."""
     pool = pools[name]
@@ -822,7 +822,7 @@ def test_calls_and_tasks_take_turns(pools, name):
 
 
 def test_a_call_waits_for_the_tasks_that_run_and_no_others(own_pool):
-    with Gate() as gate, sc.SharedArray(np.zeros(4)) as arr:
+    with Latch() as gate, sc.SharedArray(np.zeros(4)) as arr:
         running = own_pool.submit(_waits, gate.array)
         gate.wait_here()
         call = threading.Thread(
@@ -842,7 +842,7 @@ def _look(array):
 
 
 def test_a_call_that_waits_for_tasks_overruns_its_timeout(own_pool):
-    with Gate() as gate, sc.SharedArray(np.zeros(4)) as arr:
+    with Latch() as gate, sc.SharedArray(np.zeros(4)) as arr:
         running = own_pool.submit(_waits, gate.array)
         gate.wait_here()
         with pytest.raises(sc.errors.KernelTimeoutError, match="nothing has run"):
@@ -873,7 +873,7 @@ def test_leaving_a_pool_waits_for_its_tasks(name):
 
 @pytest.mark.parametrize("name", ["forkserver", "fork", "threads"])
 def test_a_shutdown_that_does_not_wait_lets_tasks_end(name):
-    with Gate() as gate:
+    with Latch() as gate:
         pool = _pool(name).ready()
         some = [pool.submit(_waits, gate.array, n) for n in range(5)]
         gate.wait_here()
@@ -887,7 +887,7 @@ def test_a_shutdown_that_does_not_wait_lets_tasks_end(name):
 
 @pytest.mark.parametrize("name", ["forkserver", "fork", "threads"])
 def test_a_shutdown_may_cancel_what_was_not_begun(name):
-    with Gate() as gate:
+    with Latch() as gate:
         pool = _pool(name).ready()
         some = [pool.submit(_waits, gate.array, n) for n in range(10)]
         gate.wait_here()
@@ -908,7 +908,7 @@ def test_a_pool_that_is_dropped_does_its_tasks_and_ends():
     assert [future.result() for future in some] == [2**n for n in range(10)]
     del some
     for thread in threading.enumerate():
-        if thread.name == "shmcompute-desk":
+        if thread.name == "shmcompute-dispatcher":
             thread.join()
     gc.collect()
     assert not any(psutil.pid_exists(pid) for pid in pids)
@@ -917,7 +917,7 @@ def test_a_pool_that_is_dropped_does_its_tasks_and_ends():
 def test_a_callback_may_close_the_pool(own_pool):
     own_pool.submit(int).add_done_callback(lambda _: own_pool.close())
     for thread in threading.enumerate():
-        if thread.name == "shmcompute-desk":
+        if thread.name == "shmcompute-dispatcher":
             thread.join()
     with pytest.raises(ClosedError):
         own_pool.submit(int)

@@ -19,9 +19,9 @@ from hypothesis.extra import numpy as hnp
 import shmcompute as sc
 from shmcompute.config import BACKENDS
 from shmcompute.errors import OutOfBoundsError, ReadOnlyError
-from shmcompute.guard import Guard
-from shmcompute.kernel import PythonKernel
-from shmcompute.twin import bounded
+from shmcompute.kernels.python import PythonKernel
+from shmcompute.kernels.variants import bounded
+from shmcompute.plans.debug_guard import Guard
 
 
 def _poke(x, offset, value=0x11):
@@ -240,9 +240,9 @@ def test_numbers_come_with_each_call(arr, pools):
         np.testing.assert_array_equal(arr.array, value)
 
 
-@pytest.mark.parametrize("channel", ["doorbell", "pipe"])
-def test_with_retries_what_a_dead_worker_left_is_done_by_others(tmp_path, monkeypatch, channel):
-    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
+@pytest.mark.parametrize("waiting", ["futex", "poll"])
+def test_with_retries_what_a_dead_worker_left_is_done_by_others(tmp_path, monkeypatch, waiting):
+    monkeypatch.setenv("SHMCOMPUTE_WAIT", waiting)
     flag = str(tmp_path / "died")
 
     def kernel(x):

@@ -14,10 +14,9 @@ import pytest
 from steps import interrupted
 
 import shmcompute as sc
-from shmcompute.backends.processes.turn import Turn
-from shmcompute.backends.processes.wake import Wake
-from shmcompute.gate import Gate
-from shmcompute.holding import holding
+from shmcompute.backends.processes.fair_lock import FairLock
+from shmcompute.backends.processes.poller import WakeupPipe
+from shmcompute.system.interrupts import Latch, call_with_lock
 
 OURS = str(Path(sc.__file__).parent)
 stepped = pytest.mark.skipif(sys.version_info[:2] == (3, 13), reason="its tracing misses steps")
@@ -31,28 +30,28 @@ def test_a_lock_is_free_after_an_interrupt(patience):
     def check():
         assert not lock.locked()
 
-    assert interrupted(lambda: holding(lock, patience, str), check) > 5
+    assert interrupted(lambda: call_with_lock(lock, patience, str), check) > 5
 
 
 def test_work_is_told_whether_it_has_the_lock():
     lock = threading.Lock()
-    assert holding(lock, 1, lambda taken: (taken, lock.locked())) == (True, True)
+    assert call_with_lock(lock, 1, lambda taken: (taken, lock.locked())) == (True, True)
     with lock:
-        assert holding(lock, 0, lambda taken: taken) is False
-        assert holding(lock, 0.01, lambda taken: taken) is False
+        assert call_with_lock(lock, 0, lambda taken: taken) is False
+        assert call_with_lock(lock, 0.01, lambda taken: taken) is False
         assert lock.locked()
 
 
 def test_what_work_raises_comes_with_the_lock_free():
     lock = threading.Lock()
     with pytest.raises(ZeroDivisionError):
-        holding(lock, 1, lambda taken: 1 // (not taken))
+        call_with_lock(lock, 1, lambda taken: 1 // (not taken))
     assert not lock.locked()
 
 
 @stepped
 def test_a_gate_is_passed_whoever_was_interrupted():
-    gates = [Gate()]
+    gates = [Latch()]
 
     def wait():
         gates[0].wait(0.001)
@@ -60,13 +59,13 @@ def test_a_gate_is_passed_whoever_was_interrupted():
     def check():
         gates[0].open()
         assert gates[0].wait(0)
-        gates[0] = Gate()
+        gates[0] = Latch()
 
     assert interrupted(wait, check) > 5
 
 
 def test_a_gate_opens_once_for_all():
-    gate = Gate()
+    gate = Latch()
     assert not gate.wait(0)
     passed = []
     threads = [threading.Thread(target=lambda: passed.append(gate.wait())) for _ in range(4)]
@@ -82,13 +81,13 @@ def test_a_gate_opens_once_for_all():
 
 @stepped
 def test_a_turn_is_over_after_an_interrupt():
-    turn = Turn(Wake())
+    fair_lock = FairLock(WakeupPipe())
 
     def check():
-        assert not turn.lock.locked()
-        assert not turn.wanted
+        assert not fair_lock.lock.locked()
+        assert not fair_lock.wanted
 
-    assert interrupted(lambda: turn.of_call(60, str), check) > 20
+    assert interrupted(lambda: fair_lock.call(60, str), check) > 20
 
 
 @stepped
@@ -146,7 +145,7 @@ def test_a_pool_is_free_after_an_interrupt():
 
         def check():
             assert not pool.running._lock.locked()
-            assert not pool.running._turn.wanted
+            assert not pool.running._fair_lock.wanted
 
         call()
         assert interrupted(call, check, every=3, within=OURS) > 50

@@ -12,7 +12,7 @@ from kernels import affine, expected, run
 
 import shmcompute as sc
 from shmcompute.errors import SegmentExistsError, SegmentNotFoundError, StorageFullError
-from shmcompute.storage import inherited
+from shmcompute.storage import mp_array
 
 
 def test_it_lies_in_a_multiprocessing_array():
@@ -30,7 +30,7 @@ def test_arrays_of_many_sizes_leave_few_types_behind():
         sc.SharedArray.empty(size, "i1", storage="array").close()
     assert len(kept) - before <= 40
     sizes = range(1, 1 << 30, (1 << 20) + 1)
-    assert all(size <= inherited._rounded(size) <= size * 17 / 16 + 64 for size in sizes)
+    assert all(size <= mp_array._rounded(size) <= size * 17 / 16 + 64 for size in sizes)
 
 
 @pytest.mark.parametrize("dtype", ["f8", "g", "G", "i1"])
@@ -38,7 +38,7 @@ def test_it_is_aligned_for_any_dtype(dtype):
     arrays = [sc.SharedArray(np.ones(n, dtype), storage="array") for n in (1, 3, 1000)]
     for arr in arrays:
         assert arr.array.flags.aligned
-        assert arr.array.__array_interface__["data"][0] % inherited.ALIGN == 0
+        assert arr.array.__array_interface__["data"][0] % mp_array.ALIGN == 0
         arr.close()
 
 

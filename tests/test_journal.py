@@ -12,13 +12,13 @@ from methods import METHODS
 import shmcompute as sc
 from shmcompute.config import START_METHODS
 from shmcompute.errors import WorkerLostError
-from shmcompute.journal import Journal
+from shmcompute.plans.journal import Journal
 
 
-@pytest.fixture(params=[*METHODS, "pipe", "caller"])
+@pytest.fixture(params=[*METHODS, "poll", "caller"])
 def own_pool(request, monkeypatch):
-    if request.param == "pipe":
-        monkeypatch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
+    if request.param == "poll":
+        monkeypatch.setenv("SHMCOMPUTE_WAIT", "poll")
     method = request.param if request.param in START_METHODS else None
     with sc.Pool(2, start_method=method, caller_runs=request.param == "caller") as pool:
         yield pool.ready()
@@ -109,7 +109,7 @@ def test_a_journal_gives_back_bit_by_bit(dtype):
     old = x[: 2400 // itemsize * itemsize].view(dtype).copy()
     parts = [old[::2], old[1:4]]
     before = [part.tobytes() for part in parts]
-    journal = Journal.made(2, 1, 5000)
+    journal = Journal.create(2, 1, 5000)
     journal.keep(1, parts)
     assert journal.undone() == [0, 1]
     for part in parts:

@@ -132,7 +132,7 @@ def test_a_partial_of_a_jitted_kernel_is_checked_too(arr):
 
 def test_threads_run_jitted_kernels_without_the_gil():
     """The twin is compiled once, and only where the kernel holds the GIL."""
-    from shmcompute.twin import nogil
+    from shmcompute.kernels.variants import nogil
 
     twin = nogil(kernels.affine)
     assert twin.targetoptions["nogil"]

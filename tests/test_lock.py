@@ -366,7 +366,7 @@ def test_an_array_whose_owner_is_gone_is_not_locked():
         handle = pickle.loads(pickle.dumps(arr)).segment.handle
         arr.unlink()
         with pytest.raises(sc.errors.SegmentNotFoundError):
-            handle.ground(arr.segment.layout)
+            handle.locks(arr.segment.layout)
 
 
 def test_closing_while_it_is_held_releases_it_later():

@@ -9,7 +9,7 @@ import numpy as np
 from numba.core import event
 
 import shmcompute as sc
-from shmcompute import machine
+from shmcompute.kernels import dispatcher_pickling
 
 
 def _fresh():
@@ -90,7 +90,7 @@ def test_what_calls_python_goes_as_its_source(process_pool):
 
 def test_a_dispatcher_without_machine_code_pickles_as_it_would():
     kernel = _fresh()
-    reduced = machine.reduce_dispatcher(kernel)
+    reduced = dispatcher_pickling.reduce_dispatcher(kernel)
     again = pickle.loads(pickle.dumps(reduced[1][1])) and reduced[0](*reduced[1])
     x = np.ones(3)
     again(x, 2.0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shmcompute.partition import chunks, dealt
+from shmcompute.chunking.schedule import chunks
 
 LENGTHS = st.integers(0, 3000)
 WORKERS = st.integers(1, 17)
@@ -39,13 +39,6 @@ def test_guided_chunks_shrink_to_the_chunksize(length, workers, chunksize):
     sizes = [stop - start for start, stop in chunks(length, workers, "guided", chunksize)]
     assert sizes == sorted(sizes, reverse=True)
     assert all(size >= chunksize for size in sizes[:-1])
-
-
-@given(st.integers(0, 200), WORKERS)
-def test_dealt_chunks_go_round(count, workers):
-    shares = dealt(count, workers)
-    assert sorted(number for share in shares for number in share) == list(range(count))
-    assert all(list(share) == list(range(i, count, workers)) for i, share in enumerate(shares))
 
 
 @pytest.mark.parametrize("chunksize", [0, -1])

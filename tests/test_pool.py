@@ -10,7 +10,7 @@ import pytest
 from kernels import run
 
 import shmcompute as sc
-from shmcompute import cores
+from shmcompute.system import cores
 
 
 @pytest.mark.parametrize(

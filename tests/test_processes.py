@@ -20,11 +20,12 @@ import threadpoolctl
 from methods import METHODS
 
 import shmcompute as sc
-from shmcompute import cores, storage
-from shmcompute.backends.processes import entry, member
-from shmcompute.backends.processes.channel import Channel
-from shmcompute.backends.processes.member import Member
-from shmcompute.config import CHANNELS
+from shmcompute import storage
+from shmcompute.backends.processes import worker_process
+from shmcompute.backends.processes.protocol import Pipe
+from shmcompute.backends.processes.worker.main import LAST
+from shmcompute.backends.processes.worker_process import WorkerProcess
+from shmcompute.config import WAITS
 from shmcompute.errors import (
     ClosedError,
     ForkedPoolError,
@@ -34,6 +35,7 @@ from shmcompute.errors import (
     WorkerLostError,
 )
 from shmcompute.storage import reaper
+from shmcompute.system import cgroup, interrupts
 
 
 @pytest.fixture(params=METHODS)
@@ -61,14 +63,14 @@ def _works(pool):
 def test_a_worker_that_the_oom_killer_took_is_told_of(own_pool, monkeypatch):
     """Once for each time that the cgroup counts; a later SIGKILL is somebody else's."""
     kills = 0
-    monkeypatch.setattr(cores, "oom_kills", lambda: kills)
+    monkeypatch.setattr(cgroup, "oom_kills", lambda: kills)
 
     def lost():
         with sc.SharedArray(np.zeros(4)) as arr, pytest.raises(WorkerLostError) as caught:
             sc.parallel_apply(kernels.die, arr, int(signal.SIGKILL), pool=own_pool)
         return "likely out of memory" in str(caught.value)
 
-    monkeypatch.setattr(member, "_oom_kills", 0)
+    monkeypatch.setattr(worker_process, "_oom_kills", 0)
     assert not lost()
     own_pool.ready()
     kills = 1
@@ -179,14 +181,14 @@ def test_a_worker_has_no_threads_that_take_cores_but_its_own_two(own_pool):
 
 
 def _threads_with_a_claim(pid):
-    return sum(_niceness(thread.id) < entry.LAST for thread in psutil.Process(pid).threads())
+    return sum(_niceness(thread.id) < LAST for thread in psutil.Process(pid).threads())
 
 
 def _niceness(thread):
     try:
         return os.getpriority(os.PRIO_PROCESS, thread)
     except ProcessLookupError:
-        return entry.LAST  # it has ended
+        return LAST  # it has ended
 
 
 def test_a_killed_worker_is_an_error_with_its_signal_and_the_pool_heals(own_pool):
@@ -412,11 +414,11 @@ def test_a_dropped_pool_ends_its_workers():
     assert not psutil.pid_exists(pid) or process.status() == "zombie"
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("waiting", WAITS)
 @pytest.mark.parametrize("method", METHODS)
-def test_workers_end_when_their_parent_is_killed(method, channel, monkeypatch):
+def test_workers_end_when_their_parent_is_killed(method, waiting, monkeypatch):
     """Even while they run a kernel, be it one that never lets go of the GIL."""
-    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
+    monkeypatch.setenv("SHMCOMPUTE_WAIT", waiting)
     program = kernels.subprocess.Popen(
         [kernels.sys.executable, "-c", _PARENT, method],
         stdout=kernels.subprocess.PIPE,
@@ -446,20 +448,19 @@ sc.parallel_apply(kernel, sc.SharedArray(np.arange(2.0)), pool=pool)
 
 def test_who_was_interrupted_in_the_middle_of_an_answer_waits_for_no_end(monkeypatch):
     """What is left of the answer makes no sense, and the worker would not end by itself."""
-    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", "pipe")
-    receive, waits = Channel.receive, []
+    receive, waits = Pipe.receive, []
     with sc.Pool(1, start_method="fork") as pool, sc.SharedArray(np.zeros(4)) as arr:
         sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, pool=pool)
 
-        def torn(channel):
-            os.read(channel.fileno(), 4)
-            monkeypatch.setattr(Channel, "receive", receive)
+        def torn(pipe):
+            os.read(pipe.fd, 4)
+            monkeypatch.setattr(Pipe, "receive", receive)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(Channel, "receive", torn)
-        monkeypatch.setattr(Member, "ended", lambda member: waits.append(member))
-        with pytest.raises(KeyboardInterrupt):
-            sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, pool=pool)
+        monkeypatch.setattr(Pipe, "receive", torn)
+        monkeypatch.setattr(WorkerProcess, "ended", lambda worker: waits.append(worker))
+        with pytest.raises(KeyboardInterrupt):  # of a plan that the worker is to load
+            sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, chunksize=3, pool=pool)
         assert not waits
         _works(pool)
 
@@ -471,16 +472,16 @@ def test_a_program_that_ends_waits_for_workers_that_start():
         import threading
         from multiprocessing import util
         import shmcompute as sc
-        from shmcompute.backends.processes import launch
+        from shmcompute.backends.processes import start
         sc.Pool(1, start_method="forkserver").ready().close()  # the server itself may take long
-        begun, ends, start = threading.Event(), threading.Event(), launch.start
+        begun, ends, real = threading.Event(), threading.Event(), start.start
         started = []
         def held_up(process, context):
             begun.set()
             ends.wait()
-            start(process, context)
+            real(process, context)
             started.append(process)
-        launch.start = held_up
+        start.start = held_up
         util.Finalize(None, ends.set, exitpriority=1)
         util.Finalize(None, lambda: print(len(started)), exitpriority=-1)
         pool = sc.Pool(2, start_method="forkserver")
@@ -529,10 +530,10 @@ def test_ctrl_c_stops_the_call_and_leaves_the_pool_usable(own_pool, ctrl_c):
     _works(own_pool)
 
 
-@pytest.mark.parametrize("channel", CHANNELS)
-def test_ctrl_c_that_ends_no_system_call_stops_the_call_that_waits(channel, monkeypatch, ctrl_c):
+@pytest.mark.parametrize("waiting", WAITS)
+def test_ctrl_c_that_ends_no_system_call_stops_the_call_that_waits(waiting, monkeypatch, ctrl_c):
     """As one that comes just before it, or, here, to another thread."""
-    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
+    monkeypatch.setenv("SHMCOMPUTE_WAIT", waiting)
     with sc.Pool(2) as pool, sc.SharedArray(np.zeros(2)) as arr:
 
         def kernel(x):
@@ -560,7 +561,7 @@ def test_ctrl_c_that_ends_no_system_call_stops_a_call_that_waits_for_another(ctr
 
         _interrupted(
             lambda: sc.parallel_apply(np.sqrt, arr, pool=pool),
-            lambda: arr.array.sum() == 2 and pool.running._turn.wanted,
+            lambda: arr.array.sum() == 2 and pool.running._fair_lock.wanted,
         )
         arr[:] = 0
         other.join()
@@ -763,13 +764,13 @@ def test_an_exception_that_cannot_even_be_told_is_told(process_pool):
 
 def test_an_interrupt_at_any_point_leaves_no_one_writing(own_pool, monkeypatch):
     """Raised at the n-th look for an answer: the array stands still, and the pool works."""
-    real, left = Member.wait, [0]
+    real, left = interrupts.wait, [0]
 
-    def interrupted(member, patience=None):
+    def interrupted(objects, timeout=None):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return real(member, patience)
+        return real(objects, timeout)
 
     def kernel(x):
         for _ in range(20):
@@ -780,7 +781,7 @@ def test_an_interrupt_at_any_point_leaves_no_one_writing(own_pool, monkeypatch):
         with sc.SharedArray(np.zeros(4)) as arr:
             left[0] = point
             with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
-                patch.setattr(Member, "wait", interrupted)
+                patch.setattr(interrupts, "wait", interrupted)
                 sc.parallel_apply(kernel, arr, pool=own_pool)
             found = arr.array.copy()
             time.sleep(0.05)  # time in which who still wrote would be seen

@@ -15,15 +15,15 @@ import pytest
 import shmcompute as sc
 from shmcompute import apply
 from shmcompute.errors import ClosedError
-from shmcompute.recent import goes_by_name
+from shmcompute.plans.plan_cache import is_imported
 
 
 @pytest.fixture
 def bound(monkeypatch):
     """How often a call was bound."""
     calls = []
-    real = apply._plan
-    monkeypatch.setattr(apply, "_plan", lambda *args: (calls.append(args), real(*args))[1])
+    real = apply._bound
+    monkeypatch.setattr(apply, "_bound", lambda *args: (calls.append(args), real(*args))[1])
     return calls
 
 
@@ -94,12 +94,12 @@ def test_python_functions_that_go_by_value_go_anew(pools, monkeypatch, home):
         module.kernel = kernel if home == "package.module" else abs
         monkeypatch.setitem(sys.modules, home, module)
     if home == "package.module":
-        assert goes_by_name(kernel)
+        assert is_imported(kernel)
         package = ModuleType("package")
         monkeypatch.setitem(sys.modules, "package", package)
         cloudpickle.register_pickle_by_value(package)
     try:
-        assert not goes_by_name(kernel)
+        assert not is_imported(kernel)
         with sc.SharedArray(np.zeros(4)) as arr:
             sc.parallel_apply(kernel, arr, pool=pools["forkserver"])
             namespace["gain"] = 10.0
@@ -112,7 +112,7 @@ def test_python_functions_that_go_by_value_go_anew(pools, monkeypatch, home):
 
 def test_no_more_is_kept_than_a_bound(pools):
     pool = pools["serial"]
-    recent = pool.recent
+    recent = pool.plans
     arrays = [sc.SharedArray(np.zeros(4)) for _ in range(100)]
     for arr in arrays:
         sc.parallel_apply(np.negative, arr, pool=pool)

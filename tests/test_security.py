@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 from kernels import run
 from methods import METHODS
-from test_layers import MODULES
+from test_package_law import MODULES
 
 import shmcompute as sc
-from shmcompute import storage, words
-from shmcompute.backends.doorbell import Block
+from shmcompute import storage
+from shmcompute.backends.doorbell import ControlMapping
 from shmcompute.errors import SegmentExistsError, SegmentFormatError, StorageError
-from shmcompute.storage import file, liveness, reaper, shm
+from shmcompute.storage import liveness, npy_file, reaper, shm
+from shmcompute.system import atomic_words
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 NOBODY = 65534
@@ -112,7 +113,7 @@ def test_what_is_no_file_is_refused_under_a_name(named, kind):
     assert os.path.lexists(shm.FOLDER / named)
 
 
-@pytest.mark.parametrize("mode", file.MODES)
+@pytest.mark.parametrize("mode", npy_file.MODES)
 @pytest.mark.parametrize("kind", ODD)
 def test_what_is_no_file_is_refused_at_a_path(tmp_path, kind, mode):
     path = tmp_path / "x.npy"
@@ -128,14 +129,14 @@ def test_a_file_is_read_by_what_was_opened_not_by_its_name(tmp_path, monkeypatch
     path, other = tmp_path / "x.npy", tmp_path / "other.npy"
     np.save(path, np.arange(8.0))
     np.save(other, np.arange(16, dtype=np.int16))
-    handle = file.find(path)
-    described = file._described
+    handle = npy_file.find(path)
+    described = npy_file._described
 
     def swapped(fd, name):
         os.replace(other, name)
         return described(fd, name)
 
-    monkeypatch.setattr(file, "_described", swapped)
+    monkeypatch.setattr(npy_file, "_described", swapped)
     segment, array = handle.map()
     np.testing.assert_array_equal(array, np.arange(8.0))
     assert segment.layout.dtype == np.float64
@@ -248,9 +249,9 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path, monkeypatch, named
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.skipif(not words.available(), reason="no doorbell here")
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="no memfd here")
 def test_the_control_block_has_no_name_and_keeps_its_size():
-    block = Block(2)
+    block = ControlMapping(2)
     try:
         assert not os.get_inheritable(block.fd)
         assert "memfd:" in os.readlink(f"/proc/self/fd/{block.fd}")
@@ -266,10 +267,10 @@ def test_machine_code_is_kept_only_where_others_put_none(tmp_path):
     for mode, private in ((0o700, True), (0o755, True), (0o775, True), (0o777, False)):
         folder.mkdir()
         folder.chmod(mode)
-        words._private.cache_clear()
-        assert words._private(str(folder)) is private
+        atomic_words._private.cache_clear()
+        assert atomic_words._private(str(folder)) is private
         folder.rmdir()
-    words._private.cache_clear()
+    atomic_words._private.cache_clear()
 
 
 # Each makes code or objects out of bytes or text.
@@ -280,23 +281,23 @@ RUNS_WHAT_IT_READS = {
 # The pipe between a parent and its own workers is the one place that pickles come from, and
 # `literal_eval` sees a header that was looked at before.
 ALLOWED = {
-    "shmcompute.machine": {"loads"},  # machine code from the parent
-    "shmcompute.backends.processes.packing": {"loads"},  # plans and exceptions
-    "shmcompute.backends.processes.worker": {"loads"},  # tasks from the parent
-    "shmcompute.backends.processes.channel": {"recv", "loads"},
-    "shmcompute.storage.header": {"literal_eval"},
+    "shmcompute.kernels.dispatcher_pickling": {"loads"},  # machine code from the parent
+    "shmcompute.backends.processes.protocol.pickling": {"loads"},  # plans and exceptions
+    "shmcompute.backends.processes.worker.loop": {"loads"},  # tasks from the parent
+    "shmcompute.backends.processes.protocol.pipe": {"recv", "loads"},
+    "shmcompute.storage.npy_header": {"literal_eval"},
 }
 NAMESAKES = {
-    "shmcompute.storage.header": {"compile"},  # regular expressions
-    "shmcompute.kernel": {"compile"},  # what the user hands over, by Numba
-    "shmcompute.twin": {"compile"},
-    "shmcompute.machine": {"compile", "load"},  # Numba's, and LLVM's word for reading memory
-    "shmcompute.trampoline": {"compile", "load"},
-    "shmcompute.words": {"load"},
-    "shmcompute.slots": {"load"},
-    "shmcompute.backends.doorbell.control": {"compile", "load"},
-    "shmcompute.backends.processes.parent": {"compile"},  # its own, by Numba
-    "shmcompute.cores": {"CDLL"},  # the C library
+    "shmcompute.storage.npy_header": {"compile"},  # regular expressions
+    "shmcompute.kernels.jitted": {"compile"},  # what the user hands over, by Numba
+    "shmcompute.kernels.variants": {"compile"},
+    "shmcompute.kernels.dispatcher_pickling": {"compile"},
+    "shmcompute.kernels.trampoline": {"load"},  # LLVM's word for reading memory
+    "shmcompute.system.atomic_words": {"load"},
+    "shmcompute.queues.slot_ring": {"load"},
+    "shmcompute.backends.doorbell.control_block": {"compile", "load"},
+    "shmcompute.backends.processes.worker.main": {"compile"},  # its own, by Numba
+    "shmcompute.system.cores": {"CDLL"},  # the C library
 }
 
 
@@ -369,10 +370,10 @@ with sc.Pool(2, start_method=sys.argv[1]) as pool, sc.SharedArray(np.ones(100)) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("channel", ["doorbell", "pipe"])
+@pytest.mark.parametrize("waiting", ["futex", "poll"])
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_listens_but_the_standard_librarys_fork_server(method, channel):
-    done = run(LISTENERS, method, env={**os.environ, "SHMCOMPUTE_CHANNEL": channel})
+def test_nothing_listens_but_the_standard_librarys_fork_server(method, waiting):
+    done = run(LISTENERS, method, env={**os.environ, "SHMCOMPUTE_WAIT": waiting})
     only = "forkserver 0o600 0o700\n" if method == "forkserver" else ""
     assert done.stdout == only
 

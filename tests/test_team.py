@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import shmcompute as sc
-from shmcompute.backends import doorbell
-from shmcompute.backends.team import Team
+from shmcompute.backends.threads import Threads
+from shmcompute.system import atomic_words
 
-pytestmark = pytest.mark.skipif(not doorbell.wanted(), reason="no doorbell here")
+pytestmark = pytest.mark.skipif(not atomic_words.has_futex(), reason="no futex here")
 
 
 def test_a_forked_childs_end_is_nothing_to_our_threads():
@@ -72,7 +72,7 @@ def test_a_call_beside_another_one_is_run_by_its_own_thread(pools):
 
 
 def test_an_error_of_an_interrupted_call_is_not_the_next_ones(monkeypatch):
-    main, real, interrupts = threading.main_thread(), Team._quiesce, [KeyboardInterrupt()]
+    main, real, interrupts = threading.main_thread(), Threads._quiesce, [KeyboardInterrupt()]
 
     def quiesce(self):
         real(self)
@@ -83,7 +83,7 @@ def test_an_error_of_an_interrupted_call_is_not_the_next_ones(monkeypatch):
         if threading.current_thread() is not main:
             raise ValueError("old")
 
-    monkeypatch.setattr(Team, "_quiesce", quiesce)
+    monkeypatch.setattr(Threads, "_quiesce", quiesce)
     with sc.Pool(2, backend="threads") as pool:
         with pytest.raises(KeyboardInterrupt):
             sc.parallel_apply(kernel, np.zeros(4), pool=pool)

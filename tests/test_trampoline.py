@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shmcompute as sc
-from shmcompute import trampoline
-from shmcompute.access import bind
-from shmcompute.frame import native_call
+from shmcompute.chunking import bind
+from shmcompute.kernels import trampoline
+from shmcompute.kernels.native_plan import native_call
 
 
 def test_an_exception_from_machine_code_is_the_kernels_own(any_pool):
@@ -109,12 +109,12 @@ def _run(call, start, stop):
     "value", [True, -5, 2**62, 0.1, 1 - 2j, np.float32(3), np.int8(-1), np.datetime64("2020", "s")]
 )
 def test_a_number_is_laid_out_as_numpy_does(value):
-    laid = trampoline.laid_out(value)
+    laid = trampoline.scalar_bytes(value)
     assert len(laid) == trampoline.VALUE
     assert laid.startswith(np.asarray(value).tobytes())
 
 
 @pytest.mark.parametrize("value", [2**63, "text", None, np.longdouble(1), [1]])
 def test_what_is_no_number_is_not_laid_out(value):
-    laid = trampoline.laid_out(value)
+    laid = trampoline.scalar_bytes(value)
     assert laid is None or np.asarray(value).nbytes <= trampoline.VALUE

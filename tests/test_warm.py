@@ -18,14 +18,15 @@ from test_full import _can_mount, _in_tiny_shm
 
 import shmcompute as sc
 from shmcompute.errors import SegmentExistsError, SegmentNotFoundError
-from shmcompute.storage import kin, reaper, room, shm, sole, warm
-from shmcompute.storage.name import HIDDEN
+from shmcompute.storage import exclusive, reaper, segment_cache, shm
+from shmcompute.storage.names import HIDDEN
+from shmcompute.system import memory
 
 SHM = Path("/dev/shm")
 MIB = 1 << 20
 SIZE = 2 * MIB
 
-pytestmark = pytest.mark.skipif(not sole.KNOWN, reason="needs leases")
+pytestmark = pytest.mark.skipif(not exclusive.SUPPORTED, reason="needs leases")
 
 
 @pytest.fixture(autouse=True)
@@ -33,10 +34,10 @@ def on(monkeypatch):
     """Keep 64 MiB; at the end everything goes."""
     monkeypatch.setenv("SHMCOMPUTE_WARM_BYTES", str(64 * MIB))
     yield
-    warm.release()
-    for page in kin._now.values():
+    segment_cache.release()
+    for page in exclusive._current.values():
         page.close()
-    kin._now.clear()
+    exclusive._current.clear()
 
 
 def _made(value=1, size=SIZE, **keywords):
@@ -55,7 +56,7 @@ def _closed(**keywords):
 
 def _hidden():
     """Hidden names of this process."""
-    inodes = set(warm._blocks)
+    inodes = set(segment_cache._blocks)
     return [path for path in SHM.glob(f"{HIDDEN}*") if path.stat().st_ino in inodes]
 
 
@@ -117,8 +118,8 @@ def test_another_size_takes_memory_of_its_own():
 
 
 def test_a_small_array_is_not_kept():
-    _closed(size=warm.LEAST // 2)
-    assert warm.kept() == 0
+    _closed(size=segment_cache.LEAST // 2)
+    assert segment_cache.kept() == 0
 
 
 def test_the_old_name_is_gone_at_once():
@@ -136,12 +137,12 @@ def test_a_view_keeps_its_memory_to_itself():
     first = _inode(arr)
     view = arr.array[::2]
     arr.close()
-    assert warm.kept() == 0
+    assert segment_cache.kept() == 0
     with _made(8) as other:
         assert _inode(other) != first
         assert (view == 7).all()
     del view
-    assert first in warm._blocks
+    assert first in segment_cache._blocks
 
 
 def test_even_one_that_looks_into_the_mapping_itself():
@@ -156,7 +157,7 @@ def test_even_one_that_looks_into_the_mapping_itself():
     assert _closed(value=8) != first
     assert (view == 7).all()
     del view
-    assert first in {_closed(), *warm._blocks}
+    assert first in {_closed(), *segment_cache._blocks}
 
 
 ELSEWHERE = {
@@ -262,18 +263,18 @@ def test_a_forked_child_forgets_what_is_kept_and_removes_nothing():
         """
         import os
         import numpy as np, shmcompute as sc
-        from shmcompute.storage import warm
+        from shmcompute.storage import segment_cache
         sc.SharedArray.zeros(2 << 20, np.uint8, storage="shm").close()
-        kept = [block.path for block in warm._blocks.values()]
+        kept = [block.path for block in segment_cache._blocks.values()]
         child = os.fork()
         if not child:
-            code = warm.kept()
+            code = segment_cache.kept()
             with sc.SharedArray.full(2 << 20, 1, np.uint8, storage="shm"):
                 pass
             sc.shutdown()
             os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
-        assert warm.kept() and kept and all(path.exists() for path in kept)
+        assert segment_cache.kept() and kept and all(path.exists() for path in kept)
         """
     )
 
@@ -297,7 +298,7 @@ def test_a_name_is_never_borne_twice_by_one_block():
     name = f"test_{os.getpid()}_twice"
     first = _closed(name=name)
     assert _closed(name=name) != first
-    assert _closed() in warm._blocks
+    assert _closed() in segment_cache._blocks
 
 
 def test_a_name_that_is_taken_costs_no_memory():
@@ -319,13 +320,13 @@ def test_memory_that_somebody_removed_is_not_missed():
 def test_an_array_that_somebody_unlinked_is_not_kept():
     with _made() as arr:
         (SHM / arr.name).unlink()
-    assert warm.kept() == 0
+    assert segment_cache.kept() == 0
 
 
 def test_0_turns_it_off(monkeypatch):
     monkeypatch.setenv("SHMCOMPUTE_WARM_BYTES", "0")
     first = _closed()
-    assert warm.kept() == 0
+    assert segment_cache.kept() == 0
     assert _closed() != first
 
 
@@ -342,18 +343,18 @@ def test_no_more_is_kept_than_is_set(monkeypatch):
     inodes = [_inode(arr) for arr in arrays]
     for arr in arrays:
         arr.close()
-    assert list(warm._blocks) == inodes[-2:]  # the youngest
+    assert list(segment_cache._blocks) == inodes[-2:]  # the youngest
     _closed(size=6 * MIB)  # too large: nothing makes room for it
-    assert list(warm._blocks) == inodes[-2:]
-    assert warm.kept() <= 5 * MIB
+    assert list(segment_cache._blocks) == inodes[-2:]
+    assert segment_cache.kept() <= 5 * MIB
     assert len(_hidden()) == 2
 
 
 def test_a_quarter_of_what_is_free_is_kept_by_default(monkeypatch):
     monkeypatch.delenv("SHMCOMPUTE_WARM_BYTES")
-    for free, kept in ((0, 0), (64 * MIB, 16 * MIB), (1 << 40, warm.MOST)):
-        monkeypatch.setattr(room, "free", lambda folder, free=free: free)
-        assert warm.limit(SHM) == kept
+    for free, kept in ((0, 0), (64 * MIB, 16 * MIB), (1 << 40, segment_cache.MOST)):
+        monkeypatch.setattr(memory, "free_in", lambda folder, free=free: free)
+        assert segment_cache.limit(SHM) == kept
 
 
 @pytest.mark.parametrize(
@@ -366,15 +367,15 @@ def test_a_quarter_of_what_is_free_is_kept_by_default(monkeypatch):
 def test_what_is_free_is_what_machine_and_container_leave(tmp_path, limit, used):
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc/meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 50 kB\n")
-    assert room.free(SHM, tmp_path) == 50 << 10
+    assert memory.free_in(SHM, tmp_path) == 50 << 10
     for name, said in ((limit, "10240\n"), (used, "4096\n")):
         path = tmp_path / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(said)
-    assert room.free(SHM, tmp_path) == 6 << 10
+    assert memory.free_in(SHM, tmp_path) == 6 << 10
     (tmp_path / "sys/fs/cgroup" / limit).write_text("max\n")
-    assert room.free(SHM, tmp_path) == 50 << 10
-    assert room.free(SHM, tmp_path / "none") == 0
+    assert memory.free_in(SHM, tmp_path) == 50 << 10
+    assert memory.free_in(SHM, tmp_path / "none") == 0
 
 
 def test_shutdown_gives_it_back():
@@ -382,7 +383,7 @@ def test_shutdown_gives_it_back():
     paths = _hidden()
     assert paths
     sc.shutdown()
-    assert warm.kept() == 0
+    assert segment_cache.kept() == 0
     assert not any(path.exists() for path in paths)
 
 
@@ -394,12 +395,12 @@ def test_a_full_folder_gets_it_back_first(storage):
         import os
         os.environ["SHMCOMPUTE_WARM_BYTES"] = str(64 << 20)
         import numpy as np, shmcompute as sc
-        from shmcompute.storage import shm, warm
+        from shmcompute.storage import shm, segment_cache
         for size in (10, 12, 9, 13):
             sc.SharedArray.full(size << 20, 1, np.uint8, storage="shm").close()
-            assert warm.kept() > size << 20
+            assert segment_cache.kept() > size << 20
         with sc.SharedArray.full(14 << 20, 1, np.uint8, storage="{storage}"):
-            assert warm.kept() == 0 or "{storage}" == "array"
+            assert segment_cache.kept() == 0 or "{storage}" == "array"
         """,
         size="16m",
     )
@@ -411,15 +412,15 @@ def test_descriptors_that_run_out_are_given_back_first():
         """
         import os, resource
         import numpy as np, shmcompute as sc
-        from shmcompute.storage import warm
+        from shmcompute.storage import segment_cache
         arrays = [sc.SharedArray.zeros(1 << 20, np.uint8, storage="shm") for _ in range(8)]
         while arrays:
             arrays.pop().close()
-        assert len(warm._blocks) == 8
+        assert len(segment_cache._blocks) == 8
         used = max(map(int, os.listdir("/proc/self/fd"))) + 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
         with sc.SharedArray.zeros(2 << 20, np.uint8, storage="shm"):
-            assert warm.kept() == 0
+            assert segment_cache.kept() == 0
         """
     )
 
@@ -432,14 +433,14 @@ def test_nothing_is_left_at_exit():
         import os, subprocess, sys
         program = '''if True:
             import numpy as np, shmcompute as sc
-            from shmcompute.storage import warm
+            from shmcompute.storage import segment_cache
             arrays = [sc.SharedArray.full(2 << 20, 1, np.uint8, storage="shm") for _ in range(6)]
             view = arrays[0].array[3:]
             for arr in arrays[:4]:
                 arr.close()
             del arr
             del arrays[5]
-            assert warm.kept() == 4 * ((2 << 20) + 4096)
+            assert segment_cache.kept() == 4 * ((2 << 20) + 4096)
             '''
         os.environ["SHMCOMPUTE_WARM_BYTES"] = str(64 << 20)
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -453,7 +454,7 @@ def test_nothing_is_left_at_exit():
 def _keep_in_child(connection):
     with sc.SharedArray.full(SIZE, 1, np.uint8, storage="shm"):
         pass
-    connection.send(warm.kept())
+    connection.send(segment_cache.kept())
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
@@ -475,9 +476,9 @@ def test_what_a_killed_process_kept_is_listed_as_warm_and_then_goes():
     program = """if True:
         import sys
         import numpy as np, shmcompute as sc
-        from shmcompute.storage import warm
+        from shmcompute.storage import segment_cache
         sc.SharedArray.full(2 << 20, 1, np.uint8, storage="shm").close()
-        print(*(block.path.name for block in warm._blocks.values()), flush=True)
+        print(*(block.path.name for block in segment_cache._blocks.values()), flush=True)
         sys.stdin.read()
         """
     command = [sys.executable, "-c", program]
@@ -487,7 +488,7 @@ def test_what_a_killed_process_kept_is_listed_as_warm_and_then_goes():
         name = other.stdout.readline().strip()
         reaper.reap()
         assert (SHM / name).exists()
-        listed = run("from shmcompute import cli; cli.ls()").stdout.splitlines()
+        listed = run("from shmcompute.cli import commands; commands.ls()").stdout.splitlines()
         assert [line.split()[-1] for line in listed if name in line] == ["warm"]
         other.kill()
     run("import shmcompute as sc; sc.SharedArray([1.0], storage='shm').close()")
@@ -514,7 +515,7 @@ def test_threads_that_make_and_drop_arrays_never_share_one():
     for thread in threads:
         thread.join()
     assert not wrong
-    assert warm.kept() <= 64 * MIB
+    assert segment_cache.kept() <= 64 * MIB
 
 
 def test_without_leases_nothing_is_kept(monkeypatch):
@@ -523,9 +524,9 @@ def test_without_leases_nothing_is_kept(monkeypatch):
     def refuse(fd):
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(warm, "sole", refuse)
+    monkeypatch.setattr(segment_cache, "is_exclusive", refuse)
     first = _closed()
-    assert warm.kept() == 0
+    assert segment_cache.kept() == 0
     assert _closed() != first
 
 
@@ -534,6 +535,6 @@ def test_lock_files_and_blocks_do_not_meet(monkeypatch):
     _closed()
     monkeypatch.setenv("SHMCOMPUTE_LOCK_FILES", "1")
     with _made() as arr:
-        assert _inode(arr) not in warm._blocks
-    assert len(warm._blocks) == 1
+        assert _inode(arr) not in segment_cache._blocks
+    assert len(segment_cache._blocks) == 1
     assert shm._nameless() is False

@@ -1,1 +1,6 @@
-"""Backends: interchangeable runners of plans."""
+"""Backends: interchangeable runners of plans and tasks."""
+
+from shmcompute.backends.base import Backend
+from shmcompute.backends.factory import make_backend
+
+__all__ = ["Backend", "make_backend"]

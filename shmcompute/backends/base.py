@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from typing import Any
 
-from shmcompute.arguments import Values
-from shmcompute.call import Function
+from shmcompute.chunking import Values
 from shmcompute.errors import KernelTimeoutError
-from shmcompute.plan import Plan
+from shmcompute.plans import Plan
+from shmcompute.tasks import Function
 
 
 class Backend(ABC):
@@ -72,16 +71,6 @@ def raise_first(errors: list[BaseException]) -> None:
             raise errors[0]
     finally:
         errors.clear()
-
-
-def deadline_of(timeout: float | None) -> float | None:
-    """When a call that starts now has overrun."""
-    return None if timeout is None else time.monotonic() + timeout
-
-
-def seconds_to(deadline: float | None) -> float | None:
-    """How long there is to wait; None: as long as it takes."""
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
 def overrun(plan: Plan, timeout: float | None, numbers: list[int]) -> KernelTimeoutError:

@@ -6,10 +6,11 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from shmcompute.arguments import Values
-from shmcompute.backends.base import Backend, deadline_of, overrun
-from shmcompute.call import Call, Function
-from shmcompute.plan import Plan
+from shmcompute.backends.base import Backend, overrun
+from shmcompute.chunking import Values
+from shmcompute.plans import Plan
+from shmcompute.system.interrupts import deadline_of
+from shmcompute.tasks import Function, WorkItem
 
 
 class Serial(Backend):
@@ -18,7 +19,7 @@ class Serial(Backend):
     workers = 1
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
-        deadline = deadline_of(timeout)
+        deadline = None if timeout is None else deadline_of(timeout)
         for number in range(len(plan.chunks)):
             if deadline is not None and time.monotonic() > deadline:
                 raise overrun(plan, timeout, list(range(number, len(plan.chunks))))
@@ -27,9 +28,9 @@ class Serial(Backend):
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
-        call = Call(function, args, keywords)
-        call.run()
-        return call.future
+        item = WorkItem(function, args, keywords)
+        item.run()
+        return item.future
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         pass

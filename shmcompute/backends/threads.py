@@ -1,114 +1,240 @@
-"""Several threads of this process: no isolation, nothing to share, any array will do."""
+"""`Threads`: threads of this process that wait at a doorbell, and the caller, who takes a share.
+
+Jitted kernels run in machine code from the ring to the answer, without the GIL.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import threading
 import time
-from collections.abc import Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+import weakref
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from shmcompute.arguments import Values
-from shmcompute.backends.base import Backend, deadline_of, overrun
-from shmcompute.backends.tasks import TaskThreads
-from shmcompute.call import Function
-from shmcompute.partition import dealt
-from shmcompute.plan import Plan
+from shmcompute.backends.base import Backend, overrun, raise_first
+from shmcompute.backends.doorbell import (
+    NOTE,
+    ControlMapping,
+    DoorbellCaller,
+    DoorbellWorker,
+    NativePlanTable,
+    prepare,
+    spin,
+    unveil,
+)
+from shmcompute.backends.serial import Serial
+from shmcompute.chunking import Values
+from shmcompute.plans import Plan
+from shmcompute.system import cores
+from shmcompute.system.interrupts import call_with_lock, deadline_of
+from shmcompute.tasks import Function
 
-SLICE = 0.1  # seconds; a signal that comes just before a wait does not end it
+END = 1.0  # seconds that threads have to end when the program does
+
+
+class _Current:
+    """What the threads run just now, where machine code does not know it."""
+
+    plan: Plan | None = None
+    values: Values = ()
+    errors: tuple[BaseException, ...] = ()
 
 
 class Threads(Backend):
-    """A team of threads. Jitted kernels run compiled with ``nogil``; others share the GIL.
+    """The calling thread and ``workers - 1`` more.
 
-    A timeout is looked at between chunks: a thread can't be stopped.
+    A call that comes while another one runs is run by its own thread alone. A timeout is looked at
+    between chunks: a thread can't be stopped.
     """
 
     threaded = True
 
-    def __init__(self, workers: int, *, caller_runs: bool = False) -> None:
+    def __init__(self, workers: int, *, pin: bool = False) -> None:
         self.workers = workers
-        self._tasks = TaskThreads(workers)
-        self._caller_runs = caller_runs
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="shmcompute")
+        # Of their own: a task may wait for a plan.
+        self._executor: ThreadPoolExecutor | None = None
+        self._executor_lock = threading.Lock()
+        self._pin = pin
+        self._lock = threading.Lock()
+        self._current = _Current()
+        self._table = NativePlanTable()
+        self._threads: dict[int, threading.Thread] = {}  # by number, each from its own start on
+        self._mapping, turns = ControlMapping(workers - 1, fd=-1), spin(workers)
+        self._caller = DoorbellCaller(self._mapping, turns)
+        self._doorbells = [
+            DoorbellWorker(self._mapping, number, turns, self._table) for number in range(workers)
+        ]
+        self._finalizer = weakref.finalize(self, _dismiss, self._caller, self._threads, os.getpid())
+        self._finalizer.atexit = False  # the pool's own end comes first
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
-        _Run(plan, values, timeout).complete(self._executor, self.workers, self._caller_runs)
+        count = min(self.workers, len(plan.chunks)) - 1
+        if count >= 1 and not self._lock.locked():
+            with self._lock:
+                if self._finalizer.alive:  # it was not closed meanwhile
+                    self._run(plan, values, timeout, count)
+                    return
+        Serial().run(plan, values, timeout)
+
+    def ready(self, timeout: float | None = None) -> None:
+        with self._lock:
+            if self._finalizer.alive:
+                self._start()
 
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
-        return self._tasks.submit(function, args, keywords)
+        with self._executor_lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self.workers, "shmcompute-task")
+        return self._executor.submit(function, args, keywords)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
-        self._tasks.shutdown(wait=wait, cancel_futures=cancel_futures)
+        if self._executor is not None:
+            self._executor.shutdown(wait, cancel_futures=cancel_futures)
         self.close(wait=wait)
 
     def close(self, *, wait: bool = True) -> None:
-        self._executor.shutdown(wait)
+        timeout = math.inf if wait else END
+        call_with_lock(self._lock, timeout, lambda locked: self._finalizer() if locked else None)
 
+    def _start(self) -> None:
+        prepare()
+        for number in set(range(self.workers - 1)) - self._threads.keys():
+            # An interrupt may come between its start and any note of it; so it takes its place
+            # itself, and if it was started twice, the second one finds it taken.
+            threading.Thread(
+                target=_help,
+                args=(self._doorbells[number], self._current, self._threads, self._pin),
+                name=f"shmcompute-{number}",
+                daemon=True,
+            ).start()
 
-class _Run:
-    """One run: what is left, what went wrong."""
-
-    def __init__(self, plan: Plan, values: Values, timeout: float | None) -> None:
-        self._plan = plan
-        self._values = values
-        self._timeout = timeout
-        self._deadline = deadline_of(timeout)
-        self._left = set(range(len(plan.chunks)))
-        self._stopped = False
-
-    def complete(self, executor: ThreadPoolExecutor, workers: int, caller_runs: bool) -> None:
-        mine, *others = self._shares(workers) or [()]
-        futures: list[Future[None]] = []
+    def _run(self, plan: Plan, values: Values, timeout: float | None, count: int) -> None:
+        self._set_up(plan, values, count)
+        current, step = self._current, count + 1 if plan.static else 0
+        deadline = None if timeout is None else deadline_of(timeout)
         try:
-            for share in others if caller_runs else [mine, *others]:
-                futures.append(executor.submit(self._work, share))
-            if caller_runs:
-                self._work(mine)
-            self._watch(futures)
-        finally:
-            self._stopped = True
-            _wait_all(futures)
-        try:
-            while futures:
-                futures.pop().result()
-        finally:
-            futures.clear()  # an error refers to this frame: let the frame not refer to it
-        if self._left:
-            raise overrun(self._plan, self._timeout, list(self._left))
-
-    def _shares(self, workers: int) -> list[Iterable[int]]:
-        """Numbers of the chunks that each thread takes: its own, or from one common iterator."""
-        count = len(self._plan.chunks)
-        if self._plan.static:
-            return list(dealt(count, workers))
-        return [iter(range(count))] * min(workers, count)  # next() on it is one C call
-
-    def _work(self, share: Iterable[int]) -> None:
-        for number in share:
-            if self._stopped or (self._deadline and time.monotonic() > self._deadline):
+            if self._ring(plan, values, count, step, deadline):
                 return
-            self._plan.run_chunk(number, self._values)
-            self._left.discard(number)
+        except SystemError as error:
+            self._caller.stop()
+            raise unveil(error) from None
+        except BaseException:
+            self._caller.stop()
+            raise
+        finally:
+            try:
+                self._quiesce()
+            finally:
+                errors, current.plan, current.values, current.errors = current.errors, None, (), ()
+        if self._caller.crowded():
+            cores.evict_from_my_core(
+                thread.native_id or 0 for thread in list(self._threads.values())
+            )
+        own = self._doorbells[-1].error(plan)
+        raised = list(errors) if own is None else [own]
+        del own, errors
+        raise_first(raised)
+        undone = self._caller.undone(len(plan.chunks), [*range(count), self.workers - 1], step)
+        if undone:
+            raise overrun(plan, timeout, list(undone))
 
-    def _watch(self, futures: list[Future[None]]) -> None:
-        """Wait for all; the first that fails stops the rest at their next chunk."""
-        pending = set(futures)
-        while pending:
-            finished, pending = wait(pending, SLICE, return_when=FIRST_COMPLETED)
-            if any(future.exception() for future in finished):
-                return
+    def _set_up(self, plan: Plan, values: Values, count: int) -> None:
+        """Have all in its place that the threads will look at."""
+        if len(self._threads) < count:
+            self._start()
+        if self._caller.pending():  # several interrupts have cut short the end of a call
+            self._quiesce()
+        if plan.native is not None and plan.number not in self._table:
+            self._table.put(plan.number, plan.native)
+        if values:
+            self._mapping.write_values(values)
+        self._current.plan, self._current.values = plan, values
+
+    def _ring(
+        self, plan: Plan, values: Values, count: int, step: int, deadline: float | None
+    ) -> bool:
+        """Ring, do the own share and wait; True if all is done, well, and without Python."""
+        if deadline is None and plan.native is not None:
+            run = self._caller.bind_run(plan.number, count, own=True, native=plan.native, step=step)
+            if run():
+                return True
+        else:
+            self._caller.ring(plan.number, count, own=True, step=step)
+            self._doorbells[-1].run(plan, values, deadline)
+        self._await(deadline)
+        return False
+
+    def _await(self, deadline: float | None) -> None:
+        late = [
+            thread for number, thread in list(self._threads.items()) if self._caller.late(number)
+        ]
+        for thread in late[:1]:
+            cores.migrate_to_my_core(thread.native_id or 0)
+        while not self._caller.finished():
+            if deadline is not None and time.monotonic() > deadline:
+                self._caller.stop()
+
+    def _quiesce(self) -> None:
+        """Return when no thread writes any more; an interrupt has to wait for that."""
+        interrupt = None
+        while self._caller.pending():
+            try:
+                self._caller.finished()
+            except KeyboardInterrupt as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
 
 
-def _wait_all(futures: list[Future[None]]) -> None:
-    """Return when no thread writes any more; an interrupt has to wait for that."""
-    interrupt = None
-    while futures:
-        try:
-            wait(futures)
-            break
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+def _help(
+    doorbell: DoorbellWorker, current: _Current, threads: dict[int, threading.Thread], pin: bool
+) -> None:
+    """What a thread does: answer rings until dismissed."""
+    me = threading.current_thread()
+    if threads.setdefault(doorbell.number, me) is not me:
+        return
+    if pin:
+        cores.pin(threading.get_native_id(), doorbell.number + 1)  # the first is left to the caller
+    while _answered(doorbell, current):
+        pass
+
+
+def _answered(doorbell: DoorbellWorker, current: _Current) -> bool:
+    """Answer a ring; False if it was to dismiss. Nothing of the call stays in this thread."""
+    try:
+        if doorbell.wait() == NOTE:
+            doorbell.answer()
+            return False
+    except BaseException as error:  # noqa: BLE001  # the caller's to raise
+        _keep(error, doorbell, current)
+        return True
+    try:
+        if current.plan is not None:
+            doorbell.run(current.plan, current.values)
+    except BaseException as error:  # noqa: BLE001
+        current.errors += (error,)
+    doorbell.answer()
+    return True
+
+
+def _keep(error: BaseException, doorbell: DoorbellWorker, current: _Current) -> None:
+    """What a kernel raised in machine code, for the caller to raise."""
+    if current.plan is not None:
+        current.plan.blame(error, doorbell.current)
+    current.errors += (error,)
+    doorbell.answer()
+
+
+def _dismiss(caller: DoorbellCaller, threads: dict[int, threading.Thread], pid: int) -> None:
+    """End the threads."""
+    if os.getpid() != pid:
+        return
+    for number in list(threads):
+        caller.note(number)
+    for thread in list(threads.values()):
+        thread.join(END)
+    threads.clear()

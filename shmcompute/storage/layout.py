@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from shmcompute.errors import SegmentFormatError
-from shmcompute.storage import header as npy
+from shmcompute.storage import npy_header as npy
 
 MAGIC = b"\x93SHMCOMP"
 VERSION = 1

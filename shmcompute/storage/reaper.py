@@ -14,14 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shmcompute.errors import SegmentFormatError, SegmentNotFoundError, ShmComputeError
-from shmcompute.storage import shm
+from shmcompute.storage import liveness, shm
 from shmcompute.storage.layout import Layout
-from shmcompute.storage.name import HIDDEN, check_name
-
-try:
-    from shmcompute.storage import liveness
-except ImportError:  # Windows: shared memory ends with its last handle, nothing to reap
-    liveness = None  # type: ignore[assignment]  # listed() yields nothing then
+from shmcompute.storage.names import HIDDEN, check_name
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ def reap() -> list[Found]:
 
 
 def _names() -> list[str]:
-    if liveness is None or shm.unavailable() is not None:
+    if shm.unavailable() is not None:
         return []
     folder = liveness.folder() if liveness.by_file() else shm.FOLDER
     try:

@@ -17,15 +17,12 @@ import os
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Protocol
 
 from shmcompute.errors import ClosedError
-from shmcompute.storage.ground import Ground
 from shmcompute.storage.layout import Layout
-
-Array = np.ndarray[Any, Any]
+from shmcompute.system.file_locks import FileLocks
+from shmcompute.typing import Array
 
 
 class Handle(Protocol):
@@ -40,7 +37,7 @@ class Handle(Protocol):
         """Map the segment here, anew; an attacher's mapping."""
         ...
 
-    def ground(self, made: Layout) -> Ground:
+    def locks(self, made: Layout) -> FileLocks:
         """Where locks of the segment stand, opened anew."""
         ...
 
@@ -146,10 +143,10 @@ class Segment:
                 "valid, but it is neither attached to nor locked any more; do that before close()"
             )
 
-    def ground(self) -> Ground:
+    def locks(self) -> FileLocks:
         """Where its locks stand, opened anew; to be had as long as others may attach."""
         self.check()
-        return self.handle.ground(self.layout)
+        return self.handle.locks(self.layout)
 
     def end(self) -> None:
         """The owner has finished: take the name away, unless it is to last."""

@@ -14,6 +14,7 @@ each segment with a resource tracker that unlinks what others still use (gh-8230
 
 from __future__ import annotations
 
+import _posixshmem  # type: ignore[import-not-found]  # what the standard library's SharedMemory opens segments with
 import errno
 import mmap
 import os
@@ -35,18 +36,12 @@ from shmcompute.errors import (
     StorageFullError,
 )
 from shmcompute.storage import layout as described
-from shmcompute.storage import warm
-from shmcompute.storage.ground import Ground, Word
+from shmcompute.storage import liveness, segment_cache
 from shmcompute.storage.layout import Layout
-from shmcompute.storage.name import PREFIX, candidates, check_name
-from shmcompute.storage.segment import Array, Segment
-
-try:
-    import _posixshmem  # type: ignore[import-not-found]  # what the standard library's SharedMemory opens segments with
-
-    from shmcompute.storage import liveness
-except ImportError:  # Windows
-    _posixshmem = None
+from shmcompute.storage.names import PREFIX, candidates, check_name
+from shmcompute.storage.segment import Segment
+from shmcompute.system.file_locks import FileLocks, Word
+from shmcompute.typing import Array
 
 FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux has its shared memory
 _READABLE: bool = sys.platform == "linux"  # macOS only maps shared memory
@@ -71,11 +66,11 @@ class ShmHandle:
             )
         return segment, array
 
-    def ground(self, made: Layout) -> Ground:
+    def locks(self, made: Layout) -> FileLocks:
         if liveness.by_file():
-            return Ground(self._lock_file, mark=Word(0))
+            return FileLocks(self._lock_file, mark=Word(0))
         # The trailer's pages begin with zeros: its header and its record leave some.
-        return Ground(self._again, mark=Word(described.sized(made.nbytes)))
+        return FileLocks(self._again, mark=Word(described.sized(made.nbytes)))
 
     def _again(self) -> int:
         fd = open_segment(self.name)
@@ -94,8 +89,6 @@ class ShmHandle:
 
 def unavailable() -> str | None:
     """Why there is no shared memory on this host, or None if there is."""
-    if _posixshmem is None:
-        return "this platform has no POSIX shared memory"
     if sys.platform == "linux" and not os.access(FOLDER, os.W_OK | os.X_OK):
         return f"{FOLDER} is missing or not writable"
     return None
@@ -108,23 +101,25 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
     if (reason := unavailable()) is not None:
         raise StorageError(f'storage="shm": {reason}; use storage="array"')
     data, tail = described.sized(made.nbytes), described.trailer(made)
-    block = warm.take(data, data + len(tail), name) if _nameless() else None
+    block = segment_cache.take(data, data + len(tail), name) if _nameless() else None
     again = None if block is None else _again(block, made, tail, name)
     return _anew(made, data, tail, name) if again is None else again
 
 
 def _anew(made: Layout, data: int, tail: bytes, name: str | None) -> tuple[Segment, Array]:
-    kept = warm.worth(data + len(tail))
+    kept = segment_cache.worth(data + len(tail))
     build = partial(_fill, data=data, tail=tail)
     fd, handle, lock = (_create_linux if _nameless() else _create_posix)(name, build)
     if kept and lock is None:
         with suppress(OSError, ValueError):  # raised again below, unless it can do without
-            return _lent(warm.Block(fd, FOLDER / handle.name, data), made, handle.name)
+            return _lent(
+                segment_cache.CachedBlock(fd, FOLDER / handle.name, data), made, handle.name
+            )
     return _mapped(fd, handle, made, lock, partial(remove, handle.name, handle.serial))
 
 
 def _again(
-    block: warm.Block, made: Layout, tail: bytes, name: str | None
+    block: segment_cache.CachedBlock, made: Layout, tail: bytes, name: str | None
 ) -> tuple[Segment, Array] | None:
     """A segment in the memory of one that was closed; None if somebody has removed that."""
     try:
@@ -136,18 +131,18 @@ def _again(
         raise _taken(name)
     except BaseException as error:
         block.hide()
-        warm.keep(block)
+        segment_cache.keep(block)
         if isinstance(error, FileNotFoundError):
             return None
         raise
 
 
 def _lent(
-    block: warm.Block, made: Layout, named: str, *, used: bool = False
+    block: segment_cache.CachedBlock, made: Layout, named: str, *, used: bool = False
 ) -> tuple[Segment, Array]:
     """The segment in a block, which goes back to `warm` with its last view."""
     memory = np.frombuffer(block.memory, np.uint8, count=made.nbytes)
-    handle, back = ShmHandle(named, block.serial), partial(warm.keep, block)
+    handle, back = ShmHandle(named, block.serial), partial(segment_cache.keep, block)
     segment = Segment(handle, made, memory, memory, block.hide, used=used, finally_=back)
     return segment, made.over(memory)
 

@@ -11,9 +11,9 @@ from faults.trial import CALLS
 from harness import made
 from methods import METHODS
 
-from shmcompute.backends import doorbell
+from shmcompute.system import atomic_words
 
-CHANNELS = ["doorbell", "pipe"] if doorbell.wanted() else ["pipe"]
+WAITS = ["futex", "poll"] if atomic_words.has_futex() else ["poll"]
 PATIENCE = 60  # seconds that a test may take before it counts as hung
 
 
@@ -53,13 +53,13 @@ def sweep(counts):
     return swept
 
 
-@pytest.fixture(params=CHANNELS)
-def channel(request):
+@pytest.fixture(params=WAITS)
+def waiting(request):
     return request.param
 
 
 @pytest.fixture(params=METHODS)
-def mortal(request, channel):
-    """A pool of every start method and channel, which a test may harm as often as it likes."""
-    with made(request.param, channel) as pool:
+def mortal(request, waiting):
+    """A pool of every start method and waiting, which a test may harm as often as it likes."""
+    with made(request.param, waiting) as pool:
         yield pool.ready()

@@ -27,7 +27,8 @@ import numpy as np
 import pytest
 from faults.trial import SCALE, TRIALS, Bar, Trial
 
-from shmcompute import __version__, cores
+from shmcompute import __version__
+from shmcompute.system import cores
 
 
 class Counts:

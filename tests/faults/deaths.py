@@ -13,12 +13,12 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from shmcompute.backends.processes import entry, member
+from shmcompute.backends.processes import worker_process
+from shmcompute.backends.processes.worker import worker_main
 
 WAYS: dict[str, Callable[[], object]] = {
     "SIGKILL": lambda: os.kill(os.getpid(), signal.SIGKILL),
@@ -30,8 +30,8 @@ WAYS: dict[str, Callable[[], object]] = {
 }
 ENDS = [way for way in WAYS if way != "SIGSTOP"]
 
-ENTRY = "shmcompute.backends.processes.entry"
-WORKER = "shmcompute.backends.processes.worker"
+ENTRY = "shmcompute.backends.processes.worker.main"
+WORKER = "shmcompute.backends.processes.worker.loop"
 POINTS: dict[str, tuple[str, str, bool | bytes]] = {
     # What is replaced, and whether the end comes after it instead of before; or, of answers, which
     # one it is that breaks off in the middle.
@@ -40,13 +40,13 @@ POINTS: dict[str, tuple[str, str, bool | bytes]] = {
     "attaching": (WORKER, "map_handle", False),
     "attached": (WORKER, "map_handle", True),
     "unpickling": (WORKER, "unpack", False),
-    "running": ("shmcompute.plan", "Plan.run_chunk", False),
+    "running": ("shmcompute.plans.plan", "Plan.run_chunk", False),
     "answering a plan": ("multiprocessing.connection", "Connection._send", b"Loaded"),
     "telling an error": ("multiprocessing.connection", "Connection._send", b"Failure"),
-    "before the journal": ("shmcompute.journal", "Journal.keep", False),
-    "after the journal": ("shmcompute.journal", "Journal.keep", True),
-    "before the commit": ("shmcompute.journal", "Journal.commit", False),
-    "after the commit": ("shmcompute.journal", "Journal.commit", True),
+    "before the journal": ("shmcompute.plans.journal", "Journal.keep", False),
+    "after the journal": ("shmcompute.plans.journal", "Journal.keep", True),
+    "before the commit": ("shmcompute.plans.journal", "Journal.commit", False),
+    "after the commit": ("shmcompute.plans.journal", "Journal.commit", True),
 }
 
 
@@ -88,7 +88,7 @@ def main(point: str, way: str, flag: str, *args: Any) -> None:
         return result
 
     setattr(place, name, replaced)
-    entry.main(*args)
+    worker_main(*args)
 
 
 def _half(
@@ -106,11 +106,10 @@ def _half(
 def doomed(point: str, way: str, flag: object = "") -> Iterator[None]:
     """Workers that are started meanwhile end at that point."""
     with pytest.MonkeyPatch.context() as patch:
-        starts = SimpleNamespace(main=partial(main, point, way, str(flag)))
-        patch.setattr(member, "entry", starts)
+        patch.setattr(worker_process, "worker_main", partial(main, point, way, str(flag)))
         yield
 
 
 def spare() -> None:
     """Workers that are started from now on live."""
-    member.entry = entry
+    worker_process.worker_main = worker_main

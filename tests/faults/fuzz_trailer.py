@@ -30,8 +30,8 @@ with atheris.instrument_imports(include=["shmcompute.storage", "ast", "numpy.lib
     import mutations
 
     from shmcompute.storage import shm
-    from shmcompute.storage.header import LONGEST
     from shmcompute.storage.layout import MAGIC, RECORD, VERSION, sized
+    from shmcompute.storage.npy_header import LONGEST
 
 NAME = f"fuzz_{os.getpid()}"
 PATH = shm.FOLDER / NAME

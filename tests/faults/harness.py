@@ -12,10 +12,10 @@ import pytest
 import shmcompute as sc
 
 
-def made(method, channel, workers=2):
-    """A pool of that start method and channel."""
+def made(method, waiting, workers=2):
+    """A pool of that start method and waiting."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SHMCOMPUTE_CHANNEL", channel)
+        patch.setenv("SHMCOMPUTE_WAIT", waiting)
         return sc.Pool(workers, start_method=method)
 
 

@@ -33,7 +33,8 @@ from numpy.lib import format as npy
 
 from shmcompute import storage
 from shmcompute.errors import StorageError
-from shmcompute.storage import file, inherited, shm
+from shmcompute.storage import mp_array, shm
+from shmcompute.storage import npy_file as npy_files
 from shmcompute.storage.layout import MAGIC, RECORD, VERSION, Layout, sized, trailer
 
 LAYOUTS = [
@@ -292,7 +293,7 @@ def open_npy(rng, folder):
     """A file in a folder of ours."""
     path, content = folder / "fuzz.npy", npy_file(rng)
     with content.at(path):
-        return check_npy(path, content, rng.choice(file.MODES))
+        return check_npy(path, content, rng.choice(npy_files.MODES))
 
 
 def check_npy(path, content, mode):
@@ -322,12 +323,12 @@ def map_handle(rng, folder):
         case 0:
             handle = shm.ShmHandle(name, serial)
         case 1:
-            handle = file.FileHandle(name, rng.choice(file.MODES), (serial, serial))
+            handle = npy_files.FileHandle(name, rng.choice(npy_files.MODES), (serial, serial))
         case 2:
             layout = rng.choice([*LAYOUTS, Layout((2**40, 2**20), np.dtype("f8"))])
             memfd = os.memfd_create("fuzz")
             found = os.fstat(memfd)
-            handle = inherited.ArrayHandle(
+            handle = mp_array.ArrayHandle(
                 "x",
                 layout,
                 rng.choice([os.getpid(), *numbers]),

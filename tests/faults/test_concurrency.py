@@ -192,11 +192,11 @@ def _lives_through_deaths(pool):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_children_may_be_ignored(handled, method, channel, when):
+def test_children_may_be_ignored(handled, method, waiting, when):
     """SIGCHLD ignored: the kernel reaps at once, and nobody learns an exit code."""
     if when == "before":
         handled(signal.SIGCHLD, signal.SIG_IGN)
-    with made(method, channel) as pool:
+    with made(method, waiting) as pool:
         works(pool)
         if when == "after":
             handled(signal.SIGCHLD, signal.SIG_IGN)
@@ -204,27 +204,27 @@ def test_children_may_be_ignored(handled, method, channel, when):
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
-def test_children_may_be_reaped_by_others(handled, method, channel):
+def test_children_may_be_reaped_by_others(handled, method, waiting):
     def reap(*_):
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
 
-    with made(method, channel) as pool:
+    with made(method, waiting) as pool:
         works(pool)
         handled(signal.SIGCHLD, reap)
         _lives_through_deaths(pool)
 
 
-def test_handlers_of_the_program_are_not_the_workers(handled, channel):
+def test_handlers_of_the_program_are_not_the_workers(handled, waiting):
     """A worker that is told to terminate does; what the program would do then, it alone does."""
     handled(signal.SIGTERM, lambda *_: os._exit(9))
-    with made("fork", channel) as pool:
+    with made("fork", waiting) as pool:
         works(pool)
         _lives_through_deaths(pool)
 
 
-def test_a_program_with_a_wakeup_descriptor_hears_its_own_signals_only(channel):
+def test_a_program_with_a_wakeup_descriptor_hears_its_own_signals_only(waiting):
     """As asyncio's: what a forked worker gets is not told to the program's event loop."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -232,7 +232,7 @@ def test_a_program_with_a_wakeup_descriptor_hears_its_own_signals_only(channel):
         ours.setblocking(False)
         before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         try:
-            with made("fork", channel) as pool, sc.SharedArray(np.zeros(2)) as arr:
+            with made("fork", waiting) as pool, sc.SharedArray(np.zeros(2)) as arr:
                 sc.parallel_apply(_signals_itself, arr, pool=pool)
         finally:
             signal.set_wakeup_fd(before)

@@ -21,14 +21,14 @@ RAN = ("running", "telling an error")
 SOAK = pytest.mark.soak
 
 
-def _cases(points, channels=("doorbell", "pipe")):
+def _cases(points, waits=("futex", "poll")):
     """Each point in every way; most of them in the soak."""
     found = []
     for number, point in enumerate(points):
         for way in ENDS:
             marks = () if way == ENDS[number % len(ENDS)] else SOAK
-            found += [pytest.param("fork", each, point, way, marks=marks) for each in channels]
-        end = channels[number % 2], point, ENDS[(number + 1) % len(ENDS)]
+            found += [pytest.param("fork", each, point, way, marks=marks) for each in waits]
+        end = waits[number % 2], point, ENDS[(number + 1) % len(ENDS)]
         found += [pytest.param("forkserver", *end), pytest.param("spawn", *end, marks=SOAK)]
     return found
 
@@ -37,11 +37,11 @@ def _stay(x):
     x *= 1
 
 
-@pytest.mark.parametrize(("method", "channel", "point", "way"), _cases(PLAIN))
-def test_a_worker_that_ends_is_an_error_that_tells_how(method, channel, point, way):
+@pytest.mark.parametrize(("method", "waiting", "point", "way"), _cases(PLAIN))
+def test_a_worker_that_ends_is_an_error_that_tells_how(method, waiting, point, way):
     kernel = kernels.divide if point == "telling an error" else _stay
     with sc.SharedArray(np.arange(10.0)) as arr, doomed(point, way):
-        with made(method, channel, workers=1) as pool:
+        with made(method, waiting, workers=1) as pool:
             with pytest.raises(WorkerLostError) as caught:
                 sc.parallel_apply(kernel, arr, pool=pool)
             code, words = told(way)
@@ -54,30 +54,30 @@ def test_a_worker_that_ends_is_an_error_that_tells_how(method, channel, point, w
         np.testing.assert_array_equal(arr.array, np.arange(10.0))
 
 
-@pytest.mark.parametrize(("method", "channel", "point", "way"), _cases(JOURNAL))
-def test_with_retries_it_changes_nothing(method, channel, point, way, tmp_path):
+@pytest.mark.parametrize(("method", "waiting", "point", "way"), _cases(JOURNAL))
+def test_with_retries_it_changes_nothing(method, waiting, point, way, tmp_path):
     """Also in the middle of the commit: each chunk is done exactly once."""
     flag = tmp_path / "ended"
     with (
         sc.SharedArray(np.arange(40.0)) as arr,
         doomed(point, way, flag),
-        made(method, channel) as pool,
+        made(method, waiting) as pool,
     ):
         sc.parallel_apply(kernels.affine_python, arr, 3.0, 1.0, chunksize=4, retries=1, pool=pool)
         assert flag.exists()
         np.testing.assert_array_equal(arr.array, np.arange(40.0) * 3 + 1)
 
 
-@pytest.mark.parametrize("channel", ["doorbell", pytest.param("pipe", marks=SOAK)])
+@pytest.mark.parametrize("waiting", ["futex", pytest.param("poll", marks=SOAK)])
 @pytest.mark.parametrize("point", POINTS)
-def test_a_worker_that_is_stopped_overruns(point, channel, monkeypatch):
+def test_a_worker_that_is_stopped_overruns(point, waiting, monkeypatch):
     """Wherever it stands still: the call ends, and the worker is replaced."""
     kernel = kernels.divide if point == "telling an error" else _stay
     options = {"retries": 1} if point in JOURNAL else {}
-    monkeypatch.setattr("shmcompute.backends.processes.channel.STUCK", 1)
-    monkeypatch.setattr("shmcompute.backends.processes.member.LEAVE", 0.1)
+    monkeypatch.setattr("shmcompute.backends.processes.protocol.pipe.STUCK", 1)
+    monkeypatch.setattr("shmcompute.backends.processes.worker_process.LEAVE", 0.1)
     with sc.SharedArray(np.arange(10.0)) as arr, doomed(point, "SIGSTOP"):
-        with made("fork", channel) as pool:
+        with made("fork", waiting) as pool:
             with pytest.raises((KernelTimeoutError, WorkerLostError)) as caught:
                 sc.parallel_apply(kernel, arr, timeout=0.3, **options, pool=pool)
             if point in ("running", *JOURNAL):
@@ -92,7 +92,7 @@ def test_a_worker_that_is_stopped_overruns(point, channel, monkeypatch):
 @pytest.mark.soak
 def test_an_idle_worker_that_is_stopped_overruns(mortal, monkeypatch):
     """In each of: a plan it has, a plan it has not, and one that is larger than the pipe holds."""
-    monkeypatch.setattr("shmcompute.backends.processes.channel.STUCK", 1)
+    monkeypatch.setattr("shmcompute.backends.processes.protocol.pipe.STUCK", 1)
     with sc.SharedArray(np.arange(10.0)) as arr:
         for more in ([], [sc.whole(np.zeros(1000))], [sc.whole(np.zeros(1_000_000))]):
             sc.parallel_apply(_nothing, arr, pool=mortal)

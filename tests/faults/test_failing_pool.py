@@ -142,9 +142,9 @@ def test_a_worker_that_can_not_be_replaced_is_missed_by_one_call_only(sweep):
             sweep(function, trial, (EAGAIN,))
 
 
-@pytest.mark.parametrize("channel", ["doorbell", "pipe"])
-def test_a_call_that_fails_is_typed_and_the_pool_works(channel, monkeypatch, sweep):
-    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
+@pytest.mark.parametrize("waiting", ["futex", "poll"])
+def test_a_call_that_fails_is_typed_and_the_pool_works(waiting, monkeypatch, sweep):
+    monkeypatch.setenv("SHMCOMPUTE_WAIT", waiting)
     with sc.Pool(2, start_method="fork") as pool, sc.SharedArray(np.arange(4.0)) as arr:
         calls = [
             lambda: sc.parallel_apply(lambda x: None, arr, pool=pool),

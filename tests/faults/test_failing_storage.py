@@ -13,8 +13,8 @@ import pytest
 
 import shmcompute as sc
 from shmcompute import storage
-from shmcompute.storage import kin, reaper, shm, warm
-from shmcompute.storage.name import HIDDEN, PREFIX
+from shmcompute.storage import exclusive, factory, reaper, segment_cache, shm
+from shmcompute.storage.names import HIDDEN, PREFIX
 
 pytestmark = pytest.mark.skipif(
     failing._posixshmem is None or not hasattr(os, "memfd_create"), reason="Linux's calls"
@@ -34,9 +34,9 @@ def marked(monkeypatch):
     monkeypatch.setattr(
         shm, "candidates", lambda asked: [asked or _named(), *([] if asked else [_named()])]
     )
-    monkeypatch.setattr(warm, "HIDDEN", HIDDEN + OURS)
+    monkeypatch.setattr(segment_cache, "HIDDEN", HIDDEN + OURS)
     monkeypatch.setattr(reaper, "_candidate", lambda entry: OURS in entry.name)
-    storage._reap_once()
+    factory._reap_once()
     yield
     _left()
 
@@ -65,7 +65,7 @@ def zeros(folder):
 def large(folder):
     """Whose memory may be kept for the next."""
     for value in (1.0, 2.0):
-        with sc.SharedArray.full(warm.LEAST // 8, value, storage="shm") as arr:
+        with sc.SharedArray.full(segment_cache.LEAST // 8, value, storage="shm") as arr:
             assert (arr.array == value).all()
 
 
@@ -98,9 +98,9 @@ def reap(folder):
 def _left():
     """All that a failure could leave behind."""
     sc.shutdown()
-    for page in kin._now.values():
+    for page in exclusive._current.values():
         page.close()
-    kin._now.clear()
+    exclusive._current.clear()
     return {
         "segments mapped": {segment.address for segment in storage.live()},
         "names": {entry for entry in os.listdir(shm.FOLDER) if OURS in entry},

@@ -16,7 +16,7 @@ from faults.trial import TRAILERS, scaled
 from kernels import run
 
 from shmcompute.errors import SegmentFormatError
-from shmcompute.storage import header, layout
+from shmcompute.storage import layout, npy_header
 
 MOST = 128  # MiB that a batch may take at its peak beyond what it started with
 BATCH = 5_000
@@ -104,7 +104,7 @@ from contextlib import suppress
 sys.path.insert(0, sys.argv[1])
 import mutations
 from shmcompute.errors import SegmentFormatError
-from shmcompute.storage import header, layout
+from shmcompute.storage import npy_header, layout
 
 def read():
     count = 0
@@ -113,7 +113,7 @@ def read():
             parts = {"descr": "'<f8'", "fortran_order": "False", "shape": bomb(size)}
             text = mutations.text_of(parts).encode()
             with suppress(SegmentFormatError):
-                layout.parsed("x", header.npy.magic(2, 0) + len(text).to_bytes(4, "little") + text)
+                layout.parsed("x", npy_header.npy.magic(2, 0) + len(text).to_bytes(4, "little") + text)
             count += 1
     print(count)
 
@@ -133,7 +133,7 @@ def _nested(depth):
 
 def test_a_dtype_nested_too_deeply_is_refused_when_it_is_made_not_when_it_is_attached():
     made = layout.Layout.of(2, _nested(14))
-    raw = header.written(made.shape, made.dtype, fortran=False)
+    raw = npy_header.written(made.shape, made.dtype, fortran=False)
     assert layout.parsed("x", raw) == made
     with pytest.raises(TypeError, match="nested"):
         layout.Layout.of(2, _nested(17))
@@ -142,7 +142,7 @@ def test_a_dtype_nested_too_deeply_is_refused_when_it_is_made_not_when_it_is_att
 def test_a_claim_of_gigabytes_of_header_reads_none_of_it(tmp_path):
     """NumPy would read them all before it looks at their number."""
     path = tmp_path / "x.npy"
-    path.write_bytes(header.npy.magic(2, 0) + b"\xff" * 4)
+    path.write_bytes(npy_header.npy.magic(2, 0) + b"\xff" * 4)
     os.truncate(path, 2**33)
     with pytest.raises(SegmentFormatError, match="4294967295"):
         mutations.storage.open_file(path, "r")

@@ -16,15 +16,15 @@ from faults.strike import DEADLY, LATE, Strike, dies
 from faults.trial import DEATHS, RETRIES, scaled
 
 import shmcompute as sc
-from shmcompute.config import CHANNELS, START_METHODS
+from shmcompute.config import START_METHODS, WAITS
 from shmcompute.errors import KernelTimeoutError, WorkerLostError
 
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.parametrize("channel", CHANNELS),
+    pytest.mark.parametrize("waiting", WAITS),
     pytest.mark.parametrize("start_method", START_METHODS),
 ]
-WAYS = len(CHANNELS) * len(START_METHODS)
+WAYS = len(WAITS) * len(START_METHODS)
 LENGTH, CHUNK = 1 << 16, 1 << 13
 HANG = 30  # seconds
 
@@ -195,9 +195,9 @@ class Caller:
             self.trial.never("half-done chunks not named", not known)
 
 
-def test_random_deaths(start_method, channel, monkeypatch, counts):
-    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
-    dice = random.Random(f"{start_method} {channel}")
+def test_random_deaths(start_method, waiting, monkeypatch, counts):
+    monkeypatch.setenv("SHMCOMPUTE_WAIT", waiting)
+    dice = random.Random(f"{start_method} {waiting}")
     with counts.trial(DEATHS) as trial:
         before, goal = leaks.held(), trial.count + scaled(1000 / WAYS)
         with sc.Pool(2, start_method=start_method) as pool:
@@ -212,10 +212,10 @@ def test_random_deaths(start_method, channel, monkeypatch, counts):
         trial.never("leaks", len(leaks.left(before)))
 
 
-def test_retries_hide_random_deaths(start_method, channel, monkeypatch, counts):
+def test_retries_hide_random_deaths(start_method, waiting, monkeypatch, counts):
     """A call under kills ends as one that nothing disturbed, bit for bit."""
-    monkeypatch.setenv("SHMCOMPUTE_CHANNEL", channel)
-    dice = random.Random(f"{start_method} {channel}")
+    monkeypatch.setenv("SHMCOMPUTE_WAIT", waiting)
+    dice = random.Random(f"{start_method} {waiting}")
     source = np.linspace(0, 1, 1 << 20)
     expected = source.copy()
     affine(expected)

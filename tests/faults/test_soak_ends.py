@@ -8,10 +8,10 @@ import pytest
 from faults import programs
 from faults.trial import EXITS, INTERRUPTS, scaled
 
-from shmcompute.config import CHANNELS, START_METHODS
+from shmcompute.config import START_METHODS, WAITS
 
 pytestmark = pytest.mark.soak
-METHODS = [(method, channel) for method in START_METHODS for channel in CHANNELS]
+METHODS = [(method, waiting) for method in START_METHODS for waiting in WAITS]
 
 
 def test_interrupts_come_through_and_the_pool_works_after(counts):
@@ -19,10 +19,10 @@ def test_interrupts_come_through_and_the_pool_works_after(counts):
     times = math.ceil(scaled(200) / len(METHODS))
 
     def interrupt(pair):
-        method, channel = pair
-        env = {**programs.environment(), "SHMCOMPUTE_CHANNEL": channel}
+        method, waiting = pair
+        env = {**programs.environment(), "SHMCOMPUTE_WAIT": waiting}
         # Half a second of grace and new workers each time: minutes on a busy machine.
-        given = (method, times, channel)
+        given = (method, times, waiting)
         return pair, programs.ended("interrupted", *given, timeout=900, env=env)
 
     with counts.trial(INTERRUPTS) as trial:

@@ -15,7 +15,7 @@ from faults import programs
 from faults.trial import GROUP, PARENT, scaled
 
 import shmcompute as sc
-from shmcompute.config import CHANNELS, START_METHODS
+from shmcompute.config import START_METHODS, WAITS
 
 pytestmark = pytest.mark.soak
 SHM = Path("/dev/shm")
@@ -53,8 +53,8 @@ def test_what_a_killed_program_leaves_is_gone(name, counts):
 def _killed(how, number):
     """Kill a program; how many stayed, for how long, what others took from it, what it left."""
     method = START_METHODS[number % 3]
-    channel = CHANNELS[number // 3 % 2]
-    env = {**programs.environment(), "SHMCOMPUTE_CHANNEL": channel}
+    waiting = WAITS[number // 3 % 2]
+    env = {**programs.environment(), "SHMCOMPUTE_WAIT": waiting}
     process = programs.started("victim", method, process_group=0, env=env)
     names, pids = programs.lines(process, 2)
     family = [psutil.Process(int(pid)) for pid in pids]

@@ -1,15 +1,32 @@
-"""Worker processes: isolated, persistent, attached to the arrays they work on.
+"""Worker processes: isolated, persistent, attached to the arrays they work on; see README.md.
 
 ::
 
-    caller                                             worker (one of several)
-    Processes.run(plan)          supervisor.py         main(), Worker, Rung    worker.py
-      staff: replace the dead    member.py
-      pack(plan) -> bytes        packing.py
-      Load(plan) --------------> channel.py ---------> unpack, attach, keep
-      Ring: the doorbell ======> hall.py, place.py ==> machine code, or plan.run_chunk(number)
-        or Run(numbers) by pipe  run.py
-      collect  <=========================== answered; or Ran(done, failure)
-    Processes.submit(...)        desk.py, shift.py
-      Attend, Tasks ----------------------------------> unpack, call; Result or Failure for each
+    caller                                           worker (one of several)
+    Processes.run(plan)          backend.py          worker_main(), Worker     worker/
+      hold: replace the dead     worker_group.py
+      pack(plan) -> bytes        protocol/pickling
+      Load(plan) --------------> protocol/pipe ----> unpack, attach, keep
+      ring =====================> doorbell/ =======> machine code, or plan.run_chunk(number)
+      wait <===================== doorbell/ ======== answered; then a Failure by pipe, if any
+    Processes.submit(...)        task_queue.py, dispatcher.py
+      Attend, Tasks ---------------------------> unpack, call; Result or Failure for each
 """
+
+from typing import TYPE_CHECKING, Any
+
+from shmcompute.backends.processes.start import start_server_ahead
+
+if TYPE_CHECKING:
+    from shmcompute.backends.processes.backend import Processes
+
+__all__ = ["Processes", "start_server_ahead"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import after the fork server was told to start, which takes longer than this."""
+    if name == "Processes":
+        from shmcompute.backends.processes.backend import Processes  # noqa: PLC0415
+
+        return Processes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

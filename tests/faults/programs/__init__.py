@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from shmcompute import cores
+from shmcompute.system import cores
 
 # The next one that makes an array.
 NEXT = "import shmcompute as sc; sc.SharedArray([1.0], storage='shm').close()"

@@ -1,0 +1,408 @@
+"""`SharedArray`: a typed, owned view of a segment that speaks NumPy."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Self, SupportsIndex
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+from numpy.typing import ArrayLike, DTypeLike
+
+from shmcompute import storage
+from shmcompute.arrays.lock import ArrayLock
+from shmcompute.errors import ClosedError, StorageError
+from shmcompute.storage import Handle, Segment
+from shmcompute.typing import Array
+
+Shape = SupportsIndex | Iterable[SupportsIndex]
+
+
+class SharedArray(NDArrayOperatorsMixin):
+    """A NumPy array that other processes work on in place.
+
+    Copies `data` into shared memory once. The process that made it owns it: leaving the ``with``
+    block, ``close()``, garbage collection or the end of the program remove it.
+
+    Parameters
+    ----------
+    data : array_like
+        What to copy in.
+    dtype : dtype_like, optional
+        Any dtype that owns no Python objects; that of `data` by default.
+    order : {'K', 'C', 'F', 'A'}
+        Memory order, as in `numpy.array`. ``'K'`` and ``'A'`` keep Fortran order where `data` has
+        it; any other arrangement becomes C order, since a segment's header knows these two.
+    name : str or path, optional
+        Name of the segment (at most 30 characters), or the path of a ``"file"``. Random by default.
+    storage : {'auto', 'shm', 'file', 'array'}
+        Kind of segment. ``'auto'`` takes ``SHMCOMPUTE_STORAGE``, else shared memory, else, with a
+        warning that says why, ``'array'``.
+
+    Attributes
+    ----------
+    array : ndarray
+        The array itself, no copy. Views of it stay valid after ``close()``.
+    name, storage : str
+        What the segment is called, and its kind.
+    shape, dtype, ndim, size, nbytes
+        As of `array`.
+    owner : bool
+        Whether this process made the segment and so is the one that removes it.
+    closed : bool
+        Whether ``close()`` was called.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that holds Python objects, before anything is allocated.
+    ValueError
+        For a bad shape, name, order or storage.
+    StorageFullError
+        If there is no room for it.
+    SegmentExistsError
+        If the name is taken.
+
+    Examples
+    --------
+    >>> import numpy as np, shmcompute as sc
+    >>> with sc.SharedArray(np.arange(4.0)) as arr:
+    ...     arr += 1
+    ...     print(arr[1:3], arr.owner)
+    [2. 3.] True
+    """
+
+    __slots__ = ("__weakref__", "_array", "_dependents", "_made", "_segment")
+    __hash__ = None  # type: ignore[assignment]  # == compares elements, as for ndarray
+
+    _array: Array | None
+    _segment: Segment
+    _made: bool
+    _dependents: list[weakref.finalize[..., Any]]
+
+    def __init__(
+        self,
+        data: ArrayLike | SharedArray,
+        *,
+        dtype: DTypeLike | None = None,
+        order: str = "K",
+        name: str | os.PathLike[str] | None = None,
+        storage: str = "auto",
+    ) -> None:
+        self._array = None  # so that a failure below leaves something that can be dropped
+        self._dependents = []
+        source = np.asarray(data) if isinstance(data, (np.ndarray, SharedArray)) else None
+        if source is None:
+            source = np.asarray(data, dtype=dtype)
+        wanted = source.dtype if dtype is None else dtype
+        made = _created(source.shape, wanted, _order(order, source), name, storage)
+        self._segment, self._array, self._made = *made, True
+        self._fill(source)
+
+    def _fill(self, values: Any) -> None:
+        try:
+            np.copyto(self.array, values, casting="unsafe")
+        except BaseException:
+            self._segment.unlink()  # not when the traceback is dropped, but now; a file, too
+            self.close()
+            raise
+
+    @classmethod
+    def _of(cls, segment: Segment, array: Array, *, made: bool) -> Self:
+        self = cls.__new__(cls)
+        self._segment, self._array, self._made = segment, array, made
+        self._dependents = []
+        return self
+
+    @classmethod
+    def empty(
+        cls,
+        shape: Shape,
+        dtype: DTypeLike = float,
+        order: str = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: str = "auto",
+    ) -> Self:
+        """A new array whose memory is reserved, not written; see `SharedArray`.
+
+        It may read as what an array of yours left there that was closed before.
+        """
+        return cls._of(*_created(shape, dtype, order, name, storage), made=True)
+
+    @classmethod
+    def zeros(
+        cls,
+        shape: Shape,
+        dtype: DTypeLike = float,
+        order: str = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: str = "auto",
+    ) -> Self:
+        """A new array of zeros; see `SharedArray`."""
+        self = cls.empty(shape, dtype, order, name, storage)
+        self._segment.clear()
+        return self
+
+    @classmethod
+    def full(
+        cls,
+        shape: Shape,
+        fill_value: Any,
+        dtype: DTypeLike | None = None,
+        order: str = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: str = "auto",
+    ) -> Self:
+        """A new array that holds `fill_value` everywhere; see `SharedArray`."""
+        made = np.asarray(fill_value).dtype if dtype is None else dtype
+        self = cls.empty(shape, made, order, name, storage)
+        self._fill(fill_value)
+        return self
+
+    @classmethod
+    def attach(cls, name: str) -> Self:
+        """Map the shared-memory array of that name, made by any process of this user.
+
+        Shape, dtype and order come from the segment. An attacher never removes it.
+
+        Raises
+        ------
+        SegmentNotFoundError
+            If there is none of that name.
+        SegmentFormatError
+            If what has that name is no whole segment of ours.
+        """
+        return cls._of(*storage.attach(name), made=False)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], mode: str = "r+") -> Self:
+        """Map a ``.npy`` file; what kernels write lands in it.
+
+        Parameters
+        ----------
+        path : str or path
+            A file that `numpy.save` or ``SharedArray(..., storage="file")`` wrote.
+        mode : {'r+', 'r'}
+            Read and write, or read only.
+        """
+        return cls._of(*storage.open_file(path, mode), made=False)
+
+    @property
+    def array(self) -> Array:
+        """The array itself, no copy."""
+        if self._array is None:
+            raise ClosedError(
+                "this SharedArray is closed; take what you need of `array` before close(), or "
+                "keep a view: views stay valid"
+            )
+        return self._array
+
+    @property
+    def segment(self) -> Segment:
+        """The segment behind it."""
+        return self._segment
+
+    @property
+    def name(self) -> str:
+        """What the segment is called: for a ``"file"``, its path."""
+        return self._segment.handle.name
+
+    @property
+    def storage(self) -> str:
+        """The kind of segment: ``"shm"``, ``"file"`` or ``"array"``."""
+        return self._segment.handle.kind
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of its dimensions."""
+        return self._segment.layout.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of its elements."""
+        return self._segment.layout.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of its dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of its elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data."""
+        return self._segment.layout.nbytes
+
+    @property
+    def owner(self) -> bool:
+        """Whether this process made the segment and so is the one that removes it."""
+        return self._made and self._segment.owner
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._array is None
+
+    def close(self) -> None:
+        """Let go of the array; the owner also removes its name. Views stay valid. Idempotent.
+
+        Memory goes back at once, or with the last view; some of it is kept for the next arrays
+        (``SHMCOMPUTE_WARM_BYTES``) until `shutdown`. A ``"file"`` stays: see ``unlink()``.
+        """
+        if self._array is None:
+            return
+        if self.owner:
+            self._segment.end()
+        self._array = None
+        while self._dependents:
+            self._dependents.pop()()
+
+    def when_closed(self, callback: Callable[..., Any], *args: Any) -> None:
+        """Have ``callback(*args)`` called when this array is closed or dropped, once."""
+        dependent = weakref.finalize(self, callback, *args)
+        dependent.atexit = False
+        self._dependents.append(dependent)
+
+    def lock(self, timeout: float | None = None) -> ArrayLock:
+        """A lock for who wants the array for himself, among threads and processes.
+
+        The kernel drops it when its holder dies, however it dies; whoever is next is told.
+        Nobody is kept from an array by it who does not ask for it. For one element there is
+        `atomic_add`, which is much faster.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds that ``with`` waits at most.
+
+        Returns
+        -------
+        ArrayLock
+            For ``with``, or for its own ``acquire`` and ``release``. Nothing is held yet.
+
+        Raises
+        ------
+        LockTimeoutError
+            From ``with``: somebody else held it for that long.
+        LockError
+            From ``with``: this thread holds it already. It is no `threading.RLock`.
+        ClosedError, SegmentNotFoundError
+            From ``with``: its owner has closed the array.
+
+        Examples
+        --------
+        >>> import numpy as np, shmcompute as sc
+        >>> with sc.SharedArray(np.zeros(3)) as arr:
+        ...     with arr.lock(timeout=5) as state:
+        ...         if state.abandoned:  # the last holder died: it may be half written
+        ...             arr[:] = 0
+        ...         arr += 1
+        ...     print(arr.array)
+        [1. 1. 1.]
+        """
+        self.array  # noqa: B018  # a closed array is not locked
+        return ArrayLock(self._segment, timeout)
+
+    def unlink(self) -> None:
+        """Remove the name, or the file; only the owner may. Idempotent."""
+        if not self.owner:
+            raise StorageError(
+                f"{self.name!r} was made by another process or only opened here; "
+                "only its owner removes it"
+            )
+        self._segment.unlink()
+
+    def __enter__(self) -> Self:
+        self.array  # noqa: B018  # a closed array is not entered again
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"SharedArray(name={self.name!r}, shape={self.shape}, dtype={str(self.dtype)!r}, "
+            f"storage={self.storage!r}, owner={self.owner}, closed={self.closed})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        self.array  # noqa: B018  # closed: say so here, not in the process that receives it
+        self._segment.check()
+        return _attached, (self._segment.handle,)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        return np.array(self.array, dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        out = kwargs.get("out")
+        if out is not None:
+            kwargs["out"] = tuple(_plain(part) for part in out)
+        result = getattr(ufunc, method)(*(_plain(part) for part in inputs), **kwargs)
+        # NumPy returns what it was given as `out`: so do we, for `arr += 1` to stay a SharedArray.
+        if isinstance(out, tuple) and len(out) == 1 and isinstance(out[0], SharedArray):
+            return out[0]
+        return result
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.array[_plain(key)]
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.array[_plain(key)] = _plain(value)
+
+    def __bool__(self) -> bool:
+        return bool(self.array)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.array)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        return self.array.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+def _created(
+    shape: Shape,
+    dtype: DTypeLike,
+    order: str,
+    name: str | os.PathLike[str] | None,
+    kind: str,
+) -> tuple[Segment, Array]:
+    return storage.create(storage.Layout.of(shape, dtype, order), kind, name)  # type: ignore[arg-type]
+
+
+def _order(order: str, source: Array) -> str:
+    if order not in ("K", "A", "C", "F"):
+        raise ValueError(f"unknown order: {order!r}; known: 'K', 'A', 'C', 'F'")
+    if order in ("C", "F"):
+        return order
+    return "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
+
+
+def _plain(value: Any) -> Any:
+    return value.array if isinstance(value, SharedArray) else value
+
+
+def receive(handle: Handle) -> SharedArray:
+    """An array that its maker has given to this process, which adopts it first."""
+    return SharedArray._of(*storage.map_handle(handle), made=True)
+
+
+def _attached(handle: Handle) -> SharedArray:
+    return SharedArray._of(*storage.map_handle(handle), made=False)

@@ -1,0 +1,143 @@
+"""`DoorbellCaller`: the caller's side of a control block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from shmcompute.backends.doorbell import control_block as control
+from shmcompute.backends.doorbell.mapping import ControlMapping
+from shmcompute.kernels import NativePlan
+
+# ns that the caller sleeps at most before it looks after its workers: a death wakes nobody, yet
+# each look takes a core from a worker for a moment.
+SLICE_NS = 20_000_000
+
+
+class DoorbellCaller:
+    """Rings for the workers of a control block and waits for their answers.
+
+    Who rings holds a lock: there is one run at a time, and outside of one all slots have answered.
+
+    Parameters
+    ----------
+    mapping : ControlMapping
+    spin : int
+        Turns that the caller spins before it sleeps.
+
+    Attributes
+    ----------
+    silent : callable
+        Whether all workers have answered, and all that kernels raised was received.
+    """
+
+    def __init__(self, mapping: ControlMapping, spin: int) -> None:
+        self._mapping = mapping
+        self._spin = spin
+        self._slots = mapping.slot(0)
+        self._own = mapping.slot(mapping.workers)
+        self.silent: Callable[[], bool] = partial(control.silent, self._slots, mapping.workers)
+
+    def bind_run(
+        self, number: int, count: int, *, own: bool, native: NativePlan | None, step: int
+    ) -> Callable[[], bool]:
+        """A run in one go: ring `count` workers, do the own share by machine code, wait a moment.
+
+        Returns
+        -------
+        callable
+            Runs, and tells whether all is done, and well; else see `finished`, `failed` and the
+            caller's own slot.
+        """
+        slot, address = self._own if own else 0, 0 if native is None else native.address
+        where = (self._mapping.address, self._slots, number, count, slot, address, step, self._spin)
+        return partial(control.run, *where)
+
+    def ring(self, number: int, count: int, *, own: bool, step: int) -> None:
+        """Ring `count` workers for a plan, and assign the own share."""
+        slot = self._own if own else 0
+        control.ring(self._mapping.address, self._slots, number, count, slot, step)
+
+    def note(self, number: int) -> None:
+        """Have one worker read its pipe, where a message is on its way."""
+        control.ring_one(self._mapping.slot(number), control.NOTE)
+
+    def pending(self) -> int:
+        """How many workers have not answered the last ring; the dead among them, too."""
+        return self._mapping.read(self._mapping.address + control.PENDING) & control.LOW
+
+    def crowded(self) -> bool:
+        """Whether workers were found on the caller's own core, again and again; said once."""
+        place = self._mapping.address + control.CROWDED
+        crowded = self._mapping.read(place) >= control.CROWD
+        if crowded:
+            self._mapping.write(place, 0)
+        return crowded
+
+    def finished(self) -> bool:
+        """Sleep until all have answered, for a moment at most; whether they have."""
+        return bool(control.finished(self._mapping.address, 0, SLICE_NS))
+
+    def stop(self) -> None:
+        """Have all take no more chunks."""
+        self._mapping.write(self._mapping.address + control.STOP, 1)
+
+    def owes(self, number: int) -> bool:
+        """Whether a worker has not answered the last ring."""
+        slot, read = self._mapping.slot(number), self._mapping.read
+        return read(slot + control.ASKED) != read(slot + control.ANSWERED)
+
+    def late(self, number: int) -> bool:
+        """Whether a worker has not begun what it was rung for."""
+        slot, read = self._mapping.slot(number), self._mapping.read
+        begun = read(slot + control.CURRENT) != control.NONE or read(slot + control.DONE)
+        return self.owes(number) and not begun
+
+    def failed(self, number: int) -> bool:
+        """Whether a worker's kernel raised, and what it raised was not received yet."""
+        return self._mapping.read(self._mapping.slot(number) + control.STATUS) != control.FINE
+
+    def received(self, number: int) -> None:
+        """What that worker's kernel raised was received."""
+        self._mapping.write(self._mapping.slot(number) + control.STATUS, control.FINE)
+
+    def offer(self, number: int, first: int) -> None:
+        """Let a worker begin the task of that number, which no task had before, and the next."""
+        self._mapping.write(self._mapping.slot(number) + control.CLAIMED, first)
+
+    def recall(self, number: int) -> int:
+        """Let it begin no more; the task after the last that it has begun."""
+        return int(control.recall(self._mapping.slot(number)))
+
+    def compilations(self) -> int:
+        """How often workers had to compile a kernel, where machine code was to spare them that."""
+        slots = map(self._mapping.slot, range(self._mapping.workers))
+        return sum(self._mapping.read(slot + control.COMPILED) for slot in slots)
+
+    def reset(self, number: int) -> None:
+        """Make a slot ready for another worker; the one that had it is dead."""
+        slot, mapping = self._mapping.slot(number), self._mapping
+        mapping.write(slot + control.ANSWERED, mapping.read(slot + control.ASKED))
+        mapping.write(slot + control.SLEEPS, 0)
+        mapping.write(slot + control.STATUS, control.FINE)
+
+    def undone(self, chunks: int, numbers: Iterable[int], step: int) -> set[int]:
+        """Chunks of a run that is over which are not known to be done.
+
+        `numbers` are those of the slots that took part.
+        """
+        read = self._mapping.read
+        slots = [self._mapping.slot(number) for number in numbers]
+        if step:
+            return {
+                chunk
+                for slot in slots
+                for chunk in range(
+                    read(slot + control.FIRST) + step * read(slot + control.DONE), chunks, step
+                )
+            }
+        writing = {read(slot + control.CURRENT) for slot in slots}
+        if control.TAKING in writing:  # killed just there: which one it took is not known
+            return set(range(chunks))
+        taken = min(chunks, read(self._mapping.address + control.CURSOR))
+        return {chunk for chunk in writing if 0 <= chunk < chunks} | set(range(taken, chunks))

@@ -1,0 +1,346 @@
+"""The control block: the words through which a caller and its workers speak.
+
+Everything here is jitted and lets go of the GIL. README.md, beside this file, says who may write
+which word, and why no wake-up is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from numba import types
+
+from shmcompute.chunking import VALUES
+from shmcompute.kernels import refresh
+from shmcompute.system import atomic_words
+from shmcompute.system.atomic_words import (
+    add,
+    call,
+    core,
+    give_way,
+    jitted,
+    load,
+    relax,
+    store,
+    swap,
+    wait,
+    wake,
+)
+
+WORD = 8  # bytes
+LINE = 128  # two cache lines, which processors fetch in pairs: words of others stand elsewhere
+
+# Of the caller
+PENDING = 0  # workers that have not answered yet; the caller sleeps on it
+CALLER_SLEEPS = 8
+STOP = 16  # not 0: take no more chunks
+CROWDED = 24  # runs in turn whose answers came when the caller gave way
+POLLS = 32  # not 0: who waits polls, for there is no futex
+# Of all
+CURSOR = LINE  # the next chunk, where chunks are not dealt before
+VALUES_AT = 2 * LINE  # 16 bytes each
+SLOTS_AT = VALUES_AT + 16 * VALUES
+# A slot, one for each worker and the last for the caller: a line that the caller writes,
+ASKED = 0  # how often the bell was rung; the worker sleeps on it
+PLAN = 8  # the number of a plan, or NOTE
+FIRST = 16  # the worker's first chunk,
+STEP = 24  # and how far it is to its next; 0: they are to be had at the cursor
+# and one that the worker writes.
+ANSWERED = LINE  # rings that it has answered
+SLEEPS = LINE + 8
+STATUS = LINE + 16  # FINE, or else: Numba's code of what the kernel raised, or RAISED by Python
+CURRENT = LINE + 24  # the chunk that it writes, NONE, or TAKING: one that it may have taken
+DONE = LINE + 32  # chunks that it has done in this run
+FAILURE = LINE + 40  # where Numba described what the kernel raised
+COMPILED = LINE + 48  # how often it had to compile
+CLAIMED = LINE + 56  # the task after the last that it has begun; NONE: it is to begin no more
+CORE = LINE + 64  # where it went to sleep
+SLOT = 2 * LINE
+
+NOTE = 0  # "read what stands in your pipe"
+NONE, TAKING = -1, -2
+FINE, RAISED = 0, 1 << 32
+LOW = (1 << 32) - 1  # the half of PENDING that counts; the other half numbers the runs
+
+# A native plan, as machine code sees it
+COUNT = 0  # of chunks
+LINKS = 8  # kernels that each chunk goes through
+FIRST_LINK = 16  # of each: its trampoline and the block of its arguments; then the edges of chunks
+
+# ns within which a worker that was woken should have begun: in a virtual machine an idle core alone
+# takes half as long to come back.
+SOON = 500_000
+COURTESY = 32  # turns of spinning, about a microsecond, between giving way
+# So many runs in turn whose answers came just when the caller gave way: the workers must be on its
+# own core, where they were woken, and the scheduler may leave them there for long.
+CROWD = 8
+
+PLANS = 128  # places in a table of native plans: number and address of each, by number
+
+
+_functions: list[Any] = []
+
+
+def _jitted(function: Callable[..., Any]) -> Any:
+    dispatcher = jitted(function)
+    _functions.append(dispatcher)
+    return dispatcher
+
+
+def prepare() -> None:
+    """Have everything here compiled, once in a process; else the first calls would wait for it.
+
+    In a thread where no Ctrl-C comes: one in the middle would leave Numba half loaded.
+    """
+    if all(dispatcher.overloads for dispatcher in _functions):
+        return
+    if threading.current_thread() is not threading.main_thread():
+        _compile()  # here: when the program ends, no more threads can be started
+    else:
+        thread = threading.Thread(target=_compile, name="shmcompute-prepare", daemon=True)
+        thread.start()
+        thread.join()
+
+
+def _compile() -> None:
+    refresh()
+    for made in _functions:
+        made.compile((types.int64,) * made.py_func.__code__.co_argcount)
+
+
+def bytes_for(workers: int) -> int:
+    """Bytes of a control block for so many workers and the caller."""
+    return SLOTS_AT + (workers + 1) * SLOT
+
+
+poll = _jitted(atomic_words.poll)
+
+
+@_jitted
+def sleep(control: int, address: int, value: int, nanoseconds: int) -> None:
+    """Sleep until a word is not `value`, for so long at most if `nanoseconds` is positive.
+
+    It may end earlier: look, and sleep again.
+    """
+    if load(control + POLLS) != 0:
+        poll(address, value, nanoseconds)
+    else:
+        wait(address, value, nanoseconds)
+
+
+@_jitted
+def pause(turn: int) -> None:
+    """Spin once. The scheduler wakes a sleeper where its waker runs, so now and then give way."""
+    if turn % COURTESY == 0:
+        give_way()
+    else:
+        relax()
+
+
+@_jitted
+def take(control: int, slot: int, number: int) -> Any:
+    """The chunk to do next where `number` was the last (NONE: none was); NONE to do no more.
+
+    What was the last is done.
+    """
+    step = load(slot + STEP)
+    if number != NONE:
+        store(slot + CURRENT, NONE)
+        store(slot + DONE, load(slot + DONE) + 1)
+    if load(control + STOP) != 0:
+        return NONE
+    if step == 0:
+        store(slot + CURRENT, TAKING)
+        number = add(control + CURSOR, 1)
+    elif number == NONE:
+        number = load(slot + FIRST)
+    else:
+        number += step
+    store(slot + CURRENT, number)
+    return number
+
+
+@_jitted
+def fail(control: int, slot: int, code: int) -> None:
+    """Say that this worker has failed: all are to stop."""
+    store(slot + STATUS, code)
+    store(control + STOP, 1)
+
+
+@_jitted
+def share(control: int, slot: int, plan: int) -> Any:
+    """Do what falls to this slot; 0, or the code of what a kernel raised, which stops all."""
+    count, links = load(plan + COUNT), load(plan + LINKS)
+    edges = plan + FIRST_LINK + 2 * WORD * links
+    number = take(control, slot, NONE)
+    while 0 <= number < count:
+        start, stop = load(edges + WORD * number), load(edges + WORD * (number + 1))
+        link = plan + FIRST_LINK
+        for _ in range(links):
+            values = control + VALUES_AT
+            code = call(load(link), load(link + WORD), values, start, stop, slot + FAILURE)
+            if code != 0:
+                fail(control, slot, code)
+                return code
+            link += 2 * WORD
+        number = take(control, slot, number)
+    store(slot + CURRENT, NONE)
+    return 0
+
+
+@_jitted
+def claim(slot: int, number: int) -> Any:
+    """Whether a worker may begin that task: it is its next, and was not taken back."""
+    return swap(slot + CLAIMED, number, number + 1)
+
+
+@_jitted
+def recall(slot: int) -> Any:
+    """Have a worker begin no more tasks; the one after the last that it has begun."""
+    claimed = load(slot + CLAIMED)
+    while not swap(slot + CLAIMED, claimed, NONE):
+        claimed = load(slot + CLAIMED)
+    return claimed
+
+
+@_jitted
+def answer(control: int, slot: int) -> None:
+    """All of a ring is done and this worker writes no more."""
+    note = load(slot + PLAN) == NOTE
+    pending = load(control + PENDING)  # of this run: no other one begins before the next line
+    store(slot + ANSWERED, load(slot + ASKED))
+    # By now another run may have begun, if this one was given up: that is not to be counted down.
+    run = pending >> 32
+    while not note and pending >> 32 == run:
+        if swap(control + PENDING, pending, pending - 1):
+            if pending & LOW == 1 and load(control + CALLER_SLEEPS) != 0:
+                wake(control + PENDING)
+            return
+        pending = load(control + PENDING)
+
+
+@_jitted
+def serve(control: int, slot: int, table: int, spin: int) -> Any:
+    """Wait for rings and answer them, for as long as the table has their plans.
+
+    Returns the code of what a kernel raised, or 0: there is a ring that is Python's to answer.
+    """
+    while True:
+        answered = load(slot + ANSWERED)
+        turns = 0
+        while load(slot + ASKED) == answered:
+            if turns < spin:
+                turns += 1
+                pause(turns)
+                continue
+            store(slot + CORE, core())
+            store(slot + SLEEPS, 1)
+            sleep(control, slot + ASKED, answered, 0)
+            store(slot + SLEEPS, 0)
+        plan = load(slot + PLAN)
+        place = table + 2 * WORD * (plan % PLANS)
+        if plan == NOTE or load(place) != plan:
+            return 0
+        code = share(control, slot, load(place + WORD))
+        if code != 0:
+            return code
+        answer(control, slot)
+
+
+@_jitted
+def assign(slot: int, first: int, step: int) -> None:
+    """What of a run falls to a slot."""
+    store(slot + FIRST, first)
+    store(slot + STEP, step)
+    store(slot + STATUS, FINE)
+    store(slot + DONE, 0)
+    store(slot + CURRENT, NONE)
+
+
+@_jitted
+def ask(slot: int, plan: int) -> None:
+    """Ring for one worker that may be awake."""
+    store(slot + PLAN, plan)
+    add(slot + ASKED, 1)
+
+
+@_jitted
+def ring_one(slot: int, plan: int) -> None:
+    """Ring for one worker."""
+    ask(slot, plan)
+    if load(slot + SLEEPS) != 0:
+        wake(slot + ASKED)
+
+
+@_jitted
+def wake_up(slots: int, count: int) -> None:
+    """Wake those of the first `count` workers that sleep.
+
+    Who sleeps on the caller's own core comes last: awake, it may have that core at once, and the
+    caller would wake the others milliseconds later.
+    """
+    here = core()
+    for last in range(2):
+        for number in range(count):
+            slot = slots + SLOT * number
+            if load(slot + SLEEPS) != 0 and (load(slot + CORE) == here) == last:
+                wake(slot + ASKED)
+
+
+@_jitted
+def ring(control: int, slots: int, plan: int, count: int, own: int, step: int) -> None:
+    """Have the first `count` workers run a plan, and assign its share to the slot `own` (or 0)."""
+    store(control + STOP, 0)
+    store(control + CURSOR, 0)
+    store(control + PENDING, ((load(control + PENDING) >> 32) + 1) << 32 | count)
+    first = 0
+    if own != 0:
+        assign(own, 0, step)
+        first = 1
+    for number in range(count):
+        slot = slots + SLOT * number
+        assign(slot, first + number, step)
+        ask(slot, plan)
+    wake_up(slots, count)
+
+
+@_jitted
+def silent(slots: int, count: int) -> Any:
+    """Whether the first `count` workers have answered all, and told all that kernels raised."""
+    for number in range(count):
+        slot = slots + SLOT * number
+        if load(slot + ASKED) != load(slot + ANSWERED) or load(slot + STATUS) != FINE:
+            return False
+    return True
+
+
+@_jitted
+def finished(control: int, spin: int, nanoseconds: int) -> Any:
+    """Wait until all have answered, for a while at most; whether they have."""
+    crowded = load(control + CROWDED)
+    for turn in range(1, spin + 1):
+        if load(control + PENDING) & LOW == 0:
+            gave_way = turn > 1 and turn % COURTESY == 1
+            store(control + CROWDED, crowded + 1 if gave_way else 0)
+            return True
+        pause(turn)
+    store(control + CALLER_SLEEPS, 1)
+    pending = load(control + PENDING)
+    if pending & LOW != 0:
+        sleep(control, control + PENDING, pending, nanoseconds)
+    store(control + CALLER_SLEEPS, 0)
+    return load(control + PENDING) & LOW == 0
+
+
+@_jitted
+def run(
+    control: int, slots: int, plan: int, count: int, own: int, native: int, step: int, spin: int
+) -> Any:
+    """A whole run in one go; False if it is not over yet, not all is well, or it is too crowded."""
+    ring(control, slots, plan, count, own, step)
+    if native != 0:
+        share(control, own, native)
+    over = finished(control, spin, SOON)
+    return over and load(control + STOP) == 0 and load(control + CROWDED) < CROWD

@@ -1,0 +1,110 @@
+"""`ControlMapping`: the memory of a control block, as Python reads and writes it."""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import struct
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from shmcompute.backends.doorbell import control_block
+from shmcompute.chunking import Number, Values
+from shmcompute.errors import StorageError
+from shmcompute.kernels import SCALAR_FORMATS
+from shmcompute.system.atomic_words import waits_by_futex
+
+
+class ControlMapping:
+    """A control block for so many workers and their caller, mapped in this process.
+
+    Parameters
+    ----------
+    workers : int
+        How many slots it has, beside the caller's.
+    fd : int, optional
+        The memory, where another process has made it, or -1 for memory of this process alone. What
+        is made here has no name: it goes with the last process that has it, however that ends.
+    """
+
+    def __init__(self, workers: int, fd: int | None = None) -> None:
+        size = control_block.bytes_for(workers)
+        self.workers = workers
+        self.fd = -1 if fd is None else fd
+        # Private to threads: what a forked child writes is nothing to them.
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if fd == -1 else mmap.MAP_SHARED
+        try:
+            if fd is None:
+                self.fd = _create(size)
+            self._memory = mmap.mmap(self.fd, size, flags=flags)
+        except OSError as error:
+            self.close()
+            raise StorageError(
+                f"no memory of {size} bytes was to be had for a pool's control block: {error}; "
+                "limits on memory or descriptors (ulimit) may be too tight"
+            ) from error
+        self._words = memoryview(self._memory).cast("q")
+        array = np.frombuffer(self._memory, np.int64)
+        self.address: int = array.__array_interface__["data"][0]
+        if fd in (None, -1):  # workers do as their caller does
+            self.write(self.address + control_block.POLLS, not waits_by_futex())
+
+    def slot(self, number: int) -> int:
+        """The address of a worker's slot; the last is the caller's."""
+        return self.address + control_block.SLOTS_AT + control_block.SLOT * number
+
+    def read(self, address: int) -> int:
+        """What stands in a word."""
+        return self._words[(address - self.address) >> 3]
+
+    def write(self, address: int, value: int) -> None:
+        """Set a word."""
+        self._words[(address - self.address) >> 3] = value
+
+    def write_values(self, values: Values) -> None:
+        """Put the numbers of the next run where workers read them."""
+        form = _layout(tuple(map(type, values)))
+        parts: list[Number] = []
+        for value in values:
+            parts += (value.real, value.imag) if type(value) is complex else (value,)
+        form.pack_into(self._memory, control_block.VALUES_AT, *parts)
+
+    def read_values(self, types: Sequence[type[Number]]) -> Values:
+        """The numbers of this run."""
+        parts = iter(_layout(tuple(types)).unpack_from(self._memory, control_block.VALUES_AT))
+        return tuple(
+            complex(next(parts), next(parts)) if kind is complex else next(parts) for kind in types
+        )
+
+    def close(self) -> None:
+        """Give back the descriptor; the memory goes with this object."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _create(size: int) -> int:
+    """Memory of a fixed size: nobody who has it can take it from under the others."""
+    try:
+        fd = os.memfd_create("shmcompute", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except (AttributeError, OSError):  # not Linux, or a sandbox forbids it
+        with tempfile.TemporaryFile() as file:
+            file.truncate(size)
+            return os.dup(file.fileno())
+    seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+    try:
+        os.ftruncate(fd, size)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+@lru_cache(maxsize=256)
+def _layout(types: tuple[type[Number], ...]) -> struct.Struct:
+    return struct.Struct("<" + "".join(SCALAR_FORMATS[kind] for kind in types))

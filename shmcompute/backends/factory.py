@@ -1,0 +1,36 @@
+"""`make_backend`: the backend of that name."""
+
+from __future__ import annotations
+
+from shmcompute.backends.base import Backend
+
+# ruff: noqa: PLC0415  # each is imported for who uses it: together they take as long as all the rest
+
+
+def make_backend(
+    name: str,
+    workers: int,
+    start_method: str,
+    *,
+    threads_per_worker: int,
+    caller_runs: bool,
+    pin: bool,
+) -> Backend:
+    """A new backend; see `Pool` for what the parameters mean."""
+    if name == "serial":
+        from shmcompute.backends.serial import Serial
+
+        return Serial()
+    if name == "threads":
+        from shmcompute.backends.threads import Threads
+
+        return Threads(workers, pin=pin)
+    from shmcompute.backends.processes import start_server_ahead
+
+    if workers > caller_runs:
+        start_server_ahead(start_method)  # which takes longer than the rest of the imports
+    from shmcompute.backends.processes import Processes
+
+    return Processes(
+        workers, start_method, threads=threads_per_worker, caller_runs=caller_runs, pin=pin
+    )

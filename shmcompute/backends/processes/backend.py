@@ -1,0 +1,253 @@
+"""`Processes`: runs plans and tasks on worker processes."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+from shmcompute.backends.base import Backend
+from shmcompute.backends.processes.doorbell_run import DoorbellRun
+from shmcompute.backends.processes.fair_lock import FairLock
+from shmcompute.backends.processes.poller import WakeupPipe
+from shmcompute.backends.processes.retry import run_with_retries
+from shmcompute.backends.processes.start import start_in_background, usable
+from shmcompute.backends.processes.task_queue import TaskQueue
+from shmcompute.backends.processes.worker_group import WorkerGroup
+from shmcompute.backends.processes.worker_process import LEAVE, kill_all
+from shmcompute.backends.serial import Serial
+from shmcompute.chunking import Values
+from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError
+from shmcompute.plans import Plan
+from shmcompute.system.interrupts import Latch, call_with_lock, deadline_of
+from shmcompute.tasks import Function, WorkItem
+
+
+class Processes(Backend):
+    """Persistent worker processes.
+
+    Invariant: outside `_lock` every worker that lives is silent; it has answered all it was asked.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        workers: int,
+        start_method: str,
+        *,
+        threads: int,
+        caller_runs: bool = False,
+        pin: bool = False,
+    ) -> None:
+        self.workers = workers
+        self.start_method = usable(start_method)
+        self._caller_runs = caller_runs
+        self._pid = os.getpid()
+        self._closed = False
+        # False where several interrupts may have cut short the end of a call: see `_serve`.
+        self._silent = True
+        self._runs: dict[int, DoorbellRun] = {}  # those that may be repeated, by the plan's number
+        self._group = WorkerGroup(
+            multiprocessing.get_context(self.start_method),
+            workers,
+            caller_runs=caller_runs,
+            threads=threads,
+            pin=pin,
+            flush=weakref.WeakMethod(self._flush_if_idle),
+        )
+        wakeup = WakeupPipe()
+        self._fair_lock = FairLock(wakeup)
+        self._lock = self._fair_lock.lock
+        self._tasks = TaskQueue(self._group, self._fair_lock, wakeup)
+        self._finalizer = weakref.finalize(self, _end, self._group, self._pid)
+        self._finalizer.atexit = False  # the pool's own end comes first
+        self._begun = Latch()  # open when the first workers were started, or could not be
+        if self.start_method == "fork":  # which is quick, and best left to the calling thread
+            self._group.fill()
+            self._begun.open()
+        else:
+            start_in_background(weakref.WeakMethod(self._begin), self._begun)
+
+    def _begin(self) -> None:
+        """Have workers started; what fails here, the first call meets again."""
+        with suppress(ShmComputeError, OSError):
+            self._enter(None, self._group.staff)
+
+    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+        if timeout is None and self._repeat(plan, values):
+            return
+        if (
+            self._tasks.dispatching_here
+        ):  # a future's callback: the dispatcher can't wait for itself
+            Serial().run(plan, values, timeout)
+            return
+        deadline = None if timeout is None else deadline_of(timeout)
+
+        def run_once(plan: Plan, first: bool = True) -> None:
+            # What has killed a worker is not for the caller to try.
+            own = self._caller_runs and first
+            self._run_once(plan, values, timeout, deadline, own=own)
+
+        if plan.retries:
+            work = partial(run_with_retries, plan, self.workers, run_once)
+        else:
+            work = partial(run_once, plan)
+        self._enter(timeout, work)
+
+    def _run_once(
+        self,
+        plan: Plan,
+        values: Values,
+        timeout: float | None,
+        deadline: float | None,
+        *,
+        own: bool,
+    ) -> None:
+        """Run every chunk once; `own`: the caller takes a share."""
+        group, count = self._group, len(plan.chunks) - own
+        with _unreached(plan):
+            number, workers = group.hold(plan, count, deadline)
+        run = DoorbellRun(plan, number, group, workers, own=own, timeout=timeout, deadline=deadline)
+        if timeout is None and plan.journal is None:
+            self._keep(plan, run)
+        if values:
+            group.mapping.write_values(values)
+        run.complete(plan, values)
+
+    def _keep(self, plan: Plan, run: DoorbellRun) -> None:
+        """Keep a run for `_repeat`, as long as its plan lives."""
+        if plan.number not in self._runs:
+            weakref.finalize(plan, self._runs.pop, plan.number, None).atexit = False
+        self._runs[plan.number] = run
+
+    def _repeat(self, plan: Plan, values: Values) -> bool:
+        """Run a plan that was run before by workers that still hold it; False if there is none.
+
+        What `run` does, without looking for what a repeated call does not need.
+        """
+        run, group = self._runs.get(plan.number), self._group
+        if run is None or self._lock.locked() or self._fair_lock.dispatcher_waits is not None:
+            return False
+        with self._lock:
+            try:
+                if not (self._silent and group.holds(run.generation)):
+                    return False
+                if group.registry.ended or self._closed:
+                    return False
+                self._silent = False
+                if values:
+                    group.mapping.write_values(values)
+                run.complete(plan, values)
+                self._silent = True
+            except BaseException:
+                group.silence()
+                raise
+        if group.registry.ended:
+            self._flush_if_idle()
+        return True
+
+    def ready(self, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else deadline_of(timeout)
+
+        def awaited() -> None:
+            self._group.staff()
+            self._group.await_ready(self._group.workers, deadline)
+
+        self._enter(timeout, awaited)
+
+    @property
+    def pids(self) -> list[int]:
+        self._check()
+        self._begun.wait()
+        return [worker.process.pid for worker in list(self._group.workers)]
+
+    def submit(
+        self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        if not self._group.size:  # the caller is the only worker
+            return Serial().submit(function, args, keywords)
+        item = WorkItem(function, args, keywords)
+        self._tasks.put(item, self)
+        return item.future
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
+        self._closed = True
+        self._tasks.close(self, wait=wait, cancel=cancel_futures)
+
+    def close(self, *, wait: bool = True) -> None:
+        self._closed = True
+        call_with_lock(self._lock, math.inf if wait else LEAVE, self._leave)
+
+    def _leave(self, locked: bool) -> None:
+        if locked:
+            self._finalizer()
+        else:
+            # A call that does not end, in a thread that exit does not wait for: what it uses is
+            # its own to close.
+            kill_all(self._group.workers)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise ClosedError("this pool is closed; make another one")
+
+    def _enter(self, timeout: float | None, work: Callable[[], None]) -> None:
+        """Hold the lock for what a call asks of the workers."""
+
+        def serve(locked: bool) -> None:
+            if not locked:
+                raise KernelTimeoutError(
+                    f"the pool was busy with other calls for {timeout} s; nothing has run"
+                )
+            try:
+                self._check()
+                self._group.silence()
+                self._silent = True
+                work()
+            finally:
+                self._group.silence()
+
+        self._fair_lock.call(math.inf if timeout is None else timeout, serve)
+        # What ended while the lock was held relied on its holder.
+        if self._group.registry.ended:
+            self._flush_if_idle()
+
+    def compilations(self) -> int:
+        """How often workers had to compile a kernel."""
+        return self._group.caller.compilations()
+
+    def _flush_if_idle(self) -> None:
+        # Called from close() of an array, or within garbage collection in any thread, perhaps one
+        # that holds the lock: then who holds it will flush.
+        if os.getpid() != self._pid or self._closed:
+            return
+
+        def flush(locked: bool) -> None:
+            if locked:
+                try:
+                    self._group.forget_ended(None)
+                finally:
+                    self._group.silence()
+
+        self._fair_lock.call(0, flush)
+
+
+@contextmanager
+def _unreached(plan: Plan) -> Iterator[None]:
+    """Nothing runs yet: of a call that overruns here no chunk was reached."""
+    try:
+        yield
+    except KernelTimeoutError as error:
+        error.chunks = list(plan.chunks)
+        raise
+
+
+def _end(group: WorkerGroup, pid: int) -> None:
+    if os.getpid() == pid:
+        group.close()

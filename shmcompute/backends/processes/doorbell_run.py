@@ -1,0 +1,181 @@
+"""One run of one plan by worker processes: ring, do the own share, and on any trouble quiesce.
+
+However a run ends, no worker writes when `complete` returns or raises: each has answered, or has
+been killed and joined.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from shmcompute.backends.base import overrun, raise_first
+from shmcompute.backends.doorbell import unveil
+from shmcompute.backends.processes.protocol import Lost, unpack_error
+from shmcompute.backends.processes.worker_group import WorkerGroup
+from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
+from shmcompute.chunking import Values
+from shmcompute.errors import WorkerLostError
+from shmcompute.plans import Plan
+from shmcompute.system import cores, interrupts
+
+GRACE = 0.5  # seconds that workers have to end their chunk, once the call is lost
+
+
+class DoorbellRun:
+    """Who is rung for which plan, and what came of it.
+
+    It does not refer to its plan, and may be completed again as long as the workers hold the plans
+    of its `generation`.
+
+    Parameters
+    ----------
+    plan : Plan
+    number : int
+        What the workers call it.
+    group : WorkerGroup
+    workers : sequence of WorkerProcess
+        Those that run it.
+    own : bool
+        Whether the caller takes a share.
+    timeout, deadline : float or None
+        Seconds; when they have passed.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        number: int,
+        group: WorkerGroup,
+        workers: Sequence[WorkerProcess],
+        *,
+        own: bool,
+        timeout: float | None,
+        deadline: float | None,
+    ) -> None:
+        self.generation = group.registry.generation
+        self._number = number
+        self._workers = workers
+        self._caller = caller = group.caller
+        self._own = group.own if own else None
+        self._timeout = timeout
+        self._deadline = deadline
+        self._late = False  # whether the deadline has passed
+        self._deaths = group.deaths
+        # How far it is from one chunk of a worker to its next; 0 if that is not known before.
+        self._step = len(workers) + own if plan.static else 0
+        self._run: Callable[[], bool] | None = None  # unless Python has to do the own share
+        native = plan.native if own and deadline is None else None
+        if not own or native is not None:
+            self._run = caller.bind_run(
+                number, len(workers), own=own, native=native, step=self._step
+            )
+
+    def complete(self, plan: Plan, values: Values) -> None:
+        """Run every chunk, or raise what went wrong once nobody writes any more."""
+        try:
+            if self._run is None:
+                self._caller.ring(self._number, len(self._workers), own=True, step=self._step)
+                self._own_share(plan, values)
+            elif self._run():
+                return
+            self._await()
+        except Exception as failure:  # noqa: BLE001  # of the own chunk
+            self._caller.stop()
+            self._quiesce(interrupts.seconds_to(self._deadline))
+            raise unveil(failure) from failure.__cause__
+        except BaseException:  # Ctrl-C
+            self._caller.stop()
+            self._quiesce()
+            raise
+        raised, gone = self._quiesce()
+        if self._caller.crowded():
+            cores.evict_from_my_core(worker.process.pid for worker in self._workers)
+        self._judge(plan, raised, gone)
+        raise_first(raised)
+
+    def _own_share(self, plan: Plan, values: Values) -> None:
+        assert self._own is not None  # noqa: S101  # for the type checker
+        self._own.run(plan, values, self._deadline)
+
+    def _await(self) -> None:
+        """Until all have answered, one is lost, or the time is up."""
+        late = [worker for worker in self._workers if self._caller.late(worker.number)]
+        for worker in late[:1]:
+            cores.migrate_to_my_core(worker.process.pid)
+        while not self._lost():
+            if self._caller.finished():
+                return
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._late = True
+                break
+        self._caller.stop()
+
+    def _lost(self) -> bool:
+        """Whether one has ended that owes an answer."""
+        return bool(self._deaths.poll(0)) and not all(worker.alive for worker in self._owing())
+
+    def _owing(self) -> list[WorkerProcess]:
+        return [worker for worker in self._workers if self._caller.owes(worker.number)]
+
+    def _quiesce(
+        self, grace: float | None = GRACE
+    ) -> tuple[list[BaseException], list[WorkerProcess]]:
+        """Let those at work end their chunk, for a while; then kill them. The late have had it.
+
+        Returns
+        -------
+        tuple of list
+            What kernels raised in workers; the workers that are gone.
+        """
+        until = time.monotonic() + (0.0 if self._late else float("inf") if grace is None else grace)
+        try:
+            while any(worker.alive for worker in self._owing()) and time.monotonic() < until:
+                self._caller.finished()
+        finally:
+            gone = self._owing()
+            kill_all(gone)
+        raised = []
+        patience = None if self._deadline is None else GRACE  # it is on its way
+        for worker in self._workers:
+            if worker not in gone and self._caller.failed(worker.number):
+                try:
+                    raised.append(unpack_error(worker.failure(patience)))
+                except Lost:
+                    gone.append(worker)
+        return raised, gone
+
+    def _judge(self, plan: Plan, raised: list[BaseException], gone: list[WorkerProcess]) -> None:
+        """Put first among what was raised what went wrong, now that nobody writes."""
+        if self._own is not None and (own := self._own.error(plan)) is not None:
+            raised.insert(0, own)
+        if raised:
+            return
+        numbers = [worker.number for worker in self._workers]
+        if self._own is not None:
+            numbers.append(self._own.number)
+        undone = sorted(self._caller.undone(len(plan.chunks), numbers, self._step))
+        passed = self._deadline is not None and time.monotonic() >= self._deadline
+        if self._late or (undone and not gone and passed):
+            raised.append(overrun(plan, self._timeout, undone))
+        elif gone:
+            raised.append(_worker_lost(plan, gone[0], undone))
+        elif undone:
+            raised.append(RuntimeError(f"chunks {undone} were left; this is a fault of shmcompute"))
+
+
+def _worker_lost(plan: Plan, worker: WorkerProcess, numbers: Sequence[int]) -> WorkerLostError:
+    """The error of a call whose worker died, with these chunks not known to be done."""
+    how = worker.ended()
+    chunks = [plan.chunks[number] for number in numbers]
+    return WorkerLostError(
+        f"worker {worker.process.pid} was lost ({how}) while it ran kernel {plan.name}; the "
+        f"content of chunks {_listed(chunks)} is undefined",
+        worker.process.exitcode,
+        chunks,
+    )
+
+
+def _listed(chunks: Sequence[tuple[int, int]]) -> str:
+    listed = ", ".join(f"[{start}, {stop})" for start, stop in chunks[:4])
+    return listed + (f" and {len(chunks) - 4} more" if len(chunks) > 4 else "")

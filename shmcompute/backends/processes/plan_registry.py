@@ -1,0 +1,105 @@
+"""`PlanRegistry`: the plans that the workers of a pool may hold, by number."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from shmcompute.backends.processes.protocol import PackedPlan, pack
+from shmcompute.errors import ClosedError
+from shmcompute.plans import Plan
+from shmcompute.storage import Handle, mapped
+
+KEPT = 64  # plans that workers keep,
+KEPT_BYTES = 16 << 20  # and how much they may be in all
+
+
+class PlanRegistry:
+    """Numbers of plans, the oldest given up first, and the segments that these refer to.
+
+    Parameters
+    ----------
+    flush : WeakMethod
+        Called at the end of each segment that is watched.
+
+    Attributes
+    ----------
+    generation : int
+        Grows before a plan is given up, since workers may drop it from then on.
+    ended : deque of Handle
+        Segments that have ended and that workers may have mapped.
+    """
+
+    def __init__(self, flush: weakref.WeakMethod[Callable[[], None]]) -> None:
+        self.generation = 0
+        self.ended: deque[Handle] = deque()
+        self._flush = flush
+        self._numbers: OrderedDict[PackedPlan, int] = OrderedDict()  # by use, oldest first
+        self._packed: weakref.WeakKeyDictionary[Plan, PackedPlan] = weakref.WeakKeyDictionary()
+        self._last = 0
+        self._watched: set[Handle] = set()
+
+    def packed(self, plan: Plan) -> PackedPlan:
+        """The plan as bytes; ClosedError if its arrays were closed since."""
+        packed = self._packed.get(plan)
+        if packed is None:
+            packed = self._packed[plan] = pack(plan)
+        else:
+            _check_open(packed)
+        return packed
+
+    def number(self, packed: PackedPlan) -> int:
+        """Its number; equal plans have one. The segments that it refers to are watched."""
+        if packed not in self._numbers:
+            self._last += 1
+            self._numbers[packed] = self._last
+        self._numbers.move_to_end(packed)
+        while len(self._numbers) > 1 and (
+            len(self._numbers) > KEPT or sum(kept.nbytes for kept in self._numbers) > KEPT_BYTES
+        ):
+            self.generation += 1
+            self._numbers.popitem(last=False)
+        self.watch(packed.handles)
+        return self._numbers[packed]
+
+    def current(self) -> frozenset[int]:
+        """The numbers of plans that may be asked for again."""
+        return frozenset(self._numbers.values())
+
+    def watch(self, handles: frozenset[Handle]) -> None:
+        """Notice the end of these segments, which workers may have mapped."""
+        new = handles - self._watched
+        if not new:
+            return
+        ended, flush = self.ended, self._flush  # no reference to self: a pool may be dropped
+
+        def notice(handle: Handle) -> None:
+            ended.append(handle)
+            if (call := flush()) is not None:
+                call()
+
+        for handle in new:
+            segment = mapped(handle)
+            if segment is None or not segment.watch(notice):
+                ended.append(handle)
+        self._watched |= new
+
+    def give_up_ended(self) -> frozenset[Handle]:
+        """The segments that have ended; plans that refer to them are given up."""
+        handles = set()
+        while self.ended:
+            handles.add(self.ended.popleft())
+        if handles:
+            self.generation += 1
+            self._watched -= handles
+            for packed in [packed for packed in self._numbers if packed.handles & handles]:
+                del self._numbers[packed]
+        return frozenset(handles)
+
+
+def _check_open(packed: PackedPlan) -> None:
+    for handle in packed.handles:
+        segment = mapped(handle)
+        if segment is None or segment.ended:
+            raise ClosedError(f"this plan's array {handle.name!r} was closed; make another plan")

@@ -1,0 +1,46 @@
+"""Running a plan exactly once although workers die: `parallel_apply(retries=...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from shmcompute.errors import WorkerLostError
+from shmcompute.plans import Journal, Plan, size_of
+
+
+def run_with_retries(plan: Plan, rows: int, run: Callable[[Plan, bool], None]) -> None:
+    """Run every chunk, and again, from what it held before, each whose worker died.
+
+    Parameters
+    ----------
+    plan : Plan
+    rows : int
+        How many chunks are written at the same time at most.
+    run : callable
+        ``run(plan, first)`` runs every chunk of a plan once; `first`: nobody has died of it yet.
+
+    Raises
+    ------
+    BaseException
+        What `run` raises, but for what a further attempt may mend. Chunks that are not done read as
+        before then.
+    """
+    size = max(size_of(plan.written(number)) for number in range(len(plan.chunks)))
+    left = plan
+    for attempt in range(plan.retries + 1):
+        journal = Journal.create(len(left.chunks), rows, size)
+        trial = replace(left, journal=journal, number=0)
+        try:
+            run(trial, attempt == 0)
+            return
+        except BaseException as error:
+            undone = journal.undone()
+            for number in undone:
+                journal.restore(number, trial.written(number))
+            if not isinstance(error, WorkerLostError) or attempt == plan.retries:
+                error.add_note("chunks that are not done read as before the call (retries)")
+                raise
+            if not undone:  # it died after its last chunk was done
+                return
+            left = replace(left, chunks=tuple(left.chunks[number] for number in undone))

@@ -1,0 +1,103 @@
+"""`TaskQueue`: where the tasks of a pool wait, and the thread that has workers do them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from contextlib import suppress
+
+from shmcompute.backends.base import Backend
+from shmcompute.backends.processes.dispatcher import Dispatcher
+from shmcompute.backends.processes.fair_lock import FairLock
+from shmcompute.backends.processes.poller import WakeupPipe
+from shmcompute.backends.processes.worker_group import WorkerGroup
+from shmcompute.errors import ClosedError
+from shmcompute.tasks import WorkItem
+
+
+class TaskQueue:
+    """Takes tasks from any thread.
+
+    Its own thread is there as long as there are tasks, and holds on to the pool meanwhile: so a
+    pool that nobody else refers to still does them, and a program that ends does so when they are
+    done. Between them no thread, no descriptor and no lock is taken.
+    """
+
+    def __init__(self, group: WorkerGroup, fair_lock: FairLock, wakeup: WakeupPipe) -> None:
+        self._group = group
+        self._fair_lock = fair_lock
+        self._wakeup = wakeup
+        self._items: deque[WorkItem] = deque()
+        self._lock = threading.Lock()  # of what is below, and of adding to `_items`
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._cancels = False
+
+    @property
+    def dispatching_here(self) -> bool:
+        """Whether this thread is the queue's own, in a callback of a future."""
+        return self._thread is threading.current_thread()
+
+    def put(self, item: WorkItem, pool: Backend) -> None:
+        """Have a worker of this pool do it."""
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this pool is closed; make another one")
+            if self._thread is None:
+                self._start(pool, item)
+            else:
+                self._items.append(item)
+        self._wakeup.wake()
+
+    def close(self, pool: Backend, *, wait: bool, cancel: bool) -> None:
+        """Take no more, and close the pool when all is done.
+
+        It is the dispatcher that cancels, once it has given workers something to do: a task that a
+        worker was free to take has begun.
+        """
+        with self._lock:
+            self._closed = True
+            self._cancels |= cancel
+            if self._thread is None and not wait:
+                with suppress(RuntimeError):  # no more threads, or the interpreter ends
+                    self._start(pool)
+            thread = self._thread
+        self._wakeup.wake()
+        if thread is None:
+            pool.close()
+        elif wait and not self.dispatching_here:
+            thread.join()
+
+    def _start(self, pool: Backend, *items: WorkItem) -> None:
+        thread = threading.Thread(target=self._serve, args=(pool,), name="shmcompute-dispatcher")
+        self._wakeup.open()
+        self._items.extend(items)
+        self._thread = thread
+        try:
+            thread.start()
+        except BaseException:
+            self._items.clear()
+            self._thread = None
+            self._wakeup.close()
+            raise
+
+    def _serve(self, pool: Backend) -> None:
+        while self._more():
+            with self._fair_lock.held_by_dispatcher():
+                self._dispatcher().complete()
+        if self._closed:
+            pool.close()
+
+    def _dispatcher(self) -> Dispatcher:
+        where = self._group, self._fair_lock, self._wakeup
+        return Dispatcher(*where, self._items, lambda: self._cancels)
+
+    def _more(self) -> bool:
+        """Whether there are tasks; if not, this thread is about to end."""
+        with self._lock:
+            if self._items:
+                return True
+            self._wakeup.close()
+            if not self._closed:
+                self._thread = None
+            return False

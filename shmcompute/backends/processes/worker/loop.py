@@ -1,0 +1,198 @@
+"""`Worker`: what a worker process does until it is told to exit; what it attaches it keeps."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import pickle
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from shmcompute.backends.doorbell import NOTE, DoorbellHandle, prepare
+from shmcompute.backends.processes.protocol import (
+    Attend,
+    Exit,
+    Failure,
+    Forget,
+    Load,
+    Loaded,
+    PackedPlan,
+    Pipe,
+    Ready,
+    Rest,
+    Result,
+    Task,
+    Tasks,
+    pack_error,
+    pack_result,
+    unpack,
+)
+from shmcompute.chunking import Number
+from shmcompute.errors import KernelSerializationError, ShmComputeError
+from shmcompute.kernels import Compilations
+from shmcompute.plans import Plan
+from shmcompute.storage import Handle, give, map_handle, mapped
+from shmcompute.typing import Array
+
+
+class Worker:
+    """Plans and mappings of one worker process, the rings and messages that it answers."""
+
+    def __init__(self, pipe: Pipe, handle: DoorbellHandle) -> None:
+        prepare()
+        self._pipe = pipe
+        self._doorbell = handle.attach()
+        self._compilations = Compilations()
+        self._plans: dict[int, Plan] = {}
+        self._types: dict[int, tuple[type[Number], ...]] = {}  # of each plan's numbers
+        # Views own mappings: as long as an array stands here its segment stays mapped.
+        self._kept: dict[Handle, Array] = {}
+        self._function: tuple[bytes, Any] = b"", None  # of the latest task, as long as more come
+
+    def serve(self) -> None:
+        """Answer rings and messages until `Exit`."""
+        self._pipe.send(Ready())
+        while self._answered():
+            pass
+
+    def _answered(self) -> bool:
+        """Answer what machine code left to Python; False if it was `Exit`."""
+        try:
+            number = self._doorbell.wait()
+        except BaseException as error:  # noqa: BLE001  # a kernel's, from machine code
+            number = self._doorbell.plan
+            self._plans[number].blame(error, self._doorbell.current)
+            self._answer(pack_error(self._doorbell.current, error))
+            return True
+        if number == NOTE:
+            return self._reply(self._pipe.receive())
+        self._answer(self._run(number))
+        return True
+
+    def _run(self, number: int) -> Failure | None:
+        """Run by Python what was rung for."""
+        plan = self._plans[number]
+        if number not in self._doorbell.table:  # another plan had its place
+            self._tabulate(number)
+        try:
+            self._doorbell.run(plan, self._doorbell.values(self._types[number]))
+        except BaseException as error:  # noqa: BLE001  # sys.exit() in a kernel, too
+            return pack_error(self._doorbell.current, error)
+        return None
+
+    def _tabulate(self, number: int) -> None:
+        native = self._plans[number].native
+        if native is not None:
+            self._doorbell.table.put(number, native)
+
+    def _answer(self, reply: object) -> None:
+        """Say by the doorbell that this worker writes no more, then send the reply, if any.
+
+        In this order: who has a reply finds this worker silent, and who waits for what a kernel
+        raised knows from the doorbell that it is to come.
+        """
+        self._doorbell.note_compilations(self._compilations.count)
+        self._doorbell.answer()
+        if reply is not None:
+            self._pipe.send(reply)
+
+    def _reply(self, message: object) -> bool:
+        """Do what a message says and answer it; False if it was `Exit`."""
+        failure: Failure | None = None
+        match message:
+            case Load(number, packed, stale, path):
+                _look_in(path)
+                failure = self._load(number, packed, stale)
+            case Forget(handles, stale):
+                self._forget(handles, stale)
+            case Attend(path):
+                _look_in(path)
+                self._attend()
+        leaves = isinstance(message, Exit)
+        self._answer(None if leaves else Loaded(failure))
+        return not leaves
+
+    def _load(self, number: int, packed: PackedPlan, stale: Iterable[int]) -> Failure | None:
+        self._drop(stale)
+        try:
+            self._keep(packed.handles)
+            self._plans[number] = unpack(packed)
+            self._types[number] = packed.types
+            self._tabulate(number)
+        except BaseException as error:  # noqa: BLE001  # whatever it is, the caller is to know
+            return pack_error(None, error)
+        return None
+
+    def _attend(self) -> None:
+        """Do what comes by the pipe, until told to rest."""
+        self._function = b"", None
+        while self._attended(self._pipe.receive()):
+            pass
+        self._function = b"", None
+
+    def _attended(self, message: object) -> bool:
+        """Answer a message, unless it was to rest. Nothing of a task stays in this process."""
+        match message:
+            case Tasks(first, tasks):
+                for number, task in enumerate(tasks, first):
+                    if len(tasks) > 1 and not self._doorbell.claim(number):
+                        break
+                    self._pipe.send(self._called(task))
+            case Forget(handles, stale):
+                self._forget(handles, stale)
+                self._pipe.send(Loaded())
+            case Attend(path):  # it has changed
+                _look_in(path)
+        return not isinstance(message, Rest)
+
+    def _called(self, task: Task) -> Result | Failure:
+        try:
+            function, args, keywords = self._unpacked(task)
+            value = function(*args, **keywords)
+            result = pack_result(value, function)
+            self._keep(result.given)
+            give(result.given)
+        except BaseException as error:  # noqa: BLE001  # sys.exit() in a task, too
+            return pack_error(None, error)
+        return result
+
+    def _unpacked(self, task: Task) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        try:
+            self._keep(task.handles)
+            # Tasks of one map have one function, which may take long to unpickle.
+            if self._function[0] != task.function:
+                self._function = task.function, pickle.loads(task.function)
+            return self._function[1], *pickle.loads(task.arguments)
+        except ShmComputeError:
+            raise
+        except BaseException as error:  # unpickling runs any code
+            raise KernelSerializationError(
+                f"a worker can't unpack this task: {type(error).__name__}: {error}. What it "
+                "imports must be importable there too; it has not run"
+            ) from error
+
+    def _keep(self, handles: frozenset[Handle]) -> None:
+        """Stay attached to these segments, until told to forget them."""
+        for handle in handles - self._kept.keys():
+            self._kept[handle] = map_handle(handle)[1]
+
+    def _drop(self, stale: Iterable[int]) -> None:
+        for number in stale:
+            self._doorbell.table.drop(number)  # first: it refers to what the plan keeps
+            self._types.pop(number, None)
+            self._plans.pop(number, None)
+
+    def _forget(self, handles: frozenset[Handle], stale: Iterable[int]) -> None:
+        self._drop(stale)
+        for handle in handles:
+            self._kept.pop(handle, None)
+        if any(mapped(handle) for handle in handles):
+            gc.collect()  # a function that came by value is a cycle, and may hold a view
+
+
+def _look_in(path: Iterable[str]) -> None:
+    """Import from where the parent would, also from folders that it came to know since."""
+    if sys.path != (folders := list(path)):
+        sys.path[:] = folders
+    importlib.invalidate_caches()

@@ -1,0 +1,284 @@
+"""`WorkerGroup`: the worker processes of a pool, the doorbell they wait at, the plans they hold."""
+
+from __future__ import annotations
+
+import select
+import sys
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing.context import BaseContext
+
+from shmcompute.backends.base import raise_first
+from shmcompute.backends.doorbell import (
+    ControlMapping,
+    DoorbellCaller,
+    DoorbellHandle,
+    DoorbellWorker,
+    spin,
+)
+from shmcompute.backends.processes.plan_registry import PlanRegistry
+from shmcompute.backends.processes.protocol import Forget, Load, Loaded, Lost, Ready, unpack_error
+from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
+from shmcompute.errors import (
+    KernelSerializationError,
+    KernelTimeoutError,
+    ShmComputeError,
+    WorkerLostError,
+)
+from shmcompute.plans import Plan
+from shmcompute.system import cores, interrupts
+
+# Seconds for which workers that were seen alive count as alive. Who dies within them is found a
+# moment later, as if it had died in the run.
+TRUST = 1e-4
+FORGET = 5.0  # seconds that idle workers have to let go of closed arrays
+
+
+class WorkerGroup:
+    """Starts workers, replaces those that died, has them hold plans.
+
+    Who calls its methods holds the pool's lock. Invariant: outside of that lock each worker that
+    lives is silent; it has answered all it was asked, and writes nothing.
+
+    Parameters
+    ----------
+    workers : int
+        How many chunks run at the same time, the caller's included if it takes a share.
+    threads : int
+        How many each worker may use.
+    pin : bool
+        Whether each is bound to a core of its own.
+    flush : WeakMethod
+        Called at the end of a segment that workers may have mapped.
+
+    Attributes
+    ----------
+    size : int
+        How many worker processes there are to be.
+    workers : list of WorkerProcess
+        Those that there are, by number.
+    own : DoorbellWorker or None
+        The caller's own share.
+    deaths : select.poll
+        Tells by one call whether any worker has ended.
+    """
+
+    def __init__(
+        self,
+        context: BaseContext,
+        workers: int,
+        *,
+        caller_runs: bool,
+        threads: int,
+        pin: bool,
+        flush: weakref.WeakMethod[Callable[[], None]],
+    ) -> None:
+        self.size = workers - caller_runs
+        self.workers: list[WorkerProcess] = []
+        self.registry = PlanRegistry(flush)
+        # Who only waits, the caller, must not take a core that a worker needs.
+        self._spin = spin(self.size + 1)
+        self.mapping = ControlMapping(self.size)
+        self.caller = DoorbellCaller(self.mapping, self._spin)
+        self.own = DoorbellWorker(self.mapping, self.size, self._spin) if caller_runs else None
+        self._context = context
+        self._threads = threads
+        self._first_core = int(caller_runs) if pin else None
+        self.deaths = select.poll()
+        self._seen_alive = 0.0
+
+    def staff(self) -> None:
+        """Replace workers that died and start those that are missing."""
+        if self.deaths.poll(0):
+            self.bury()
+        self.fill()
+
+    def bury(self) -> None:
+        """Let go of those that died."""
+        for worker in [worker for worker in self.workers if not worker.alive]:
+            self.drop(worker)
+
+    def fill(self) -> None:
+        """Start those that are missing. The dead stay, for who has still to hear what they said."""
+        if len(self.workers) == self.size:
+            return
+        try:
+            self._start_missing()
+        finally:  # also if one could not be started
+            self._watch()
+
+    def _start_missing(self) -> None:
+        present = {worker.number for worker in self.workers}
+        for number in sorted(set(range(self.size)) - present):
+            handle = DoorbellHandle(self.mapping.fd, self.size, number, self._spin)
+            worker = WorkerProcess(self._context, number, self._threads, self.caller, handle)
+            self.workers.insert(number, worker)
+            if self._first_core is not None:
+                with suppress(OSError):  # it died, which is noticed where it is needed
+                    cores.pin(worker.process.pid, number + self._first_core)
+
+    def drop(self, worker: WorkerProcess) -> None:
+        """One is dead, and must not be rung for."""
+        self.workers.remove(worker)
+        try:
+            worker.close()
+        finally:
+            self._watch()
+
+    def _watch(self) -> None:
+        """These are the workers from now on: a new one holds nothing."""
+        self.registry.generation += 1
+        self._seen_alive = 0.0
+        self.deaths = select.poll()
+        for worker in self.workers:
+            self.deaths.register(worker.end, select.POLLIN)
+
+    def holds(self, generation: int) -> bool:
+        """Whether the workers still hold the plans of that generation, and live."""
+        if generation != self.registry.generation:
+            return False
+        now = time.monotonic()
+        if now - self._seen_alive < TRUST:
+            return True
+        if self.deaths.poll(0):
+            return False
+        self._seen_alive = now
+        return True
+
+    def silence(self) -> None:
+        """End workers that owe an answer: the call was interrupted before it came."""
+        if not self.caller.silent() or any(worker.pipe.owed for worker in self.workers):
+            kill_all([worker for worker in self.workers if worker.owes])
+
+    def await_ready(self, workers: Sequence[WorkerProcess], deadline: float | None) -> None:
+        """Return when these have said that they take messages."""
+        for worker in workers:
+            if worker.ready:
+                continue
+            if not worker.wait(interrupts.seconds_to(deadline)):
+                kill_all([worker for worker in workers if worker.stopped])  # it would never start
+                raise KernelTimeoutError(
+                    "workers were not ready in time; nothing has run, and they go on starting"
+                )
+            worker.ready = isinstance(_answer(worker, "started"), Ready)
+
+    def hold(
+        self, plan: Plan, count: int, deadline: float | None
+    ) -> tuple[int, Sequence[WorkerProcess]]:
+        """Have the first `count` workers hold a plan; its number, and they."""
+        self.forget_ended(deadline)
+        self.staff()
+        workers = self.workers[:count]
+        self.await_ready(workers, deadline)
+        packed = self.registry.packed(plan)
+        number = self.registry.number(packed)
+        current = self.registry.current()
+        path = tuple(sys.path)
+        lacking = [worker for worker in workers if number not in worker.plans]
+        messages = [Load(number, packed, _stale(worker, current), path) for worker in lacking]
+        loaded, errors = self._ask(lacking, messages, deadline)
+        for worker in loaded:
+            worker.plans = (worker.plans & current) | {number}
+        raise_first(errors)
+        return number, workers
+
+    def forget_ended(self, deadline: float | None) -> None:
+        """Have workers unmap what has ended; on return its memory is back.
+
+        They have nothing else to do: who does not answer is stopped, or as good as dead.
+        """
+        ended = self.registry.give_up_ended() if self.registry.ended else None
+        if not ended:
+            return
+        current = self.registry.current()
+        ready = [worker for worker in self.workers if worker.ready and worker.alive]
+        messages = [Forget(ended, _stale(worker, current)) for worker in ready]
+        last = time.monotonic() + FORGET
+        until = last if deadline is None else min(deadline, last)
+        forgotten, _ = self._ask(ready, messages, until)  # who is gone has forgotten too
+        for worker in forgotten:
+            worker.plans &= current
+        self.silence()
+
+    def _ask(
+        self,
+        workers: Sequence[WorkerProcess],
+        messages: Sequence[object],
+        deadline: float | None,
+    ) -> tuple[list[WorkerProcess], list[BaseException]]:
+        """Send each a message and wait for all their answers.
+
+        Who has not answered by the deadline goes on owing: see `silence`.
+
+        Returns
+        -------
+        tuple of list
+            Those that did it; why others did not.
+        """
+        for worker in workers:  # first: a long message waits until it is being read
+            self.caller.note(worker.number)
+        for worker, message in zip(workers, messages, strict=True):
+            with suppress(Lost):  # noticed below
+                worker.pipe.ask(message)
+        done: list[WorkerProcess] = []
+        errors: list[BaseException] = []
+        for worker in workers:
+            try:
+                _receive(worker, deadline)
+                done.append(worker)
+            except ShmComputeError as error:
+                errors.append(error)
+        return done, errors
+
+    def close(self) -> None:
+        """End the workers and give back descriptors."""
+        for worker in self.workers:
+            worker.leave()
+        for worker in self.workers:
+            worker.close()
+        self.workers.clear()
+        self.mapping.close()
+
+
+def _stale(worker: WorkerProcess, current: frozenset[int]) -> tuple[int, ...]:
+    """Numbers of the plans that a worker holds and nobody will ask for again."""
+    return tuple(worker.plans - current)
+
+
+def _receive(worker: WorkerProcess, deadline: float | None) -> None:
+    """Receive the answer to a message; an error if there is none, or it says one."""
+    left = interrupts.seconds_to(deadline)
+    if not interrupts.wait([worker.pipe.fd, worker.end], left):
+        raise KernelTimeoutError(
+            f"worker {worker.process.pid} did not answer in time; nothing has run"
+        )
+    answer = _answer(worker, "took a plan")
+    if isinstance(answer, Loaded) and answer.failure is not None:
+        raise _refused(unpack_error(answer.failure))
+
+
+def _answer(worker: WorkerProcess, doing: str) -> object:
+    """The answer that a worker owes, which is there. Its death is an error of the call."""
+    try:
+        return worker.pipe.answer()
+    except Lost:
+        how = worker.ended()
+        raise WorkerLostError(
+            f"worker {worker.process.pid} was lost ({how}) while it {doing}; nothing has run. "
+            "The next call starts another one",
+            worker.process.exitcode,
+        ) from None
+
+
+def _refused(error: BaseException) -> ShmComputeError:
+    """What a worker said when a plan did not unpack there, as an error of the call."""
+    if isinstance(error, ShmComputeError):
+        return error
+    wrapped = KernelSerializationError(
+        f"a worker can't unpack this call: {type(error).__name__}: {error}. What the kernel "
+        "imports must be importable there too; nothing has run"
+    )
+    wrapped.__cause__ = error.__cause__
+    return wrapped

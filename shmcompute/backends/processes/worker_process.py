@@ -1,0 +1,210 @@
+"""`WorkerProcess`: one worker as its pool sees it, with its pipe and what it holds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing import connection, util
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from shmcompute.backends.doorbell import DoorbellCaller, DoorbellHandle
+from shmcompute.backends.processes import start
+from shmcompute.backends.processes.protocol import Exit, Failure, Lost, Pipe
+from shmcompute.backends.processes.worker import worker_main
+from shmcompute.errors import WorkerLostError
+from shmcompute.system import cgroup, interrupts
+
+UNKNOWN = 255  # stands in for an exit code that nobody can tell
+LEAVE = 1.0  # seconds that a worker has to end by itself
+
+_started: weakref.WeakSet[Any] = weakref.WeakSet()  # processes
+_oom_kills = 0  # of this cgroup, when a worker was last found lost
+
+
+class WorkerProcess:
+    """A worker process of a pool.
+
+    It owes an answer while it works: it is *silent* when it owes none, and then writes nothing.
+
+    Parameters
+    ----------
+    number : int
+        Its place in the pool and at the doorbell.
+    threads : int
+        How many it may use.
+    caller, handle
+        The caller's side of the doorbell; the worker's, as it travels.
+
+    Attributes
+    ----------
+    pipe : Pipe
+        Our end of its pipe.
+    ready : bool
+        Whether it has said that it takes messages.
+    plans : set of int
+        Numbers of the plans that it holds.
+    """
+
+    def __init__(
+        self,
+        context: BaseContext,
+        number: int,
+        threads: int,
+        caller: DoorbellCaller,
+        handle: DoorbellHandle,
+    ) -> None:
+        try:
+            ours, theirs = context.Pipe()
+        except OSError as error:
+            raise _unstarted(context, error) from error
+        self.pipe = Pipe(ours, parent=True)
+        self.number = number
+        self.ready = False
+        self.plans: set[int] = set()
+        self._caller = caller
+        self._oom_kills = cgroup.oom_kills() or 0
+        try:
+            self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
+                target=worker_main,
+                args=(theirs, number, threads, handle),
+                name=f"shmcompute-{number}",
+                daemon=True,
+            )
+            caller.reset(number)
+            start.start(self.process, context)
+            _started.add(self.process)
+            self._pidfd = start.pidfd(self.process.pid)
+        except BaseException as error:
+            self.pipe.close()
+            # Of the fork server, or of fork itself; or a daemonic process may have no children.
+            if isinstance(error, (EOFError, OSError, AssertionError)):
+                raise _unstarted(context, error) from error
+            raise
+        finally:
+            theirs.close()
+        # A descriptor to wait for, ready when the process has ended. The sentinel is a pipe under
+        # fork and spawn, which a grandchild may hold open.
+        self.end = int(self.process.sentinel if self._pidfd is None else self._pidfd)
+
+    @property
+    def alive(self) -> bool:
+        # Where others reap our children (SIGCHLD ignored) there is never an exit code. Behind a
+        # fork server the exit code may come a moment before the end.
+        return self.process.exitcode is None and not connection.wait([self.end], 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has halted it, so that it gets nowhere."""
+        import psutil  # noqa: PLC0415  # 10 ms, for what seldom comes
+
+        try:
+            return bool(psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
+        except psutil.Error:  # it has ended
+            return False
+
+    @property
+    def owes(self) -> bool:
+        """Whether it has not answered yet what it was asked."""
+        caller = self._caller
+        return self.pipe.owed or caller.owes(self.number) or caller.failed(self.number)
+
+    def failure(self, timeout: float | None) -> Failure:
+        """Receive the exception that the doorbell has told of; `Lost` if it will not come."""
+        # What stayed in the pipe would pass for the answer to the next message.
+        if not self.wait(timeout):
+            raise Lost
+        failure: Failure = self.pipe.answer()
+        self._caller.received(self.number)
+        return failure
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Whether within `timeout` seconds it has sent something or ended."""
+        return bool(interrupts.wait([self.pipe.fd, self.end], timeout))
+
+    def ended(self) -> str:
+        """How the process ended, in words; waits for it, and brings it about if need be."""
+        connection.wait([self.end], LEAVE)
+        if self.process.exitcode is None:  # a fork server tells it a moment later
+            self.process.join(LEAVE)
+        kill_all([self])
+        how = describe_exit(self.process.exitcode)
+        if self.process.exitcode == -signal.SIGKILL and self._was_oom():
+            how += ", likely out of memory: the OOM killer has struck in its cgroup"
+        return how
+
+    def _was_oom(self) -> bool:
+        """Whether the cgroup counts more OOM kills than at its start and at the last such look."""
+        global _oom_kills
+        before = max(self._oom_kills, _oom_kills)
+        _oom_kills = max(before, cgroup.oom_kills() or 0)
+        return _oom_kills > before
+
+    def leave(self) -> None:
+        """Ask it to end."""
+        with suppress(Lost, OSError):
+            self._caller.note(self.number)
+            self.pipe.send(Exit())
+
+    def close(self) -> None:
+        """Wait for its end, or bring it about, and give back its descriptors."""
+        connection.wait([self.end], LEAVE)
+        kill_all([self])
+        self.process.join(LEAVE)  # until it is reaped too, by us or by the fork server
+        self.pipe.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self.process.exitcode is None:
+            # Somebody else reaped it. multiprocessing has no word for that: it would take the
+            # process for running, and keep it and its descriptors, for ever.
+            self.process._popen.returncode = UNKNOWN
+        if not util.is_exiting():  # else multiprocessing may be about to join it, closed or not
+            self.process.close()
+
+
+def kill_all(workers: Sequence[WorkerProcess]) -> None:
+    """End them at once, whatever they run. An interrupt has to wait until they are gone."""
+    interrupt = None
+    while left := [worker for worker in workers if worker.alive]:
+        try:
+            for worker in left:  # alive: else its number may be another process's by now
+                worker.process.kill()
+            for worker in left:
+                worker.process.join(LEAVE)
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+def _unstarted(context: BaseContext, error: Exception) -> WorkerLostError:
+    return WorkerLostError(
+        f"a worker process could not be started with {context.get_start_method()!r}: "
+        f"{type(error).__name__}: {error}. Limits on memory, processes or descriptors may be too "
+        'tight; fewer workers, another start method or backend="threads" need less'
+    )
+
+
+def describe_exit(exitcode: int | None) -> str:
+    """An exit code in words."""
+    if exitcode is None:
+        return "without an exit code"
+    if exitcode < 0:
+        try:
+            return f"killed by {signal.Signals(-exitcode).name}"
+        except ValueError:
+            return f"killed by signal {-exitcode}"
+    return f"exit code {exitcode}"
+
+
+def _after_fork() -> None:
+    """A child by plain os.fork() would try to join its parent's workers when it exits."""
+    getattr(multiprocessing.process, "_children", set()).difference_update(_started)
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,178 @@
+"""The main job on real input: three kernels on every backend, each result compared with NumPy's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+
+from shmcompute import config
+from shmcompute.apply import BoundPlan, plan
+from shmcompute.arrays import SharedArray
+from shmcompute.cli.commands import human, machine, say, table, versions
+from shmcompute.cli.demo_kernels import TRIALS
+from shmcompute.errors import ShmComputeError
+from shmcompute.pool import Pool, shutdown
+from shmcompute.storage import reaper, shm
+from shmcompute.system import memory
+from shmcompute.typing import Array
+
+try:
+    from tqdm import tqdm
+except ImportError:  # the extra `demo`; without it there is no progress bar
+    tqdm = None
+
+MOST = 256  # MiB of the largest array, where nobody says
+COPIES = 4  # input, expected and shared array, and what comparing them takes
+LEAST = 8  # MiB, however little is free: what /dev/shm can't take, storage="array" does
+BACKENDS = ("serial", "threads", "processes")  # serial first: the others are compared with it
+EXACT = "exact"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel on one backend."""
+
+    kernel: str
+    backend: str
+    array: str
+    seconds: float  # the median; not a number if it failed
+    checked: str  # EXACT, or what is wrong
+
+
+def demo(
+    size: int | None = None,
+    repeat: int = 3,
+    workers: int | None = None,
+    start_method: str | None = None,
+) -> int:
+    """Run every kernel on every backend, compare, time, and tell.
+
+    Parameters
+    ----------
+    size : int, optional
+        MiB of the largest array; by default 256, or less where that does not fit.
+    repeat : int
+        Timed runs of each kernel on each backend.
+    workers, start_method : optional
+        As of `Pool`.
+
+    Returns
+    -------
+    int
+        0, or 1 if a result is not exactly NumPy's or a segment stayed behind.
+    """
+    config.count("--repeat", repeat)
+    mib = fitting() if size is None else _bearable(size)
+    made: list[str] = []
+    with ExitStack() as stack:
+        pools = [
+            stack.enter_context(Pool(workers, backend=backend, start_method=start_method))
+            for backend in BACKENDS
+        ]
+        say(*_preface())
+        rows = list(_progress(_rows(pools, mib, repeat, made)))
+        say(*_results(rows), *_footnotes(repeat, pools))
+    shutdown()
+    wrong = [row for row in rows if row.checked != EXACT]
+    for row in wrong:
+        sys.stderr.write(f"shmcompute: {row.kernel} on {row.backend}: {row.checked}\n")
+    left = len({found.name for found in reaper.listed()}.intersection(made))
+    say(f"segments left: {left}")
+    return 1 if wrong or left else 0
+
+
+def fitting() -> int:
+    """MiB of the largest array that /dev/shm and memory take with ease."""
+    room, free = memory.available() // COPIES, shm.free_bytes()
+    room = room if free is None else min(room, free)
+    return max(LEAST, min(MOST, room // 2 >> 20))
+
+
+def _bearable(size: int) -> int:
+    """`size`, if memory can bear it; what exceeds it would end the process without a word."""
+    needed, free = COPIES * config.count("--size", size) << 20, memory.available()
+    if needed > free:
+        raise ValueError(f"--size {size}: takes {human(needed)} of memory, {human(free)} is free")
+    return size
+
+
+def _rows(pools: Sequence[Pool], mib: int, repeat: int, made: list[str]) -> Iterator[Row]:
+    """One measured row after the other; the names of their arrays go into `made`."""
+    for trial in TRIALS:
+        start = trial.start(mib)
+        expected = trial.reference(start)
+        with SharedArray(start) as x:
+            made.append(x.name)
+            array = f"{human(x.nbytes)} {x.storage}"
+            for pool in pools:
+                try:
+                    run = plan(trial.kernel, x, pool=pool)
+                    result = _measured(run, x, start, expected, repeat)
+                except ShmComputeError as error:
+                    result = np.nan, f"failed: {error}"
+                yield Row(trial.name, pool.backend, array, *result)
+
+
+def _measured(
+    run: BoundPlan, x: SharedArray, start: Array, expected: Array, repeat: int
+) -> tuple[float, str]:
+    """The median time of a run, and whether each gave exactly what was expected."""
+    seconds, exact = [], True
+    for _ in range(1 + repeat):  # the first one warms up, and is checked like the others
+        x[:] = start
+        began = perf_counter()
+        run()
+        seconds.append(perf_counter() - began)
+        exact &= np.array_equal(x.array, expected)
+    return median(seconds[1:]), EXACT if exact else "DIFFERS from NumPy"
+
+
+def _progress(rows: Iterable[Row]) -> Iterable[Row]:
+    """`rows`; with a bar, once it has taken a second, where stderr is a terminal and tqdm there."""
+    if tqdm is None or not sys.stderr.isatty():
+        return rows
+    bar: Iterable[Row] = tqdm(
+        rows, total=len(TRIALS) * len(BACKENDS), unit="row", delay=1, leave=False
+    )
+    return bar
+
+
+def _preface() -> list[str]:
+    date = ("date", datetime.now().astimezone().isoformat(" ", "seconds"))
+    facts = table([*versions(("numpy", "numba")), *machine(), date])
+    return [*facts, "", *table([(trial.name, trial.about) for trial in TRIALS]), ""]
+
+
+def _results(rows: Sequence[Row]) -> list[str]:
+    serial = {row.kernel: row.seconds for row in rows if row.backend == "serial"}
+    head = ("kernel", "backend", "array", "median", "speed-up", "checked")
+    told = [
+        (
+            row.kernel,
+            row.backend,
+            row.array,
+            f"{row.seconds * 1e3:.2f} ms",
+            f"{serial[row.kernel] / row.seconds:.2f}x",
+            row.checked,
+        )
+        for row in rows
+    ]
+    return table([head, *told], right=(2, 3, 4))
+
+
+def _footnotes(repeat: int, pools: Sequence[Pool]) -> list[str]:
+    workers = ", ".join(f"{pool.backend} {pool.workers}" for pool in pools)
+    return [
+        "",
+        f"workers: {workers}",
+        f"median: of {repeat} after one to warm up; compiling and starting workers is excluded",
+        "speed-up: the serial median over this one",
+        "exact: after every run numpy.array_equal(result, the same in plain NumPy)",
+    ]

@@ -1,0 +1,30 @@
+"""Kernels: callables for chunks, and how machine code calls those that are jitted."""
+
+from shmcompute.kernels.base import Kernel
+from shmcompute.kernels.dispatcher_pickling import (
+    Compilations,
+    own_symbols,
+    reduce_dispatcher,
+    refresh,
+)
+from shmcompute.kernels.factory import kernel
+from shmcompute.kernels.jitted import NumbaKernel
+from shmcompute.kernels.native_plan import NativePlan, make_native_plan
+from shmcompute.kernels.trampoline import SCALAR_FORMATS, make_trampoline, native_error
+from shmcompute.kernels.ufunc import UfuncKernel
+
+__all__ = [
+    "SCALAR_FORMATS",
+    "Compilations",
+    "Kernel",
+    "NativePlan",
+    "NumbaKernel",
+    "UfuncKernel",
+    "kernel",
+    "make_native_plan",
+    "make_trampoline",
+    "native_error",
+    "own_symbols",
+    "reduce_dispatcher",
+    "refresh",
+]

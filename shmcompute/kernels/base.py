@@ -1,0 +1,85 @@
+"""What a kernel is: a callable for chunks, checked before anything runs.
+
+A kernel writes in place and returns nothing. There is a file for each kind of callable, and
+`factory` finds the kind.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from shmcompute.chunking import Arguments, Chunk
+from shmcompute.errors import KernelTypeError
+from shmcompute.kernels.native_plan import NativeCall
+
+
+class Kernel(Protocol):
+    """What a plan calls for each chunk."""
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """What the caller gave."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
+        """Raise KernelTypeError if it does not take what these chunks would call it with."""
+
+    def __call__(self, args: list[Any]) -> None:
+        """Run it on one chunk."""
+
+    def threaded(self) -> Kernel:
+        """The same kernel, as it should be for several threads of one process."""
+
+    def bounded(self) -> Kernel:
+        """The same kernel, with an IndexError for each index out of bounds, where it can be had."""
+
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | None:
+        """The same call without Python, if it can be had."""
+
+
+def unwrap(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    """What a (nested) partial calls, and what it passes; `partial` flattens itself."""
+    if isinstance(function, functools.partial):
+        return function.func, function.args, function.keywords
+    return function, (), {}
+
+
+def rewrap(function: Any, variant: Any) -> Any:
+    """A function, or a partial of one, with `variant` called in its place."""
+    _, partial_args, keywords = unwrap(function)
+    if partial_args or keywords:
+        return functools.partial(variant, *partial_args, **keywords)
+    return variant
+
+
+def name_of(function: Any) -> str:
+    """What messages call it."""
+    inner = unwrap(function)[0]
+    return str(getattr(inner, "__qualname__", None) or getattr(inner, "__name__", repr(inner)))
+
+
+def check_arity(
+    function: Any, signature: inspect.Signature, args: list[Any], keywords: dict[str, Any]
+) -> None:
+    """Raise KernelTypeError if a function does not take so many arguments."""
+    try:
+        signature.bind(*args, **keywords)
+    except TypeError as error:
+        raise KernelTypeError(
+            f"kernel {name_of(function)}{signature} was given {len(args)} arguments: {error}"
+        ) from None
+
+
+def check_result(function: Any, result: Any) -> None:
+    """Raise KernelTypeError if a kernel returned something."""
+    if result is not None:
+        raise KernelTypeError(
+            f"kernel {name_of(function)} returned {type(result).__name__}: a kernel must write in "
+            "place (x[:] = ...) and return nothing"
+        )

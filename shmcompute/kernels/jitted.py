@@ -1,0 +1,135 @@
+"""Kernels that are Numba dispatchers.
+
+They are compiled in the calling process, for exactly the types that the chunks have: so what does
+not compile is known before anything runs, and workers receive machine code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import Dispatcher
+from numba.core.errors import NumbaError
+
+from shmcompute.chunking import Arguments, Chunk, Constant
+from shmcompute.errors import KernelTypeError
+from shmcompute.kernels.base import Kernel, check_arity, check_result, name_of, rewrap
+from shmcompute.kernels.native_plan import NativeCall, native_call
+from shmcompute.kernels.variants import bounded, nogil
+
+
+@dataclass(frozen=True, eq=False)
+class NumbaKernel:
+    """A Numba dispatcher, or a `functools.partial` of one."""
+
+    function: Callable[..., Any]
+    dispatcher: Dispatcher
+    partial_args: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return name_of(self.function)
+
+    def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
+        checked = _checked.setdefault(self.dispatcher, set())
+        keywords = {key: self._typeof(key, value) for key, value in self.keywords.items()}
+        for sample in arguments.samples(chunks):
+            given = [*self.partial_args, *sample]
+            types = tuple(self._typeof(i, arg) for i, arg in enumerate(given))
+            if (types, *keywords.items()) not in checked:
+                signature = inspect.signature(self.dispatcher.py_func)
+                check_arity(self.function, signature, given, self.keywords)
+                self._compile(types, keywords)
+                checked.add((types, *keywords.items()))
+
+    def __call__(self, args: list[Any]) -> None:
+        check_result(self.function, self.function(*args))
+
+    def threaded(self) -> Kernel:
+        return self._as(nogil(self.dispatcher))
+
+    def bounded(self) -> Kernel:
+        return self._as(bounded(self.dispatcher))
+
+    def _as(self, variant: Dispatcher) -> Kernel:
+        if variant is self.dispatcher:
+            return self
+        return replace(self, function=rewrap(self.function, variant), dispatcher=variant)
+
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | None:
+        if self.keywords:
+            return None
+        given = [Constant(value) for value in self.partial_args]
+        bound = replace(arguments, bound=(*given, *arguments.bound))
+        return native_call(self.dispatcher, bound, chunks)
+
+    def _typeof(self, position: int | str, value: Any) -> Any:
+        try:
+            return numba.typeof(value)
+        except (ValueError, NumbaError) as error:
+            raise KernelTypeError(
+                f"kernel {self.name}: Numba does not know the type of argument {position} "
+                f"({_describe(value)}): {error}"
+            ) from error
+
+    def _compile(self, types: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Compile for these types, or find the compiled version that takes them."""
+        try:
+            with global_compiler_lock:  # a pool may be starting in another thread
+                template, _, folded, named = self.dispatcher.get_call_template(types, keywords)
+                typing = template(self.dispatcher.typingctx)
+                signature = typing.apply(folded, named)
+        except (NumbaError, TypeError, ValueError, NotImplementedError) as error:
+            _forget_frames(error)
+            raise KernelTypeError(
+                f"kernel {self.name} does not compile for {_listed(types)}: {_uncoloured(error)}"
+            ) from error
+        if signature is None and any(
+            getattr(version, "objectmode", False) for version in self.dispatcher.overloads.values()
+        ):
+            return  # what it does is known only when it runs
+        if signature is None:
+            known = "; ".join(map(str, self.dispatcher.nopython_signatures))
+            raise KernelTypeError(
+                f"kernel {self.name} has no version for {_listed(types)}; it was compiled for "
+                f"{known}"
+            )
+        if signature.return_type != numba.types.none:
+            raise KernelTypeError(
+                f"kernel {self.name} returns {signature.return_type}: a kernel must write in "
+                "place and return nothing"
+            )
+
+
+# What each dispatcher is known to take: asking Numba again would cost more than a dispatch.
+_checked: weakref.WeakKeyDictionary[Dispatcher, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
+
+
+def _listed(types: Sequence[Any]) -> str:
+    return f"({', '.join(map(str, types))})"
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Numba keeps the errors of failed compilations; their frames would keep our arrays mapped."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _uncoloured(error: Exception) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an ndarray of dtype {value.dtype}"
+    return type(value).__name__

@@ -1,0 +1,188 @@
+"""How the machine code of jitted kernels is called without Python.
+
+A *trampoline* is a few instructions that read a kernel's arguments from words of memory, cut those
+that are split, and call it. It depends only on the types and on what is split, so kernels of like
+signatures share one; and it is called by address, so nothing of the kernel is compiled again. A
+kernel that can't be called so is called through its dispatcher.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import os
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
+
+from shmcompute.chunking import Number, is_number
+from shmcompute.kernels.dispatcher_pickling import Compiled, refresh
+from shmcompute.typing import Array
+
+Types = tuple[Any, ...]  # Numba's types
+Way = tuple[str, int]  # how an argument comes: ("part", axis), ("same", 0), ("start", 0), ...
+
+VALUE = 16  # bytes that a scalar takes
+SCALAR_FORMATS: dict[type[Number], str] = {int: "q8x", float: "d8x", bool: "?15x", complex: "dd"}
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+
+_numbers = itertools.count()
+_libraries: list[Any] = []  # keeps the code where it is
+
+
+def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled, int] | None:
+    """The version compiled for exactly these types, and where its code stands."""
+    compiled: Compiled = dispatcher.overloads.get(argument_types)
+    if compiled is None or compiled.objectmode or compiled.lifted:
+        return None
+    try:
+        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    except Exception:  # noqa: BLE001  # private parts: the dispatcher will do
+        return None
+    return (compiled, address) if address else None
+
+
+def scalar_bytes(value: Any) -> bytes | None:
+    """A scalar as machine code has it; None if it is no scalar, or too large."""
+    if is_number(value):
+        parts = (value.real, value.imag) if type(value) is complex else (value,)
+        return struct.pack("<" + SCALAR_FORMATS[type(value)], *parts)
+    if isinstance(value, np.generic) and value.nbytes <= VALUE and value.dtype.kind in "biufcmM":
+        return value.tobytes().ljust(VALUE, b"\0")
+    return None
+
+
+@functools.lru_cache(maxsize=1024)
+def make_trampoline(return_type: Any, argument_types: Types, ways: tuple[Way, ...]) -> int:
+    """The address of a trampoline, machine code ``i32 (block, values, start, stop, failure)``.
+
+    `block` and `values` are addresses; in the block stand the kernel's address and then, in turn,
+    the words of each argument: data, itemsize, shape and strides of an array, 16 bytes of a scalar.
+    The result is 0, or the code of what was raised, whose description `failure` then points to.
+    """
+    context = cpu_target.target_context
+    name = f"shmcompute.trampoline.{os.getpid()}.{next(_numbers)}"
+    with global_compiler_lock:
+        refresh()
+        library = context.codegen().create_library(name)
+        module = library.create_ir_module(name)
+        function = ir.Function(module, ir.FunctionType(_I32, [_I64] * 5), name)
+        builder = ir.IRBuilder(function.append_basic_block())
+        _Trampoline(context, builder).build(return_type, argument_types, ways)
+        library.add_ir_module(module)
+        library.finalize()
+        _libraries.append(library)
+        return int(library.get_pointer_to_function(name))
+
+
+class _Trampoline:
+    """Writes one trampoline."""
+
+    def __init__(self, context: Any, builder: Any) -> None:
+        self._context = context
+        self._builder = builder
+        self._block, self._values, self._start, self._stop, self._failure = builder.function.args
+        self._at = 0  # words read
+
+    def build(self, return_type: Any, argument_types: Types, ways: Sequence[Way]) -> None:
+        builder, convention = self._builder, self._context.call_conv
+        kind = convention.get_function_type(return_type, argument_types)
+        kernel = builder.inttoptr(self._word(), kind.as_pointer())
+        arguments = [self._argument(*pair) for pair in zip(argument_types, ways, strict=True)]
+        status, _ = convention.call_function(
+            builder, kernel, return_type, argument_types, arguments
+        )
+        failure = builder.inttoptr(self._failure, status.excinfoptr.type.as_pointer())
+        builder.store(status.excinfoptr, failure)
+        builder.ret(builder.select(status.is_ok, ir.Constant(_I32, 0), status.code))
+
+    def _word(self) -> Any:
+        place = self._builder.add(self._block, ir.Constant(_I64, 8 * self._at))
+        self._at += 1
+        return self._builder.load(self._builder.inttoptr(place, _I64.as_pointer()))
+
+    def _argument(self, kind: Any, way: Way) -> Any:
+        what, number = way
+        if what == "start":
+            return self._start
+        if what == "value":
+            return self._scalar(kind, self._values, VALUE * number)
+        if what == "scalar":
+            self._at += VALUE // 8
+            return self._scalar(kind, self._block, 8 * self._at - VALUE)
+        return self._array(kind, axis=number if what == "part" else None)
+
+    def _scalar(self, kind: Any, base: Any, offset: int) -> Any:
+        model = self._context.data_model_manager[kind]
+        place = self._builder.add(base, ir.Constant(_I64, offset))
+        pointer = self._builder.inttoptr(place, model.get_data_type().as_pointer())
+        return model.load_from_data_pointer(self._builder, pointer)
+
+    def _array(self, kind: Any, axis: int | None) -> Any:
+        from numba.np import arrayobj  # noqa: PLC0415  # 20 ms, for who calls a kernel only
+
+        builder = self._builder
+        data, itemsize = self._word(), self._word()
+        shape = [self._word() for _ in range(kind.ndim)]
+        strides = [self._word() for _ in range(kind.ndim)]
+        if axis is not None:
+            data = builder.add(data, builder.mul(self._start, strides[axis]))
+            shape[axis] = builder.sub(self._stop, self._start)
+        array = self._context.make_array(kind)(self._context, builder)
+        arrayobj.populate_array(
+            array,
+            data=builder.inttoptr(data, array.data.type),
+            shape=shape,
+            strides=strides,
+            itemsize=itemsize,
+            meminfo=None,
+        )
+        return array._getvalue()
+
+
+def array_words(array: Array) -> list[int]:
+    """What a trampoline reads of an array."""
+    return [array.__array_interface__["data"][0], array.itemsize, *array.shape, *array.strides]
+
+
+def native_error(code: int, failure: int) -> BaseException:
+    """The exception that a kernel left behind when it was called by a trampoline."""
+    try:
+        _raiser()(code, failure)
+    except BaseException as error:  # noqa: BLE001  # it is what we were asked for
+        return error.with_traceback(None)
+    return RuntimeError(f"a kernel failed with code {code}")
+
+
+@functools.cache
+def _raiser() -> Any:
+    """A C function that raises it as Numba would where Python calls a kernel."""
+    context = cpu_target.target_context
+    name = f"shmcompute.raise.{os.getpid()}"
+    with global_compiler_lock:
+        library = context.codegen().create_library(name)
+        module = library.create_ir_module(name)
+        nothing = cgutils.voidptr_t
+        function = ir.Function(module, ir.FunctionType(nothing, [_I32, _I64]), name)
+        builder = ir.IRBuilder(function.append_basic_block())
+        code, failure = function.args
+        convention = context.call_conv
+        described = convention.get_function_type(types.none, ()).args[1].pointee
+        pointer = builder.inttoptr(failure, described)
+        status = convention._get_return_status(builder, code, pointer)
+        convention.raise_error(builder, context.get_python_api(builder), status)
+        builder.ret(ir.Constant(nothing, None))
+        library.add_ir_module(module)
+        library.finalize()
+        _libraries.append(library)
+        address = library.get_pointer_to_function(name)
+    return ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_int32, ctypes.c_int64)(address)

@@ -1,0 +1,98 @@
+"""Kernels that are NumPy or Numba ufuncs, tried on a chunk of no elements before they run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numba.core.errors import NumbaError
+from numba.np.ufunc.dufunc import DUFunc
+from numba.np.ufunc.gufunc import GUFunc
+
+from shmcompute.chunking import Arguments, Chunk, Part
+from shmcompute.errors import KernelTypeError
+from shmcompute.kernels.base import Kernel, name_of, rewrap
+from shmcompute.kernels.native_plan import NativeCall
+from shmcompute.kernels.variants import bounded_gufunc
+
+UFUNCS = (np.ufunc, DUFunc, GUFunc)
+
+
+@dataclass(frozen=True, eq=False)
+class UfuncKernel:
+    """A NumPy or Numba ufunc, called with ``out=`` the first split argument."""
+
+    function: Any
+    ufunc: Any
+    outputs: tuple[int, ...]  # positions of the arguments that are written
+    inputs: tuple[int, ...]
+    partial_args: tuple[Any, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return name_of(self.function)
+
+    def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
+        args = arguments.at((0, 0))
+        given = [*self.partial_args, *(args[i] for i in self.inputs)]
+        try:
+            self._resolve([*given, *(args[i] for i in self.outputs)])
+        except (TypeError, ValueError, NumbaError) as error:
+            raise KernelTypeError(
+                f"ufunc {self.name} does not take these arguments: {error}"
+            ) from error
+
+    def _resolve(self, operands: list[Any]) -> None:
+        """Raise if there is no loop for operands of these types."""
+        ufunc = getattr(self.ufunc, "ufunc", self.ufunc)  # Numba wraps its own
+        if isinstance(ufunc, np.ufunc) and ufunc.types:
+            ufunc.resolve_dtypes(tuple(map(_kind, operands)))
+        elif self.ufunc.signature is None:
+            # Not compiled for anything yet: have it compile, on arrays of no elements.
+            empty = [np.empty(0, x.dtype) if isinstance(x, np.ndarray) else x for x in operands]
+            self.ufunc(*empty[: self.ufunc.nin], out=tuple(empty[self.ufunc.nin :]))
+
+    def __call__(self, args: list[Any]) -> None:
+        given = [args[i] for i in self.inputs]
+        if self.outputs:
+            self.function(*given, out=tuple(args[i] for i in self.outputs))
+        else:
+            self.function(*given)  # a gufunc that has none writes its arguments
+
+    def threaded(self) -> Kernel:
+        return self
+
+    def bounded(self) -> Kernel:
+        if not isinstance(self.ufunc, GUFunc):
+            return self
+        variant = bounded_gufunc(self.ufunc)
+        return replace(self, function=rewrap(self.function, variant), ufunc=variant)
+
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | None:
+        return None
+
+
+def _kind(operand: Any) -> Any:
+    """What stands for an operand where only types matter."""
+    return operand.dtype if isinstance(operand, (np.ndarray, np.generic)) else type(operand)
+
+
+def split_operands(
+    ufunc: Any, partial_args: int, arguments: Arguments
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which arguments a ufunc writes, and which it reads beside its partial ones."""
+    count = len(arguments.bound)
+    nin = ufunc.nin - partial_args
+    written = [i for i, arg in enumerate(arguments.bound) if isinstance(arg, Part) and arg.writes]
+    outputs = tuple(written[: ufunc.nout])
+    separate = count == nin + ufunc.nout
+    inputs = tuple(i for i in range(count) if not (separate and i in outputs))
+    if len(outputs) < ufunc.nout or len(inputs) != nin:
+        raise KernelTypeError(
+            f"ufunc {name_of(ufunc)} takes {nin} inputs and {ufunc.nout} outputs, got {count} "
+            f"arguments of which {len(written)} are split for writing; pass the inputs (the first "
+            "split argument is then overwritten), or the outputs and the inputs"
+        )
+    return outputs, inputs

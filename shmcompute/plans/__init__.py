@@ -1,0 +1,21 @@
+"""Plans: a kernel, its arguments and chunks, and the order of work."""
+
+from shmcompute.plans.build import Options, build_plan, calls_of, shared_arrays
+from shmcompute.plans.debug_warnings import run_watched
+from shmcompute.plans.journal import Journal, size_of
+from shmcompute.plans.plan import Link, Plan
+from shmcompute.plans.plan_cache import PlanCache, call_key
+
+__all__ = [
+    "Journal",
+    "Link",
+    "Options",
+    "Plan",
+    "PlanCache",
+    "build_plan",
+    "call_key",
+    "calls_of",
+    "run_watched",
+    "shared_arrays",
+    "size_of",
+]

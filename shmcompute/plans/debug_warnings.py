@@ -1,0 +1,49 @@
+"""Hints of ``debug=True``: what is allowed, but seldom meant."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+from shmcompute.chunking import crossing
+from shmcompute.kernels import UfuncKernel
+from shmcompute.plans.plan import Plan
+
+CALLER = 3  # frames up from `run_watched`: who called `parallel_apply` or a plan, which called us
+
+
+def warn_of_races(plan: Plan) -> None:
+    """Tell of a kernel that sees in one argument what other chunks write in another."""
+    for link in plan.links if len(plan.chunks) > 1 else ():
+        found = crossing(link.arguments.accesses())
+        if found is not None:
+            written, seen = found
+            warnings.warn(
+                f"kernel {link.kernel.name}: argument {seen} sees memory that argument {written} "
+                "writes in other chunks; what it finds there depends on which of them ran before. "
+                "A copy, sc.whole(x.copy()), stays as it was",
+                RuntimeWarning,
+                stacklevel=CALLER + 2,
+            )
+
+
+def run_watched(run: Callable[[], None], plan: Plan) -> None:
+    """Run a plan, and tell if its kernels have changed nothing."""
+    before = _held(plan)
+    run()
+    if before and before == _held(plan):
+        warnings.warn(
+            f"kernel {plan.name} changed nothing of what it was given to write. A kernel writes in "
+            "place, x[...] = ...; x = ... makes another array, which is dropped. What it is to "
+            "read only is passed as sc.read(x)",
+            RuntimeWarning,
+            stacklevel=CALLER,
+        )
+
+
+def _held(plan: Plan) -> list[int]:
+    """What the chunks hold that they write, in short; nothing of ufuncs, which always write."""
+    if any(isinstance(link.kernel, UfuncKernel) for link in plan.links):
+        return []
+    parts = (part for number in range(len(plan.chunks)) for part in plan.written(number))
+    return [hash(part.tobytes()) for part in parts if part.size]

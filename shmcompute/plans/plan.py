@@ -1,0 +1,102 @@
+"""`Plan`: kernels, their bound arguments and the chunks: all that a run needs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from shmcompute.chunking import Arguments, Chunk, Part, Values, address
+from shmcompute.kernels import Kernel, NativePlan, make_native_plan
+from shmcompute.plans.journal import Journal
+from shmcompute.system.context import nesting
+from shmcompute.typing import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """One kernel of a plan, and what it is called with."""
+
+    kernel: Kernel
+    arguments: Arguments
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Frozen and complete; every backend runs it, in whatever process.
+
+    `run_chunk` calls its kernels from Python. Where `native` is not None, machine code may call
+    them instead, with the same arguments.
+    """
+
+    links: tuple[Link, ...]  # each chunk goes through all of them
+    chunks: tuple[Chunk, ...]
+    values: Values  # the numbers among the arguments, where a call does not bring others
+    static: bool  # whether chunks are dealt before the run, or taken by the next free worker
+    retries: int = 0  # how often what a dead worker left is run again
+    journal: Journal | None = None  # with retries: what chunks held before
+    debug: bool = False  # whether kernels get guarded copies
+    number: int = field(default_factory=itertools.count(1).__next__)  # no two have one
+
+    @cached_property
+    def name(self) -> str:
+        """What messages call its kernel."""
+        return " + ".join(link.kernel.name for link in self.links)
+
+    def run_chunk(self, number: int, values: Values) -> None:
+        """Call the kernel on one chunk. Python calls a kernel in no other place."""
+        chunk = self.chunks[number]
+        nesting.depth += 1
+        try:
+            if self.journal is not None:
+                self.journal.keep(number, self.written(number))
+            for link in self._guarded(chunk, values) if self.debug else self.links:
+                link.kernel(link.arguments.at(chunk, values))
+            if self.journal is not None:
+                self.journal.commit(number)
+        except BaseException as error:
+            self.blame(error, number)
+            raise
+        finally:
+            nesting.depth -= 1
+
+    def _guarded(self, chunk: Chunk, values: Values) -> Iterator[Link]:
+        """The links on copies, looked at after each; kept only if all links behaved."""
+        from shmcompute.plans.debug_guard import Guard  # noqa: PLC0415  # for who debugs only
+
+        guard = Guard([link.arguments.at(chunk, values) for link in self.links])
+        for number, link in enumerate(self.links):
+            yield replace(link, arguments=guard.arguments(number))
+            guard.check(number, link.kernel, chunk)
+        guard.write_back()
+
+    def written(self, number: int) -> list[Array]:
+        """What a chunk writes, each part once."""
+        parts = {}
+        for link in self.links:
+            for argument in link.arguments.bound:
+                if isinstance(argument, Part) and argument.writes:
+                    view = argument.at(*self.chunks[number], ())
+                    parts[address(view)] = view
+        return list(parts.values())
+
+    def blame(self, error: BaseException, number: int) -> None:
+        """Say in which chunk an error arose."""
+        start, stop = self.chunks[number]
+        with suppress(Exception):  # a kernel's exception may refuse, and is to come all the same
+            error.add_note(f"in chunk [{start}, {stop}) of kernel {self.name}")
+
+    @cached_property
+    def native(self) -> NativePlan | None:
+        """The plan as machine code runs it, if machine code can."""
+        if self.journal is not None or self.debug:
+            return None
+        try:
+            calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]
+        except Exception:  # noqa: BLE001  # private parts of Numba: Python will do
+            return None
+        return make_native_plan(
+            [call for call in calls if call is not None], self.chunks, len(calls)
+        )

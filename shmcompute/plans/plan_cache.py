@@ -1,0 +1,142 @@
+"""The plans that a pool made last, so that a call like an earlier one is not bound anew."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+
+from shmcompute.arrays import SharedArray
+from shmcompute.chunking import MARKERS, VALUES, Values, is_number, offset
+from shmcompute.plans.build import Options
+from shmcompute.plans.plan import Plan
+
+KEPT = 64  # plans
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    plan: Plan
+    compiled: tuple[tuple[dict[Any, Any], Any], ...]
+    arrays: list[int]
+
+
+class PlanCache:
+    """Plans by the calls that they were built for; see `call_key`.
+
+    A plan holds views, and with them memory: it is dropped when any of its arrays is closed or
+    collected. Nothing here refers to a `SharedArray`.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[Hashable, _Entry] = {}
+        self._keys: dict[int, set[Hashable]] = {}  # by id() of the array
+
+    def find(self, key: Hashable | None) -> Plan | None:
+        """The plan kept under that key, if its kernels are still what they were."""
+        try:
+            entry = self._entries.get(key)
+        except TypeError:  # it can't be hashed: an option of a wrong type, which binding refuses
+            return None
+        if entry is None:
+            return None
+        for versions, first in entry.compiled:
+            if next(iter(versions.values()), None) is not first:
+                return None
+        return entry.plan
+
+    def keep(self, key: Hashable | None, plan: Plan, arrays: Sequence[SharedArray]) -> None:
+        """Keep a plan as long as its arrays are open, and it is among the latest."""
+        if key is None:
+            return
+        for oldest in list(self._entries)[: 1 - KEPT]:
+            self._drop(oldest)
+        self._entries[key] = _Entry(plan, _compiled(plan), [id(array) for array in arrays])
+        for array in arrays:
+            if id(array) not in self._keys:  # the set may be empty: the callback is there
+                array.when_closed(_forget, weakref.ref(self), id(array))
+            self._keys.setdefault(id(array), set()).add(key)
+
+    def forget(self, array: int) -> None:
+        """Drop what was kept of an array."""
+        # Called within garbage collection, too, in any thread.
+        for key in self._keys.pop(array, ()):
+            self._drop(key)
+
+    def _drop(self, key: Hashable) -> None:
+        entry = self._entries.pop(key, None)
+        for array in entry.arrays if entry is not None else ():
+            self._keys.get(array, set()).discard(key)
+
+
+def _forget(cache: weakref.ref[PlanCache], array: int) -> None:
+    if (alive := cache()) is not None:
+        alive.forget(array)
+
+
+def _compiled(plan: Plan) -> tuple[tuple[dict[Any, Any], Any], ...]:
+    """The versions of each jitted kernel, and the first, which its ``recompile()`` changes."""
+    dispatchers = [link.kernel.function for link in plan.links]
+    return tuple(
+        (function.overloads, next(iter(function.overloads.values()), None))
+        for function in dispatchers
+        if isinstance(function, Dispatcher)
+    )
+
+
+def call_key(
+    kernel: Any, args: tuple[Any, ...], options: Options
+) -> tuple[Hashable | None, Values]:
+    """What calls have in common that one plan serves, and the numbers in which they differ.
+
+    Returns
+    -------
+    key : hashable or None
+        None for a call that is bound anew each time: Python functions that go to workers by value
+        change with their globals and closures, plain arrays with their content.
+    values : tuple of numbers
+    """
+    values = tuple(filter(is_number, args))
+    known = isinstance(kernel, (Dispatcher, np.ufunc)) or is_imported(kernel)
+    if not known or len(values) > VALUES:
+        return None, values
+    parts: list[Hashable] = [kernel, options, *map(type, options)]
+    for arg in args:
+        kind: Any = type(arg)
+        if kind is SharedArray or arg is offset:
+            parts.append(id(arg))
+        elif kind in MARKERS and type(arg.value) is SharedArray:
+            parts.append((kind, id(arg.value), getattr(arg, "axis", None)))
+        elif is_number(arg):
+            parts.append(kind)
+        else:
+            return None, values
+    return tuple(parts), values
+
+
+def is_imported(function: Any) -> bool:
+    """Whether it is a Python function that workers import, and so have for good.
+
+    As cloudpickle decides: it is what its module has under its name, and that module is not
+    `__main__`, which differs between processes, nor one that is to be pickled by value.
+    """
+    if not isinstance(function, FunctionType):
+        return False
+    home = function.__module__
+    if home in (None, "__main__", "__mp_main__") or home not in sys.modules:
+        return False
+    pickler = sys.modules.get("cloudpickle")  # not loaded, so nobody has registered anything
+    by_value = pickler.list_registry_pickle_by_value() if pickler is not None else ()
+    if any(f"{home}.".startswith(f"{name}.") for name in by_value):
+        return False
+    try:
+        return attrgetter(function.__qualname__)(sys.modules[home]) is function
+    except AttributeError:
+        return False

@@ -1,0 +1,162 @@
+"""`SlotTable`: how slots are taken and given back, waited for, and had again from the dead."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import Protocol
+
+from shmcompute.queues import slot_ring
+from shmcompute.storage import Segment
+from shmcompute.system import atomic_words
+from shmcompute.system.file_locks import FIRST, FileLocks
+
+TOKENS = FIRST | 1 << 56  # where the bytes of tokens begin
+SLICE = 0.1  # seconds that one sleeps at most before looking after the others
+_SOON, _LATE = 5e-5, 2e-3  # seconds between two looks where nobody wakes us
+
+
+class Step(Protocol):
+    """A jitted function of `slots`."""
+
+    def __call__(self, base: int, count: int, me: int, /, *args: int) -> int: ...
+
+
+class Participant:
+    """A process that uses slots: a token, and a byte that is locked while it lives."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.pid = os.getpid()
+        self.token = secrets.randbits(48) + 1
+        self._locks: FileLocks = segment.locks()
+        self._locks.take(TOKENS + self.token)
+
+    def knows_dead(self, token: int) -> bool:
+        """Whether a token is that of a process that has died."""
+        return token not in (0, self.token) and not self._locks.taken(TOKENS + token)
+
+
+class SlotTable:
+    """The words of some slots, as this process uses them.
+
+    Parameters
+    ----------
+    segment : Segment
+        Where they stand, at the beginning.
+    base : int
+        Their address here; the segment must stay mapped.
+    count : int
+        How many slots there are.
+    """
+
+    def __init__(self, segment: Segment, base: int, count: int) -> None:
+        self.base, self.count = base, count
+        self._segment = segment
+        self._by_futex = atomic_words.waits_by_futex()
+        self._participants: dict[int, Participant] = {}
+        self.participant()  # now, while the segment has its name
+
+    def word(self, at: int) -> int:
+        """What stands in a word."""
+        return int(slot_ring.word(self.base + at))
+
+    def old(self, slot: int) -> int:
+        """The word that a slot had when it was taken."""
+        return int(slot_ring.word(slot_ring.old(self.base, self.count, slot)))
+
+    def between(self, first: int, last: int) -> int:
+        """How many slots stand in a ring, at this moment."""
+        return min(max(self.word(last) - self.word(first), 0), self.count)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more slots are reserved."""
+        return self.word(slot_ring.CLOSED) != 0
+
+    def close(self) -> None:
+        """Let no more slots be reserved."""
+        self.done([], slot_ring.close, self.participant())
+        self.wake_all()
+
+    def participant(self) -> Participant:
+        """What others see of our process. A forked child is another one."""
+        pid = os.getpid()
+        participant = self._participants.get(pid)
+        if participant is None:
+            participant = self._participants.setdefault(pid, Participant(self._segment))
+        return participant
+
+    def claim(
+        self,
+        got: list[int],
+        function: Step,
+        participant: Participant,
+        word: int,
+        timeout: float | None,
+    ) -> int:
+        """Have a function put a slot's number into a list; its number, or why there is none.
+
+        It waits for one; `word` counts what may make one available.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = _SOON
+        while True:
+            seen = self.word(word)
+            if (slot := self.done(got, function, participant)) != slot_ring.NOTHING:
+                return slot
+            got.clear()
+            left = SLICE if end is None else min(SLICE, end - time.monotonic())
+            if left <= 0:
+                return slot_ring.NOTHING
+            if self._by_futex:
+                slot_ring.park(self.base + word, seen, int(left * 1e9))
+            else:
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, _LATE)
+            if self.word(word) == seen:
+                self._recover(participant)
+
+    def done(self, answers: list[int], function: Step, participant: Participant, *args: int) -> int:
+        """Have a function run that needs the lock; what it returns.
+
+        That stands in the list, too, before the handler of any signal can run: so whoever is
+        interrupted knows what was done, and nothing is done twice or forgotten.
+        """
+        while True:
+            given = (self.base, self.count, participant.token, *args)
+            answers.extend(map(function, *zip(given)))
+            if answers[-1] != slot_ring.BUSY:
+                return answers[-1]
+            self._relieve(participant)
+
+    def _relieve(self, participant: Participant) -> None:
+        """Somebody has the lock for long: he may be dead."""
+        holder = self.word(slot_ring.LOCK)
+        if participant.knows_dead(holder):
+            slot_ring.seize(self.base, self.count, participant.token, holder)
+            self.wake_all()
+        else:
+            time.sleep(_SOON)
+
+    def _recover(self, participant: Participant) -> None:
+        """Free what the dead held."""
+        asked, slot = set(), 0
+        while slot < self.count:
+            holder, slot = slot_ring.holder(self.base, self.count, slot)
+            slot += 1
+            if holder not in asked and participant.knows_dead(holder):
+                self.done([], slot_ring.reclaim, participant, holder)
+                self.wake_all()
+            asked.add(holder)
+
+    def wake(self, word: int) -> None:
+        """Wake one of those who sleep on a word."""
+        if atomic_words.has_futex():
+            slot_ring.wake_one(self.base + word)
+
+    def wake_all(self) -> None:
+        """Wake all who sleep."""
+        if atomic_words.has_futex():
+            slot_ring.wake_everybody(self.base + slot_ring.ITEMS)
+            slot_ring.wake_everybody(self.base + slot_ring.SPACE)

@@ -1,0 +1,196 @@
+"""``storage="file"``: a memory-mapped ``.npy``, for what is larger than memory or is to last.
+
+The file is plain NumPy: `numpy.load` reads it, and what `numpy.save` wrote can be opened. It has
+no trailer and no lock, for it is meant to stay; only ``unlink()`` removes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import shutil
+import stat
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from shmcompute.config import one_of
+from shmcompute.errors import (
+    SegmentExistsError,
+    SegmentFormatError,
+    SegmentNotFoundError,
+    StorageError,
+    StorageFullError,
+)
+from shmcompute.storage import npy_header as npy
+from shmcompute.storage.layout import Layout, parsed
+from shmcompute.storage.segment import Segment
+from shmcompute.system.file_locks import FileLocks, Tail
+from shmcompute.typing import Array
+
+MODES = ("r", "r+")
+_NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # to open a FIFO would wait for a writer
+
+
+@dataclass(frozen=True)
+class FileHandle:
+    """An absolute path, how it is opened, and the device and inode behind it."""
+
+    name: str = field(compare=False)
+    mode: str
+    serial: tuple[int, int]
+    kind = "file"
+
+    def map(self) -> tuple[Segment, Array]:
+        """Map the file; shape, dtype and order come from it."""
+        fd = _open(self.name, self.mode)
+        try:
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) != self.serial:
+                raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
+            made, offset = _described(fd, self.name)
+            return _mapped(fd, self, made, offset, created=False)
+        finally:
+            os.close(fd)
+
+    def locks(self, made: Layout) -> FileLocks:
+        return FileLocks(self._again, mark=Tail())
+
+    def _again(self) -> int:
+        """The file, for writing, whatever the mode: only so can it be locked."""
+        try:
+            fd = _open(self.name, "r+")
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            raise StorageError(
+                f"{self.name!r} can't be locked by who may not write to it: a lock leaves a mark "
+                "in the file while it is held"
+            ) from error
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) == self.serial:
+            return fd
+        os.close(fd)
+        raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
+
+    def adopt(self, segment: Segment, array: Array) -> None:
+        segment.own(partial(_remove, self.name, self.serial))
+
+
+def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:
+    """The handle of a file that exists and can be opened in that mode."""
+    one_of("mode", mode, MODES)
+    path = os.path.abspath(os.fspath(name))
+    fd = _open(path, mode)
+    try:
+        found = os.fstat(fd)
+        return FileHandle(path, mode, (found.st_dev, found.st_ino))
+    finally:
+        os.close(fd)
+
+
+def create(made: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, Array]:
+    """Make a ``.npy`` file; its disk space is reserved and reads as zero."""
+    if name is None:
+        raise ValueError('storage="file" needs a path: name="data.npy"')
+    path = os.path.abspath(os.fspath(name))
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise SegmentExistsError(
+            f"{path!r} exists: SharedArray.open() maps it as it is; to make it anew, remove it"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"{path!r} can't be made: {error}") from error
+    try:
+        found = os.fstat(fd)
+        handle = FileHandle(path, "r+", (found.st_dev, found.st_ino))
+        return _mapped(fd, handle, made, _fill(fd, path, made), created=True)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
+    finally:
+        os.close(fd)
+
+
+def _open(path: str, mode: str) -> int:
+    flags = (os.O_RDONLY if mode == "r" else os.O_RDWR) | _NO_WAIT
+    try:
+        fd = os.open(path, flags | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SegmentNotFoundError(f"there is no file {path!r}") from None
+    except PermissionError as error:
+        raise StorageError(
+            f'{path!r} is read-only here; open it with mode="r" ({error})'
+        ) from error
+    except OSError as error:
+        raise StorageError(f"{path!r} can't be opened: {error}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise SegmentFormatError(f"{path!r} is no regular file, so it can't be mapped")
+        return fd
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _fill(fd: int, path: str, made: Layout) -> int:
+    """Write the header and reserve the data; where the data starts."""
+    header = npy.written(made.shape, made.dtype, fortran=made.fortran)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(header)
+        os.ftruncate(fd, len(header) + made.nbytes)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, len(header) + max(1, made.nbytes))
+        return len(header)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageError(f"{path!r} can't be made: {error}") from error
+        free = shutil.disk_usage(os.path.dirname(path)).free
+        raise StorageFullError(
+            f"the disk is full: asked for {made.nbytes} bytes for {path!r}, {free} free; "
+            "choose a path on a larger disk"
+        ) from error
+
+
+def _described(fd: int, path: str) -> tuple[Layout, int]:
+    """What a ``.npy`` holds and where its data starts: read from what was opened, not by name."""
+    with open(fd, "rb", closefd=False) as file:
+        header = file.read(npy.START)
+        try:
+            length = npy.length(header)
+        except ValueError as error:
+            raise SegmentFormatError(f"{path!r} is no .npy file: {error}") from error
+        header += file.read(length - len(header))
+    made, size = parsed(path, header), os.fstat(fd).st_size
+    if length + made.nbytes > size:
+        raise SegmentFormatError(
+            f"{path!r} is truncated: {made.shape} of {made.dtype} needs {length + made.nbytes} "
+            f"bytes, the file has {size}"
+        )
+    return made, length
+
+
+def _mapped(
+    fd: int, handle: FileHandle, made: Layout, offset: int, *, created: bool
+) -> tuple[Segment, Array]:
+    access = mmap.ACCESS_READ if handle.mode == "r" else mmap.ACCESS_WRITE
+    try:
+        base = mmap.mmap(fd, offset + made.nbytes, access=access)
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{handle.name!r} can't be mapped: {error}") from error
+    memory = np.frombuffer(base, np.uint8, count=made.nbytes, offset=offset)
+    remove = partial(_remove, handle.name, handle.serial) if created else None
+    return Segment(handle, made, base, memory, remove, lasting=True), made.over(memory)
+
+
+def _remove(path: str, serial: tuple[int, int]) -> None:
+    with suppress(OSError):
+        found = os.lstat(path)
+        if (found.st_dev, found.st_ino) == serial:
+            os.unlink(path)

@@ -1,0 +1,3 @@
+"""What the operating system, the processor and the interpreter offer, a module for each."""
+
+__all__ = ["atomic_words", "cgroup", "context", "cores", "file_locks", "interrupts", "memory"]

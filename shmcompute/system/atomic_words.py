@@ -1,0 +1,269 @@
+"""Words of memory that several processes read and write at once, for use in jitted code.
+
+Numba has no atomics for the CPU, so each of these is a few instructions of LLVM's. All are
+sequentially consistent: a load costs nothing more for that on x86-64 and AArch64, and a doorbell
+that is rung a hundred thousand times a second can afford it for a store.
+
+Who waits for a word sleeps in a futex where the platform has them, or polls (`poll`).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.registry import CPUDispatcher
+from numba.extending import intrinsic
+
+from shmcompute import config
+
+Signature = Any  # Numba is not typed
+Generator = Any
+_intrinsic: Callable[[Callable[..., Any]], Any] = intrinsic  # else its type is without arguments
+
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+_FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), 0)  # the number of the system call
+_RELAX = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (1,))}
+_WAIT, _WAKE = 0, 1
+# Microseconds between two looks of who polls, the first and the longest.
+_NAP, _LONGEST_NAP = 50, 4000
+
+
+def has_futex() -> bool:
+    """Whether jitted code can sleep until a word changes."""
+    return sys.platform == "linux" and _FUTEX != 0
+
+
+def waits_by_futex() -> bool:
+    """Whether who waits for a word is to sleep in a futex; if not, it is to poll."""
+    default = "futex" if has_futex() else "poll"
+    return config.chosen("wait", None, "WAIT", config.WAITS, default) == "futex" and has_futex()
+
+
+def jitted(function: Callable[..., Any], *, nogil: bool = True, inlines: Iterable[str] = ()) -> Any:
+    """Compile a function once on this machine: the code is kept beside its file, or by the user.
+
+    Also where ``NUMBA_DISABLE_JIT`` switches off the compiling of kernels: that is for debugging
+    these, and nobody steps through ours.
+
+    Parameters
+    ----------
+    function : callable
+        Of which Numba is to make machine code.
+    nogil : bool
+        Whether it lets go of the GIL.
+    inlines : iterable of str
+        Paths of the files, beside its own and this one, whose code becomes part of it. Numba asks
+        only whether the function's own file has changed.
+    """
+    dispatcher = CPUDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # no folder can be written
+        return dispatcher
+    if not _private(dispatcher.stats.cache_path):
+        return CPUDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
+    index = dispatcher._cache._cache_file  # type: ignore[attr-defined]  # Numba is not typed
+    index._source_stamp = (index._source_stamp, *map(_stamp, (__file__, *inlines)))
+    return dispatcher
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache
+def _private(folder: str | None) -> bool:
+    """Whether only those put code into a folder who are trusted with the code of this file."""
+    if folder is None:
+        return True
+    found = os.stat(folder)
+    trusted = (0, os.geteuid(), os.stat(__file__).st_uid)
+    return found.st_uid in trusted and not found.st_mode & 0o002
+
+
+def _pointer(builder: Any, address: Any) -> Any:
+    return builder.inttoptr(address, _I64.as_pointer())
+
+
+@_intrinsic
+def load(_: Any, address: Any) -> tuple[Signature, Generator]:
+    """The word at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(_pointer(builder, args[0]), "seq_cst", 8)
+
+    return types.int64(types.int64), generate
+
+
+@_intrinsic
+def store(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
+    """Set the word at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[1], _pointer(builder, args[0]), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@_intrinsic
+def add(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
+    """Add to the word at an address; what it was before."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", _pointer(builder, args[0]), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@_intrinsic
+def swap(_: Any, address: Any, old: Any, new: Any) -> tuple[Signature, Generator]:
+    """Set the word at an address if it is `old`; whether it was."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address, old, new = args
+        place = _pointer(builder, address)
+        return builder.extract_value(builder.cmpxchg(place, old, new, "seq_cst", "seq_cst"), 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), generate
+
+
+@_intrinsic
+def relax(_: Any) -> tuple[Signature, Generator]:
+    """Tell the processor that this is a loop that waits."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        name, operands = _RELAX.get(platform.machine(), ("llvm.donothing", ()))
+        kind = ir.FunctionType(ir.VoidType(), [_I32] * len(operands))
+        hint = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(hint, [ir.Constant(_I32, operand) for operand in operands])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_intrinsic
+def give_way(_: Any) -> tuple[Signature, Generator]:
+    """Let whoever else wants this core have it first."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I32, [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_intrinsic
+def core(_: Any) -> tuple[Signature, Generator]:
+    """The number of the core that this runs on; it may be another one a moment later."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I32, [])
+        getcpu = cgutils.get_or_insert_function(builder.module, kind, "sched_getcpu")
+        return builder.sext(builder.call(getcpu, []), _I64)
+
+    return types.int64(), generate
+
+
+@_intrinsic
+def wait(_: Any, address: Any, value: Any, nanoseconds: Any) -> tuple[Signature, Generator]:
+    """Sleep until woken, unless the word's lower half is not `value` (any more).
+
+    At most that long if `nanoseconds` is positive. Returns 0 if woken; else a negative number:
+    the value differed, the time was up, a signal came, or there is no such system call.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address, value, patience = args
+        limit = cgutils.alloca_once(builder, ir.ArrayType(_I64, 2))
+        second = ir.Constant(_I64, 10**9)
+        parts = (builder.sdiv(patience, second), builder.srem(patience, second))
+        for number, part in enumerate(parts):
+            builder.store(part, cgutils.gep_inbounds(builder, limit, 0, number))
+        forever = builder.icmp_signed("<=", patience, ir.Constant(_I64, 0))
+        none = ir.Constant(_I64, 0)
+        until = builder.select(forever, none, builder.ptrtoint(limit, _I64))
+        return _futex(builder, address, _WAIT, value, until)
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
+@_intrinsic
+def wake(_: Any, address: Any) -> tuple[Signature, Generator]:
+    """Wake one who sleeps on the word."""
+    return types.int64(types.int64), _waking(1)
+
+
+@_intrinsic
+def wake_all(_: Any, address: Any) -> tuple[Signature, Generator]:
+    """Wake all who sleep on the word."""
+    return types.int64(types.int64), _waking(2**31 - 1)
+
+
+def _waking(count: int) -> Generator:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = ir.Constant(_I64, count)
+        return _futex(builder, args[0], _WAKE, number, ir.Constant(_I64, 0))
+
+    return generate
+
+
+def _futex(builder: Any, address: Any, operation: int, value: Any, until: Any) -> Any:
+    # By its name, not by an address: this code is sent to other processes.
+    kind = ir.FunctionType(_I64, [_I64], var_arg=True)
+    call = cgutils.get_or_insert_function(builder.module, kind, "syscall")
+    zero = ir.Constant(_I64, 0)
+    number = ir.Constant(_I64, _FUTEX)
+    return builder.call(
+        call, [number, address, ir.Constant(_I64, operation), value, until, zero, zero]
+    )
+
+
+@_intrinsic
+def _nap(_: Any, microseconds: Any) -> tuple[Signature, Generator]:
+    """Sleep for that long."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I32, [_I32])
+        usleep = cgutils.get_or_insert_function(builder.module, kind, "usleep")
+        builder.call(usleep, [builder.trunc(args[0], _I32)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+def poll(address: int, value: int, nanoseconds: int) -> None:
+    """Look at a word until it is not `value`, at most about that long if `nanoseconds` is positive.
+
+    In place of `wait`, where nobody can be woken; to be compiled by who uses it. Who polls for long
+    takes some thousandths of a core, and finds what it waits for up to 4 ms late.
+    """
+    slept, nap = 0, _NAP
+    while load(address) == value and (nanoseconds <= 0 or 1000 * slept < nanoseconds):
+        _nap(nap)
+        slept += nap
+        nap = min(2 * nap, _LONGEST_NAP)
+
+
+@_intrinsic
+def call(
+    _: Any, function: Any, block: Any, values: Any, start: Any, stop: Any, failure: Any
+) -> tuple[Signature, Generator]:
+    """Call a trampoline (see `kernels.trampoline`); 0, or the code of what the kernel raised."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(_I32, [_I64] * 5)
+        function = builder.inttoptr(args[0], kind.as_pointer())
+        return builder.sext(builder.call(function, args[1:]), _I64)
+
+    return types.int64(*[types.int64] * 6), generate

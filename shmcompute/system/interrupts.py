@@ -1,0 +1,96 @@
+"""Waiting and locking that Ctrl-C interrupts soon, and never leaves locked.
+
+Python raises `KeyboardInterrupt` in the main thread between two bytecode instructions, so also
+between ``lock.acquire()`` and the ``try`` that follows it. And a signal ends only a system call
+that it finds running: one that comes a moment earlier, or to another thread, is noticed when the
+call returns. So everything here waits in slices of `SLICE` seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import connection
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SLICE = 0.1  # seconds
+
+
+def call_with_lock(
+    lock: threading.Lock | threading.RLock, timeout: float, function: Callable[[bool], T]
+) -> T:
+    """Return ``function(locked)``; `locked`: whether the lock was taken within `timeout` seconds.
+
+    A ``with`` statement takes no timeout. A context manager written in Python is no help: an
+    interrupt at its first or last instruction leaves the lock taken.
+
+    Parameters
+    ----------
+    lock : threading.Lock or threading.RLock
+    timeout : float
+        Seconds to wait for the lock at most; `math.inf`: as long as it takes.
+    function : callable
+        Called once, with or without the lock.
+    """
+    deadline = time.monotonic() + timeout
+    locked: list[bool] = []
+    try:
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            # One instruction takes the lock and notes it: no interrupt comes in between.
+            locked[:] = map(lock.acquire, (True,), (min(SLICE, left),))
+            if locked[0] or not left:
+                break
+        return function(locked[0])
+    finally:
+        # No call before the release: an interrupt may come after any, and leave the lock taken.
+        if locked and locked[0]:
+            lock.release()
+
+
+class Latch:
+    """`threading.Event` for threads that Ctrl-C may interrupt; it opens once.
+
+    An Event is a lock and a list in Python code: an interrupt at the wrong instruction of its
+    ``wait()`` or ``set()`` leaves it locked, and the next ``set()`` hangs.
+    """
+
+    def __init__(self) -> None:
+        self._closed = [True]
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let all waiters go on, from now on; more than once does nothing."""
+        with suppress(IndexError):
+            self._closed.pop()
+            self._lock.release()
+
+    def wait(self, timeout: float = math.inf) -> bool:
+        """Return when it is open, or after `timeout` seconds; whether it is open."""
+        return call_with_lock(self._lock, timeout, bool)
+
+
+def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:
+    """`multiprocessing.connection.wait`, in slices."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
+        ready = connection.wait(objects, max(0.0, left))
+        if ready or (deadline is not None and time.monotonic() >= deadline):
+            return ready
+
+
+def deadline_of(timeout: float) -> float:
+    """When a wait of so many seconds that starts now is over."""
+    return time.monotonic() + timeout
+
+
+def seconds_to(deadline: float | None) -> float | None:
+    """How long there is to wait; None: as long as it takes."""
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
