@@ -118,7 +118,7 @@ def test_who_sleeps_on_the_callers_core_is_woken_last(monkeypatch):
 
 def test_a_note_is_answered_apart_from_runs(block):
     bell, seat = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
-    bell.note(0)
+    bell.noter(0)()
     assert bell.owes(0)
     assert seat.wait() == control_block.NOTE
     seat.answer()

@@ -5,7 +5,6 @@ from typing import Any
 from shmcompute.arrays import numba_typeof as _numba_typeof  # noqa: F401  # for Numba to know it
 from shmcompute.arrays.atomics import atomic_add, atomic_max, atomic_min, compare_exchange
 from shmcompute.arrays.shared_array import Shape, SharedArray, receive
-from shmcompute.arrays.view_pickling import reduce_view
 
 __all__ = [
     "Shape",
@@ -16,7 +15,6 @@ __all__ = [
     "atomic_min",
     "compare_exchange",
     "receive",
-    "reduce_view",
 ]
 
 

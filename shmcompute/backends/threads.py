@@ -159,8 +159,8 @@ class Threads(Backend):
     ) -> bool:
         """Ring, do the own share and wait; True if all is done, well, and without Python."""
         if deadline is None and plan.native is not None:
-            run = self._caller.bind_run(plan.number, count, own=True, native=plan.native, step=step)
-            if run():
+            caller, native = self._caller, plan.native.address
+            if caller.run(plan.number, count, caller.own, native, step, caller.spin):
                 return True
         else:
             self._caller.ring(plan.number, count, own=True, step=step)
@@ -234,7 +234,7 @@ def _dismiss(caller: DoorbellCaller, threads: dict[int, threading.Thread], pid: 
     if os.getpid() != pid:
         return
     for number in list(threads):
-        caller.note(number)
+        caller.noter(number)()
     for thread in list(threads.values()):
         thread.join(END)
     threads.clear()

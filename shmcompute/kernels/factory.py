@@ -25,6 +25,8 @@ def kernel(function: Any, arguments: Arguments) -> Kernel:
     """
     if not callable(function):
         raise TypeError(f"kernel: expected a callable, got {type(function).__name__}")
+    if isinstance(function, Dispatcher):
+        return NumbaKernel(function, function)
     inner, partial_args, keywords = unwrap(function)
     if isinstance(inner, Dispatcher):
         return NumbaKernel(function, inner, partial_args, keywords)

@@ -46,8 +46,10 @@ class NumbaKernel:
             given = [*self.partial_args, *sample]
             types = tuple(self._typeof(i, arg) for i, arg in enumerate(given))
             if (types, *keywords.items()) not in checked:
-                signature = inspect.signature(self.dispatcher.py_func)
-                check_arity(self.function, signature, given, self.keywords)
+                code = self.dispatcher.py_func.__code__
+                if self.keywords or (code.co_argcount, code.co_kwonlyargcount) != (len(given), 0):
+                    signature = inspect.signature(self.dispatcher.py_func)
+                    check_arity(self.function, signature, given, self.keywords)
                 self._compile(types, keywords)
                 checked.add((types, *keywords.items()))
 

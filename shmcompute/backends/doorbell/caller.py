@@ -7,7 +7,6 @@ from functools import partial
 
 from shmcompute.backends.doorbell import control_block as control
 from shmcompute.backends.doorbell.mapping import ControlMapping
-from shmcompute.kernels import NativePlan
 
 # ns that the caller sleeps at most before it looks after its workers: a death wakes nobody, yet
 # each look takes a core from a worker for a moment.
@@ -29,38 +28,31 @@ class DoorbellCaller:
     ----------
     silent : callable
         Whether all workers have answered, and all that kernels raised was received.
+    run : callable
+        ``run(plan, count, own, native, step, spin)``: ring `count` workers, do the share of the
+        slot `own` (or 0: none) by the machine code at `native`, wait a moment. Whether all is done,
+        and well; else see `finished`, `failed` and the own slot.
+    own : int
+        The caller's own slot.
     """
 
     def __init__(self, mapping: ControlMapping, spin: int) -> None:
         self._mapping = mapping
-        self._spin = spin
         self._slots = mapping.slot(0)
-        self._own = mapping.slot(mapping.workers)
+        self.spin = spin
+        self.own = mapping.slot(mapping.workers)
+        # Bound here, and not methods: a repeated call has nothing else to do.
         self.silent: Callable[[], bool] = partial(control.silent, self._slots, mapping.workers)
-
-    def bind_run(
-        self, number: int, count: int, *, own: bool, native: NativePlan | None, step: int
-    ) -> Callable[[], bool]:
-        """A run in one go: ring `count` workers, do the own share by machine code, wait a moment.
-
-        Returns
-        -------
-        callable
-            Runs, and tells whether all is done, and well; else see `finished`, `failed` and the
-            caller's own slot.
-        """
-        slot, address = self._own if own else 0, 0 if native is None else native.address
-        where = (self._mapping.address, self._slots, number, count, slot, address, step, self._spin)
-        return partial(control.run, *where)
+        self.run: Callable[..., bool] = partial(control.run, mapping.address, self._slots)
 
     def ring(self, number: int, count: int, *, own: bool, step: int) -> None:
         """Ring `count` workers for a plan, and assign the own share."""
-        slot = self._own if own else 0
+        slot = self.own if own else 0
         control.ring(self._mapping.address, self._slots, number, count, slot, step)
 
-    def note(self, number: int) -> None:
-        """Have one worker read its pipe, where a message is on its way."""
-        control.ring_one(self._mapping.slot(number), control.NOTE)
+    def noter(self, number: int) -> Callable[[], None]:
+        """What has one worker read its pipe, where a message is on its way."""
+        return partial(control.ring_one, self._mapping.slot(number), control.NOTE)
 
     def pending(self) -> int:
         """How many workers have not answered the last ring; the dead among them, too."""

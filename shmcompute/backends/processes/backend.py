@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -83,9 +84,8 @@ class Processes(Backend):
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         if timeout is None and self._repeat(plan, values):
             return
-        if (
-            self._tasks.dispatching_here
-        ):  # a future's callback: the dispatcher can't wait for itself
+        if self._tasks.thread is threading.current_thread():
+            # A future's callback: the dispatcher can't wait for itself.
             Serial().run(plan, values, timeout)
             return
         deadline = None if timeout is None else deadline_of(timeout)
@@ -213,7 +213,14 @@ class Processes(Backend):
             finally:
                 self._group.silence()
 
-        self._fair_lock.call(math.inf if timeout is None else timeout, serve)
+        def serve_if_locked(locked: bool) -> bool:
+            if locked:
+                serve(locked)
+            return locked
+
+        free = self._fair_lock.dispatcher_waits is None
+        if not (free and call_with_lock(self._lock, 0, serve_if_locked)):
+            self._fair_lock.call(math.inf if timeout is None else timeout, serve)
         # What ended while the lock was held relied on its holder.
         if self._group.registry.ended:
             self._flush_if_idle()

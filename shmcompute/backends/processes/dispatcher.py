@@ -153,7 +153,7 @@ class Dispatcher:
     def _attends(self, worker: WorkerProcess) -> bool:
         """Have it attend; False if it is gone, which is seen in a moment."""
         path = self._paths[worker] = tuple(sys.path)
-        self._group.caller.note(worker.number)
+        worker.note()
         try:
             worker.pipe.ask(Attend(path))
         except Lost:

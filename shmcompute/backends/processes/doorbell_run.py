@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from shmcompute.backends.base import overrun, raise_first
 from shmcompute.backends.doorbell import unveil
@@ -67,9 +68,8 @@ class DoorbellRun:
         self._run: Callable[[], bool] | None = None  # unless Python has to do the own share
         native = plan.native if own and deadline is None else None
         if not own or native is not None:
-            self._run = caller.bind_run(
-                number, len(workers), own=own, native=native, step=self._step
-            )
+            share = (caller.own if own else 0), (0 if native is None else native.address)
+            self._run = partial(caller.run, number, len(workers), *share, self._step, caller.spin)
 
     def complete(self, plan: Plan, values: Values) -> None:
         """Run every chunk, or raise what went wrong once nobody writes any more."""

@@ -21,6 +21,11 @@ class TaskQueue:
     Its own thread is there as long as there are tasks, and holds on to the pool meanwhile: so a
     pool that nobody else refers to still does them, and a program that ends does so when they are
     done. Between them no thread, no descriptor and no lock is taken.
+
+    Attributes
+    ----------
+    thread : threading.Thread or None
+        Its own thread, in which callbacks of futures run.
     """
 
     def __init__(self, group: WorkerGroup, fair_lock: FairLock, wakeup: WakeupPipe) -> None:
@@ -29,21 +34,16 @@ class TaskQueue:
         self._wakeup = wakeup
         self._items: deque[WorkItem] = deque()
         self._lock = threading.Lock()  # of what is below, and of adding to `_items`
-        self._thread: threading.Thread | None = None
+        self.thread: threading.Thread | None = None
         self._closed = False
         self._cancels = False
-
-    @property
-    def dispatching_here(self) -> bool:
-        """Whether this thread is the queue's own, in a callback of a future."""
-        return self._thread is threading.current_thread()
 
     def put(self, item: WorkItem, pool: Backend) -> None:
         """Have a worker of this pool do it."""
         with self._lock:
             if self._closed:
                 raise ClosedError("this pool is closed; make another one")
-            if self._thread is None:
+            if self.thread is None:
                 self._start(pool, item)
             else:
                 self._items.append(item)
@@ -58,26 +58,26 @@ class TaskQueue:
         with self._lock:
             self._closed = True
             self._cancels |= cancel
-            if self._thread is None and not wait:
+            if self.thread is None and not wait:
                 with suppress(RuntimeError):  # no more threads, or the interpreter ends
                     self._start(pool)
-            thread = self._thread
+            thread = self.thread
         self._wakeup.wake()
         if thread is None:
             pool.close()
-        elif wait and not self.dispatching_here:
+        elif wait and self.thread is not threading.current_thread():
             thread.join()
 
     def _start(self, pool: Backend, *items: WorkItem) -> None:
         thread = threading.Thread(target=self._serve, args=(pool,), name="shmcompute-dispatcher")
         self._wakeup.open()
         self._items.extend(items)
-        self._thread = thread
+        self.thread = thread
         try:
             thread.start()
         except BaseException:
             self._items.clear()
-            self._thread = None
+            self.thread = None
             self._wakeup.close()
             raise
 
@@ -99,5 +99,5 @@ class TaskQueue:
                 return True
             self._wakeup.close()
             if not self._closed:
-                self._thread = None
+                self.thread = None
             return False

@@ -181,7 +181,8 @@ class WorkerGroup:
         loaded, errors = self._ask(lacking, messages, deadline)
         for worker in loaded:
             worker.plans = (worker.plans & current) | {number}
-        raise_first(errors)
+        if errors:
+            raise_first(errors)
         return number, workers
 
     def forget_ended(self, deadline: float | None) -> None:
@@ -218,7 +219,7 @@ class WorkerGroup:
             Those that did it; why others did not.
         """
         for worker in workers:  # first: a long message waits until it is being read
-            self.caller.note(worker.number)
+            worker.note()
         for worker, message in zip(workers, messages, strict=True):
             with suppress(Lost):  # noticed below
                 worker.pipe.ask(message)

@@ -48,6 +48,8 @@ class WorkerProcess:
         Whether it has said that it takes messages.
     plans : set of int
         Numbers of the plans that it holds.
+    note : callable
+        Has it read its pipe, where a message is on its way.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class WorkerProcess:
         self.ready = False
         self.plans: set[int] = set()
         self._caller = caller
+        self.note = caller.noter(number)
         self._oom_kills = cgroup.oom_kills() or 0
         try:
             self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
@@ -147,7 +150,7 @@ class WorkerProcess:
     def leave(self) -> None:
         """Ask it to end."""
         with suppress(Lost, OSError):
-            self._caller.note(self.number)
+            self.note()
             self.pipe.send(Exit())
 
     def close(self) -> None:

@@ -24,13 +24,14 @@ import cloudpickle
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from shmcompute.arrays import SharedArray, receive, reduce_view
+from shmcompute.arrays import SharedArray, receive
 from shmcompute.backends.processes.protocol.messages import Failure, PackedPlan, Result, Task
 from shmcompute.errors import KernelSerializationError, RemoteKernelError, ShmComputeError
 from shmcompute.kernels import Kernel, NumbaKernel, reduce_dispatcher
 from shmcompute.plans import Link, Plan
-from shmcompute.storage import Handle, adopt, mapped
+from shmcompute.storage import Handle, adopt, locate, map_handle, mapped
 from shmcompute.tasks import Function, describe
+from shmcompute.typing import Array
 
 # A jitted kernel is what it was when Numba compiled it, so each set of versions is pickled once.
 _kernels: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], bytes, frozenset[Handle]]] = (
@@ -82,6 +83,48 @@ class _ResultPickler(_Pickler):
         if isinstance(value, SharedArray) and not value.closed and value.owner:
             return receive, (value.segment.handle,)
         return reduced
+
+
+def reduce_view(view: Array) -> tuple[Any, ...] | None:
+    """How `view` travels without its data, in the terms of ``__reduce__``; None if it can't.
+
+    Raises
+    ------
+    ClosedError
+        If the array it looks into has been closed by its owner.
+    """
+    place = locate(view)
+    if place is None or view.dtype.hasobject:
+        return None
+    segment, offset = place
+    segment.check()
+    return _rebuild_view, (
+        segment.handle,
+        offset,
+        view.shape,
+        view.strides,
+        view.dtype,
+        view.flags.writeable,
+    )
+
+
+def _rebuild_view(
+    handle: Handle,
+    offset: int,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...] | None,
+    dtype: np.dtype[Any],
+    writeable: bool,
+) -> Array:
+    _, whole = map_handle(handle)
+    memory: Any = whole.base
+    if 0 in shape:  # its strides may lead anywhere: there is nothing to follow them
+        strides, offset = None, min(offset, memory.nbytes)
+    # ndarray() checks that shape and strides stay inside `memory`.
+    view: Array = np.ndarray(shape, dtype, buffer=memory, offset=offset, strides=strides)
+    if not writeable:
+        view.flags.writeable = False
+    return view
 
 
 def pack(plan: Plan) -> PackedPlan:
