@@ -3,7 +3,11 @@
 Wrap an array in a `SharedArray`, hand it with a kernel to `parallel_apply`.
 """
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    raise ImportError("shmcompute needs POSIX shared memory, locks and signals, so not Windows")
 
 from shmcompute import errors
 from shmcompute.apply import parallel_apply, plan

@@ -35,7 +35,7 @@ END = 1.0  # seconds that threads have to end when the program does
 
 
 class _Current:
-    """What the threads run just now, where machine code does not know it."""
+    """What the threads run just now, for those that run it from Python."""
 
     plan: Plan | None = None
     values: Values = ()
@@ -61,12 +61,15 @@ class Threads(Backend):
         self._current = _Current()
         self._table = NativePlanTable()
         self._threads: dict[int, threading.Thread] = {}  # by number, each from its own start on
-        self._mapping, turns = ControlMapping(workers - 1, fd=-1), spin(workers)
-        self._caller = DoorbellCaller(self._mapping, turns)
+        self._mapping, iterations = ControlMapping(workers - 1, fd=-1), spin(workers)
+        self._caller = DoorbellCaller(self._mapping, iterations)
         self._doorbells = [
-            DoorbellWorker(self._mapping, number, turns, self._table) for number in range(workers)
+            DoorbellWorker(self._mapping, number, iterations, self._table)
+            for number in range(workers)
         ]
-        self._finalizer = weakref.finalize(self, _dismiss, self._caller, self._threads, os.getpid())
+        self._finalizer = weakref.finalize(
+            self, _end_threads, self._caller, self._threads, os.getpid()
+        )
         self._finalizer.atexit = False  # the pool's own end comes first
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
@@ -106,7 +109,7 @@ class Threads(Backend):
             # An interrupt may come between its start and any note of it; so it takes its place
             # itself, and if it was started twice, the second one finds it taken.
             threading.Thread(
-                target=_help,
+                target=_serve,
                 args=(self._doorbells[number], self._current, self._threads, self._pin),
                 name=f"shmcompute-{number}",
                 daemon=True,
@@ -143,7 +146,7 @@ class Threads(Backend):
             raise overrun(plan, timeout, list(undone))
 
     def _set_up(self, plan: Plan, values: Values, count: int) -> None:
-        """Have all in its place that the threads will look at."""
+        """Put what the threads will read in its place."""
         if len(self._threads) < count:
             self._start()
         if self._caller.pending():  # several interrupts have cut short the end of a call
@@ -190,12 +193,12 @@ class Threads(Backend):
             raise interrupt
 
 
-def _help(
+def _serve(
     doorbell: DoorbellWorker, current: _Current, threads: dict[int, threading.Thread], pin: bool
 ) -> None:
-    """What a thread does: answer rings until dismissed."""
-    me = threading.current_thread()
-    if threads.setdefault(doorbell.number, me) is not me:
+    """What a thread does: answer rings until it is to end."""
+    thread = threading.current_thread()
+    if threads.setdefault(doorbell.number, thread) is not thread:
         return
     if pin:
         cores.pin(threading.get_native_id(), doorbell.number + 1)  # the first is left to the caller
@@ -204,13 +207,13 @@ def _help(
 
 
 def _answered(doorbell: DoorbellWorker, current: _Current) -> bool:
-    """Answer a ring; False if it was to dismiss. Nothing of the call stays in this thread."""
+    """Answer a ring; False if it was to end. Nothing of the call stays in this thread."""
     try:
         if doorbell.wait() == NOTE:
             doorbell.answer()
             return False
     except BaseException as error:  # noqa: BLE001  # the caller's to raise
-        _keep(error, doorbell, current)
+        _keep_error(error, doorbell, current)
         return True
     try:
         if current.plan is not None:
@@ -221,7 +224,7 @@ def _answered(doorbell: DoorbellWorker, current: _Current) -> bool:
     return True
 
 
-def _keep(error: BaseException, doorbell: DoorbellWorker, current: _Current) -> None:
+def _keep_error(error: BaseException, doorbell: DoorbellWorker, current: _Current) -> None:
     """What a kernel raised in machine code, for the caller to raise."""
     if current.plan is not None:
         current.plan.blame(error, doorbell.current)
@@ -229,7 +232,7 @@ def _keep(error: BaseException, doorbell: DoorbellWorker, current: _Current) -> 
     doorbell.answer()
 
 
-def _dismiss(caller: DoorbellCaller, threads: dict[int, threading.Thread], pid: int) -> None:
+def _end_threads(caller: DoorbellCaller, threads: dict[int, threading.Thread], pid: int) -> None:
     """End the threads."""
     if os.getpid() != pid:
         return

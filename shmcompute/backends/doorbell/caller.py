@@ -22,7 +22,7 @@ class DoorbellCaller:
     ----------
     mapping : ControlMapping
     spin : int
-        Turns that the caller spins before it sleeps.
+        Iterations that the caller spins before it sleeps.
 
     Attributes
     ----------

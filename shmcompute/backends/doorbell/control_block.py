@@ -1,7 +1,9 @@
 """The control block: the words through which a caller and its workers speak.
 
 Everything here is jitted and lets go of the GIL. README.md, beside this file, says who may write
-which word, and why no wake-up is lost.
+which word, and why no wake-up is lost. The file is long because it holds every function that
+touches these words: Numba inlines them into one another, and its cache on disk knows a function by
+its file.
 """
 
 from __future__ import annotations
@@ -36,14 +38,14 @@ LINE = 128  # two cache lines, which processors fetch in pairs: words of others 
 PENDING = 0  # workers that have not answered yet; the caller sleeps on it
 CALLER_SLEEPS = 8
 STOP = 16  # not 0: take no more chunks
-CROWDED = 24  # runs in turn whose answers came when the caller gave way
+CROWDED = 24  # successive runs whose answers came when the caller gave way
 POLLS = 32  # not 0: who waits polls, for there is no futex
 # Of all
 CURSOR = LINE  # the next chunk, where chunks are not dealt before
 VALUES_AT = 2 * LINE  # 16 bytes each
 SLOTS_AT = VALUES_AT + 16 * VALUES
 # A slot, one for each worker and the last for the caller: a line that the caller writes,
-ASKED = 0  # how often the bell was rung; the worker sleeps on it
+ASKED = 0  # how often it was rung for; the worker sleeps on it
 PLAN = 8  # the number of a plan, or NOTE
 FIRST = 16  # the worker's first chunk,
 STEP = 24  # and how far it is to its next; 0: they are to be had at the cursor
@@ -72,9 +74,9 @@ FIRST_LINK = 16  # of each: its trampoline and the block of its arguments; then 
 # ns within which a worker that was woken should have begun: in a virtual machine an idle core alone
 # takes half as long to come back.
 SOON = 500_000
-COURTESY = 32  # turns of spinning, about a microsecond, between giving way
-# So many runs in turn whose answers came just when the caller gave way: the workers must be on its
-# own core, where they were woken, and the scheduler may leave them there for long.
+COURTESY = 32  # iterations of spinning, about a microsecond, between giving way
+# So many successive runs whose answers came just when the caller gave way: the workers must be on
+# its own core, where they were woken, and the scheduler may leave them there for long.
 CROWD = 8
 
 PLANS = 128  # places in a table of native plans: number and address of each, by number
@@ -106,8 +108,8 @@ def prepare() -> None:
 
 def _compile() -> None:
     refresh()
-    for made in _functions:
-        made.compile((types.int64,) * made.py_func.__code__.co_argcount)
+    for dispatcher in _functions:
+        dispatcher.compile((types.int64,) * dispatcher.py_func.__code__.co_argcount)
 
 
 def bytes_for(workers: int) -> int:
@@ -131,9 +133,9 @@ def sleep(control: int, address: int, value: int, nanoseconds: int) -> None:
 
 
 @_jitted
-def pause(turn: int) -> None:
+def pause(iteration: int) -> None:
     """Spin once. The scheduler wakes a sleeper where its waker runs, so now and then give way."""
-    if turn % COURTESY == 0:
+    if iteration % COURTESY == 0:
         give_way()
     else:
         relax()
@@ -229,11 +231,11 @@ def serve(control: int, slot: int, table: int, spin: int) -> Any:
     """
     while True:
         answered = load(slot + ANSWERED)
-        turns = 0
+        iterations = 0
         while load(slot + ASKED) == answered:
-            if turns < spin:
-                turns += 1
-                pause(turns)
+            if iterations < spin:
+                iterations += 1
+                pause(iterations)
                 continue
             store(slot + CORE, core())
             store(slot + SLEEPS, 1)
@@ -320,12 +322,12 @@ def silent(slots: int, count: int) -> Any:
 def finished(control: int, spin: int, nanoseconds: int) -> Any:
     """Wait until all have answered, for a while at most; whether they have."""
     crowded = load(control + CROWDED)
-    for turn in range(1, spin + 1):
+    for iteration in range(1, spin + 1):
         if load(control + PENDING) & LOW == 0:
-            gave_way = turn > 1 and turn % COURTESY == 1
+            gave_way = iteration > 1 and iteration % COURTESY == 1
             store(control + CROWDED, crowded + 1 if gave_way else 0)
             return True
-        pause(turn)
+        pause(iteration)
     store(control + CALLER_SLEEPS, 1)
     pending = load(control + PENDING)
     if pending & LOW != 0:

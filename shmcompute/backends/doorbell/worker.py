@@ -17,13 +17,13 @@ from shmcompute.kernels import NativePlan, native_error
 from shmcompute.plans import Plan
 from shmcompute.system import cores
 
-# Turns, of some 30 ns. Longer than it takes to wake a sleeper, at either side: else caller and
+# Iterations, of some 30 ns. Longer than it takes to wake a sleeper, at either side: else caller and
 # worker, each asleep when the other is ready, would go on waking each other call after call.
 SPIN = 10_000
 
 
 def spin(running: int) -> int:
-    """Turns to spin before one sleeps, where so many run at the same time.
+    """Iterations to spin before one sleeps, where so many run at the same time.
 
     Who spins takes a core, so there must be one for each.
     """

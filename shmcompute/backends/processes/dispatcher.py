@@ -5,48 +5,46 @@ from __future__ import annotations
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from shmcompute.backends.processes import task_batch
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Poller, WakeupPipe
 from shmcompute.backends.processes.protocol import (
     Attend,
-    Failure,
     Forget,
     Lost,
     Ready,
     Rest,
     Result,
     Task,
-    pack_task,
-    unpack_error,
-    unpack_result,
 )
-from shmcompute.backends.processes.task_batch import MOST, OVERDUE, TINY, TaskBatch
+from shmcompute.backends.processes.task_batch import TaskBatch, pack_item, settle
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import WorkerProcess
 from shmcompute.errors import ShmComputeError, WorkerLostError
 from shmcompute.storage import Handle
 from shmcompute.tasks import WorkItem
 
-ROOM = 1 << 14  # bytes of tasks that go together, about
+BATCH_BYTES = 1 << 14  # about how many bytes of tasks go together
 LINGER = 0.002  # seconds that workers go on attending when there is nothing to do
 
 
 class Dispatcher:
-    """Workers that attend, and the tasks that they have: one each, or several tiny ones.
+    """Gives tasks to workers that attend, and receives the outcomes.
 
-    They go only to a worker that has none, and what it has not begun can be taken back. So no task
-    waits for long behind another one, and a death leaves in doubt only what was begun.
+    A worker gets a task only when it has none: one, or several tiny ones, of which it claims each
+    before it begins it. So no task waits long behind another, and the death of a worker costs only
+    the task that it had begun.
 
     Parameters
     ----------
     items : deque of WorkItem
-        The tasks that wait, to which others add.
+        The tasks that wait; other threads append to it.
     cancels : callable
-        Whether those are cancelled that nobody was free to take.
+        Whether the tasks that no worker was free to take are to be cancelled.
     """
 
     def __init__(
@@ -62,45 +60,46 @@ class Dispatcher:
         self._wakeup = wakeup
         self._items = items
         self._cancels = cancels
+        # Each worker that attends is in one of these two.
         self._busy: dict[WorkerProcess, TaskBatch | None] = {}  # None: it forgets segments
-        self._pace = math.inf  # seconds that the latest task took
-        self._idle: list[WorkerProcess] = []  # those that attend and are not busy
+        self._idle: list[WorkerProcess] = []
         self._ended: dict[WorkerProcess, frozenset[Handle]] = {}  # what each has still to forget
-        self._paths: dict[WorkerProcess, tuple[str, ...]] = {}  # sys.path of each that attends
+        self._paths: dict[WorkerProcess, tuple[str, ...]] = {}  # the sys.path that each knows
+        self._pace = math.inf  # seconds that the latest task took
         self._cancelled = False
-        self._spare = False  # whether, when tasks were handed out, somebody went without
-        self._begun = False  # whether a task was handed out: else calls that wait go on waiting
-        self._still = False  # whether there were no news for a while
+        self._spare = False  # whether a worker was free when the tasks had been handed out
+        self._begun = False  # whether a task was handed out: before that no call goes first
+        self._still = False  # whether there was no news for a while
 
     def complete(self) -> None:
         """Hand out tasks until there are none, or a call waits; then all workers are silent."""
         try:
             self._group.bury()
             self._staff()
-            while not self._over():
+            while not self._is_over():
                 self._hand_out()
                 self._take_in()
             self._dismiss()
-        except BaseException as error:  # noqa: BLE001  # a fault of ours: tell who waits for a task
+        except BaseException as error:  # noqa: BLE001  # a fault of ours: it is every task's outcome
             self._group.silence()
             for batch in self._busy.values():
                 self._items.extend(() if batch is None else batch.items)
             self._refuse(error)
 
-    def _over(self) -> bool:
+    def _is_over(self) -> bool:
         self._forget()
         if self._busy:
             return False
         return self._gives_way() or (self._still and not self._items)
 
     def _gives_way(self) -> bool:
-        """Whether a call waits that is to go first. The dispatcher has done something before."""
+        """Whether a call waits that is to go first, now that tasks had their turn."""
         return self._fair_lock.wanted and (
             self._begun or not any(worker.ready for worker in self._group.workers)
         )
 
     def _staff(self) -> None:
-        """Start who is missing, and watch who is there."""
+        """Start workers that are missing, and watch all."""
         try:
             self._group.fill()
         except ShmComputeError as error:
@@ -109,12 +108,12 @@ class Dispatcher:
         self._poller = Poller(self._group.workers, self._wakeup)
 
     def _refuse(self, error: BaseException) -> None:
-        """There is nobody to do it: that is the outcome of every task that waits."""
-        while self._refused(error):
+        """Make an error the outcome of every task that waits."""
+        while self._fail_next(error):
             pass
 
-    def _refused(self, error: BaseException) -> bool:
-        """Let an error be the outcome of the next task that waits; False if there is none."""
+    def _fail_next(self, error: BaseException) -> bool:
+        """Make an error the outcome of the next task that waits; False if there is none."""
         while self._items:
             item = self._items.popleft()
             if item.starts():
@@ -134,24 +133,21 @@ class Dispatcher:
                 return
             self._give_next(worker)
 
-    def _cancel(self) -> None:
+    def _cancel_waiting(self) -> None:
         self._cancelled = True
-        kept = [item for item in self._emptied() if not item.cancel()]
+        waiting = [self._items.popleft() for _ in range(len(self._items))]
+        kept = [item for item in waiting if not item.cancel()]
         self._items.extendleft(reversed(kept))
 
-    def _emptied(self) -> Iterator[WorkItem]:
-        while self._items:
-            yield self._items.popleft()
-
     def _free(self) -> WorkerProcess | None:
-        """A worker that attends, or does so from now on, and has nothing to do."""
+        """A worker that attends, or is made to attend, and has no task."""
         if self._idle:
             return self._idle.pop()
         fresh = (worker for worker in self._group.workers if worker.ready and not worker.owes)
         return next(filter(self._attends, fresh), None)
 
     def _attends(self, worker: WorkerProcess) -> bool:
-        """Have it attend; False if it is gone, which is seen in a moment."""
+        """Have a worker attend; False if it is gone, which the poller tells in a moment."""
         path = self._paths[worker] = tuple(sys.path)
         worker.note()
         try:
@@ -161,17 +157,18 @@ class Dispatcher:
         return True
 
     def _give_next(self, worker: WorkerProcess) -> None:
-        """Give it the next tasks that were not cancelled and travel."""
+        """Give a worker the next tasks that were not cancelled and can be pickled."""
         items: list[WorkItem] = []
         tasks: list[Task] = []
-        most, room = self._most(), ROOM
-        while self._items and len(tasks) < most and room > 0:
+        most, space = self._most(), BATCH_BYTES
+        while self._items and len(tasks) < most and space > 0:
             item = self._items.popleft()
-            task = self._packed(item)
+            task = pack_item(item)
             if task is not None:
+                self._group.registry.watch(task.handles)
                 items.append(item)
                 tasks.append(task)
-                room -= len(task.function) + len(task.arguments)
+                space -= len(task.function) + len(task.arguments)
         if not tasks:
             self._idle.append(worker)
             return
@@ -183,31 +180,18 @@ class Dispatcher:
         self._begun = True
 
     def _most(self) -> int:
-        """How many a worker may have: several of tiny ones, if there are enough for all."""
-        if self._pace > TINY:
+        """How many tasks a worker may have: several tiny ones, if there are enough for all."""
+        if self._pace > task_batch.TINY:
             return 1
-        return max(1, min(MOST, len(self._items) // (2 * self._group.size)))
-
-    def _packed(self, item: WorkItem) -> Task | None:
-        """A task as it travels; None if it was cancelled, or does not."""
-        if not item.starts():
-            return None
-        try:
-            task = pack_task(item.function, item.args, item.keywords)
-        except BaseException as error:  # noqa: BLE001  # pickling runs any code
-            item.fail(error)
-            return None
-        if task.handles:
-            self._group.registry.watch(task.handles)
-        return task
+        return max(1, min(task_batch.MOST, len(self._items) // (2 * self._group.size)))
 
     def _send(self, worker: WorkerProcess, message: object, batch: TaskBatch | None) -> None:
         self._busy[worker] = batch
-        with suppress(Lost):  # its end is seen in a moment
+        with suppress(Lost):  # the poller tells of its end in a moment
             worker.pipe.send(message)
 
     def _take_back(self) -> None:
-        """Take from workers what waits there behind a task, if it has to wait too long."""
+        """Take back from workers tasks that wait there too long behind another one."""
         for worker, batch in list(self._busy.items()):
             if batch is not None and (batch.overdue or self._gives_way()):
                 self._items.extendleft(reversed(batch.take_back()))
@@ -216,7 +200,7 @@ class Dispatcher:
                     self._idle.append(worker)
 
     def _forget(self) -> None:
-        """Have workers unmap what has ended, as soon as they have nothing else to do."""
+        """Have workers unmap segments that have ended, as soon as they have no task."""
         if self._group.registry.ended:
             ended = self._group.registry.give_up_ended()
             for worker in self._group.workers:
@@ -232,24 +216,24 @@ class Dispatcher:
             self._send(worker, Forget(ended, tuple(stale)), None)
 
     def _take_in(self) -> None:
-        """Wait for news, and take them."""
+        """Wait for news of workers, and receive it."""
         self._take_back()
-        patience = None if self._busy or self._items else LINGER
+        timeout = None if self._busy or self._items else LINGER
         if any(batch is not None and len(batch.items) > 1 for batch in self._busy.values()):
-            patience = OVERDUE
+            timeout = task_batch.OVERDUE
         self._wakeup.asleep = True
         if self._urgent():
-            patience = 0.0
-        news = self._poller.news(patience)
-        self._still = not self._busy and patience == LINGER and self._wakeup.asleep and not news
+            timeout = 0.0
+        news = self._poller.news(timeout)
+        self._still = not self._busy and timeout == LINGER and self._wakeup.asleep and not news
         self._wakeup.asleep = False
         if self._cancels() and not self._cancelled:
-            self._cancel()  # what somebody was free to take was handed out before
+            self._cancel_waiting()  # what somebody was free to take was handed out before
         for worker in news:
             self._hear(worker)
 
     def _urgent(self) -> bool:
-        """Whether there is something to do that came, or became possible, since we looked."""
+        """Whether there is something to do since tasks were handed out."""
         if self._gives_way():
             return not self._busy
         if not self._items:
@@ -274,11 +258,13 @@ class Dispatcher:
                 del self._busy[worker]
                 if self._gives_way() or worker in self._ended:
                     self._idle.append(worker)
-                else:  # first: it goes on while we look at what it has done
+                else:  # first: it goes on while the outcome is told
                     self._give_next(worker)
         finally:
             for item, message in zip(items, messages, strict=False):
-                self._settle(item, message)
+                settle(item, message)
+                if isinstance(message, Result):
+                    self._group.registry.watch(message.given)
 
     def _messages(self, worker: WorkerProcess) -> list[Any]:
         if not worker.ready:
@@ -287,21 +273,8 @@ class Dispatcher:
             raise Lost  # it ended, though a child of its own may hold the pipe open
         return worker.pipe.receive_all()
 
-    def _settle(self, item: WorkItem, message: Result | Failure) -> None:
-        """Tell the outcome of a task."""
-        try:
-            if isinstance(message, Failure):
-                item.fail(unpack_error(message))
-            else:
-                item.succeed(unpack_result(message, item.function))
-        except BaseException as error:  # noqa: BLE001  # unpickling runs any code
-            item.fail(error)
-        finally:
-            if isinstance(message, Result) and message.given:
-                self._group.registry.watch(message.given)
-
     def _lost(self, worker: WorkerProcess) -> None:
-        """A worker died: so has its task, and no other one."""
+        """A worker died, and with it the task that it had begun."""
         batch = self._busy.pop(worker, None)
         self._ended.pop(worker, None)
         if worker in self._idle:
@@ -315,12 +288,12 @@ class Dispatcher:
         for item in () if batch is None else batch.items:
             error = f"worker {pid} was lost ({how}) while it ran {item.function.name}"
             item.fail(WorkerLostError(error, code))
-        if not started:  # of whatever it dies, it may be so for the next one
+        if not started:  # one task fails, for the next worker may die of the same
             error = f"worker {pid} was lost ({how}) while it started; this task has not run"
-            self._refused(WorkerLostError(error, code))
+            self._fail_next(WorkerLostError(error, code))
 
     def _dismiss(self) -> None:
-        """Have those that attend rest."""
+        """Have all that attend rest: they are silent then."""
         for worker in self._idle:
             with suppress(Lost):  # noticed below
                 worker.pipe.send(Rest())

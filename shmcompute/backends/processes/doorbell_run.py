@@ -24,10 +24,10 @@ GRACE = 0.5  # seconds that workers have to end their chunk, once the call is lo
 
 
 class DoorbellRun:
-    """Who is rung for which plan, and what came of it.
+    """Rings workers for a plan that they hold, and judges what came of it.
 
-    It does not refer to its plan, and may be completed again as long as the workers hold the plans
-    of its `generation`.
+    It can be completed again as long as the registry's generation is its own. It does not refer to
+    its plan, whose end lets go of it.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class DoorbellRun:
         self._own.run(plan, values, self._deadline)
 
     def _await(self) -> None:
-        """Until all have answered, one is lost, or the time is up."""
+        """Wait until all have answered, one has died, or the time is up; then stop the others."""
         late = [worker for worker in self._workers if self._caller.late(worker.number)]
         for worker in late[:1]:
             cores.migrate_to_my_core(worker.process.pid)
@@ -121,7 +121,9 @@ class DoorbellRun:
     def _quiesce(
         self, grace: float | None = GRACE
     ) -> tuple[list[BaseException], list[WorkerProcess]]:
-        """Let those at work end their chunk, for a while; then kill them. The late have had it.
+        """Let workers end the chunk that they write, for `grace` seconds; then kill them.
+
+        None is as long as it takes; who overran the deadline gets no time at all.
 
         Returns
         -------
@@ -146,7 +148,7 @@ class DoorbellRun:
         return raised, gone
 
     def _judge(self, plan: Plan, raised: list[BaseException], gone: list[WorkerProcess]) -> None:
-        """Put first among what was raised what went wrong, now that nobody writes."""
+        """Add to the errors what went wrong otherwise, now that nobody writes."""
         if self._own is not None and (own := self._own.error(plan)) is not None:
             raised.insert(0, own)
         if raised:

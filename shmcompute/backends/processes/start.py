@@ -27,17 +27,18 @@ SERVER_END = 1.0  # seconds that a fork server has to end
 FORK = 30.0  # seconds that a fork waits for what starts, on a busy machine, too
 PROGRAM_END = 5.0  # seconds that the end of a program waits for what starts
 
-# Held while something starts: a fork waits for it, since the standard library's own locks would
-# stay locked in the child. The thread that has it may fork itself.
+# Held while a process starts. A fork waits for it, since the standard library's own locks would stay
+# locked in the child. Reentrant, for the thread that has it may fork itself.
 _starting = threading.RLock()
 _waited = threading.local()  # whether this thread has it because it forks
 _server_is_foreign = False
 
 
 def start_server_ahead(start_method: str) -> None:
-    """Have the fork server start if it is the one to start workers; they are started later.
+    """Start the fork server, if it is to start workers later, without waiting for it.
 
-    In a thread, where no Ctrl-C comes in between. What is in the way the first worker meets again.
+    In a thread, which no Ctrl-C interrupts. If this fails, so does the start of the first worker,
+    which tells.
     """
     if usable(start_method) != "forkserver" or multiprocessing.current_process().daemon:
         return
@@ -59,9 +60,9 @@ def start(process: Any, context: BaseContext) -> None:
 
 
 def _start(process: Any) -> None:
-    """Start it, once more if the fork server was about to end: then there is a new one.
+    """Start it; if the fork server was about to end, wait for that and start it with a new one.
 
-    The standard library's ends when a client gives up half-way, or the kernel takes its memory.
+    The standard library's server ends when a client gives up half-way, or for want of memory.
     """
     try:
         process.start()
@@ -80,9 +81,9 @@ def _start(process: Any) -> None:
 
 
 def _server() -> int | None:
-    """The process that is the fork server, if one was started; it may have ended."""
-    found: int | None = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
-    return found
+    """The process id of the fork server, if one was started; it may have ended."""
+    server: Any = getattr(forkserver, "_forkserver", None)
+    return getattr(server, "_forkserver_pid", None)
 
 
 def pidfd(pid: int) -> int | None:
@@ -95,11 +96,11 @@ def pidfd(pid: int) -> int | None:
 
 @contextmanager
 def _as_if_no_main(context: BaseContext) -> Iterator[None]:
-    """Start a process that does not import ``__main__``, so that no script needs a guard.
+    """Have processes that start meanwhile not import ``__main__``, so that no script needs a guard.
 
-    ``spawn`` and ``forkserver`` tell the child where the parent's main module is, for it to run it
-    again. In this thread, and while this lasts, they tell nothing of it; what a kernel needs of it
-    travels by value.
+    ``spawn`` and ``forkserver`` send the child the path of the parent's main module, which the
+    child runs again. In this thread, and while this lasts, they leave it out; what a kernel needs
+    of the main module travels by value.
     """
     with _starting, _unwarned(context), _uninterrupted(context):
         if context.get_start_method() == "forkserver":
@@ -128,9 +129,10 @@ def _without_main(get_data: Callable[[str], dict[str, Any]]) -> Callable[[str], 
 
 @contextmanager
 def _unwarned(context: BaseContext) -> Iterator[None]:
-    """Without 3.12's warning of fork in a process with threads: who asks for fork has been told.
+    """Without Python 3.12's warning of fork beside threads: the README warns who asks for fork.
 
-    Filters are the whole program's, so not in a thread that starts workers in the background.
+    Not for other start methods, whose processes start in the background: filters of warnings are
+    the whole program's.
     """
     if context.get_start_method() != "fork":
         yield

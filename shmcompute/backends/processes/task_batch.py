@@ -1,4 +1,4 @@
-"""`TaskBatch`: the tasks that a worker has, of which it runs one."""
+"""`TaskBatch`: the tasks that a worker has; how they go there and come back."""
 
 from __future__ import annotations
 
@@ -8,51 +8,64 @@ from collections import deque
 from collections.abc import Sequence
 
 from shmcompute.backends.doorbell import DoorbellCaller
-from shmcompute.backends.processes.protocol import Task, Tasks
+from shmcompute.backends.processes.protocol import (
+    Failure,
+    Result,
+    Task,
+    Tasks,
+    pack_task,
+    unpack_error,
+    unpack_result,
+)
 from shmcompute.tasks import WorkItem
 
-MOST = 8  # tasks at once
-TINY = 5e-4  # seconds that those may take that go together
-OVERDUE = 2e-3  # seconds after which the others are taken back from a worker
+MOST = 8  # tasks that a worker has at most
+TINY = 5e-4  # seconds: tasks that take less go together
+OVERDUE = 2e-3  # seconds that one may take before those behind it are taken back
 
-_numbers = itertools.count(1, MOST + 1)  # no task of several gets the number of another one
+_numbers = itertools.count(1, MOST + 1)  # of the first of each batch: no two tasks have one
 
 
 class TaskBatch:
-    """Several, if they are tiny: then most of their time would be that of messages.
+    """One task, or several tiny ones, which would else take most of their time as messages.
 
-    A worker claims each before it begins it, in the control block, where the dispatcher can take
-    back those that it has not claimed: because one takes longer than was thought, a call waits, or
-    the worker has died.
+    A worker claims each of several before it begins it, in the control block. The dispatcher can
+    take back there those that are not claimed: because one takes longer than was thought, a call
+    waits, or the worker has died.
+
+    Attributes
+    ----------
+    items : deque of WorkItem
+        Those that are not answered.
     """
 
     def __init__(self, caller: DoorbellCaller, worker: int, items: Sequence[WorkItem]) -> None:
-        self.items = deque(items)  # those that are not answered
-        self.since = time.monotonic()
+        self.items = deque(items)
+        self._since = time.monotonic()
         self._caller = caller
         self._worker = worker
         self._next = next(_numbers)  # the number of the first of `items`
         self._claims = len(items) > 1
 
     def message(self, tasks: Sequence[Task]) -> Tasks:
-        """What the worker is to get; it may begin."""
+        """The message that hands them to the worker, which may claim them from now on."""
         if self._claims:
             self._caller.offer(self._worker, self._next)
         return Tasks(self._next, tuple(tasks))
 
     def answered(self, count: int) -> tuple[list[WorkItem], float]:
-        """The first `count` are; and how long each took."""
-        began, self.since = self.since, time.monotonic()
+        """The first `count` are answered: they, and the seconds that each took."""
+        began, self._since = self._since, time.monotonic()
         self._next += count
-        return [self.items.popleft() for _ in range(count)], (self.since - began) / count
+        return [self.items.popleft() for _ in range(count)], (self._since - began) / count
 
     @property
     def overdue(self) -> bool:
-        """Whether others wait behind one that takes long."""
-        return len(self.items) > 1 and time.monotonic() - self.since > OVERDUE
+        """Whether tasks wait behind one that takes long."""
+        return len(self.items) > 1 and time.monotonic() - self._since > OVERDUE
 
     def take_back(self) -> list[WorkItem]:
-        """Those that the worker has not begun, and will not."""
+        """The tasks that the worker has not begun, and now never will."""
         if not self._claims:
             return []
         self._claims = False
@@ -60,3 +73,25 @@ class TaskBatch:
         back = list(self.items)[begun:]
         self.items = deque(list(self.items)[:begun])
         return back
+
+
+def pack_item(item: WorkItem) -> Task | None:
+    """A task as bytes; None if it was cancelled or can't be pickled, which is its outcome."""
+    if not item.starts():
+        return None
+    try:
+        return pack_task(item.function, item.args, item.keywords)
+    except BaseException as error:  # noqa: BLE001  # pickling runs any code
+        item.fail(error)
+        return None
+
+
+def settle(item: WorkItem, message: Result | Failure) -> None:
+    """Set what came of a task as the outcome of its future."""
+    try:
+        if isinstance(message, Failure):
+            item.fail(unpack_error(message))
+        else:
+            item.succeed(unpack_result(message, item.function))
+    except BaseException as error:  # noqa: BLE001  # unpickling runs any code
+        item.fail(error)

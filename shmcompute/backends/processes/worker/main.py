@@ -42,11 +42,11 @@ def worker_main(
 ) -> None:
     """Serve until told to exit, or until the parent is gone. Never returns."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
-    # What a forked parent would do when told to end, or told of a signal, it alone is to do.
+    # Handlers that a forked worker inherited from its parent are not for it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while we started
-    # Daemonic only for multiprocessing to end us with our parent: tasks may start processes.
+    # It is daemonic only for multiprocessing to end it with its parent: tasks may start processes.
     multiprocessing.current_process().daemon = False
     context.enter_worker(number)
     own_symbols()
@@ -82,7 +82,7 @@ def thread_pools() -> ThreadpoolController:
 
 
 def _cap_threads(threads: int) -> None:
-    """At most this many threads in each of the libraries a kernel may call."""
+    """Let each of the libraries that a kernel may call use at most this many threads."""
     before = os.environ.get(_THREAD_SETTINGS[0])
     os.environ.update(dict.fromkeys(_THREAD_SETTINGS, str(threads)))
     there = _threads()
