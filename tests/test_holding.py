@@ -15,7 +15,7 @@ from steps import interrupted
 
 import shmcompute as sc
 from shmcompute.backends.processes.fair_lock import FairLock
-from shmcompute.backends.processes.poller import WakeupPipe
+from shmcompute.backends.processes.poller import Wakeup
 from shmcompute.system.interrupts import Latch, call_with_lock
 
 OURS = str(Path(sc.__file__).parent)
@@ -81,7 +81,7 @@ def test_a_gate_opens_once_for_all():
 
 @stepped
 def test_a_turn_is_over_after_an_interrupt():
-    fair_lock = FairLock(WakeupPipe())
+    fair_lock = FairLock(Wakeup())
 
     def check():
         assert not fair_lock.lock.locked()

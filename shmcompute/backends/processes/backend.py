@@ -16,7 +16,7 @@ from typing import Any
 from shmcompute.backends.base import Backend
 from shmcompute.backends.processes.doorbell_run import DoorbellRun
 from shmcompute.backends.processes.fair_lock import FairLock
-from shmcompute.backends.processes.poller import WakeupPipe
+from shmcompute.backends.processes.poller import Wakeup
 from shmcompute.backends.processes.retry import run_with_retries
 from shmcompute.backends.processes.start import start_in_background, usable
 from shmcompute.backends.processes.task_queue import TaskQueue
@@ -63,7 +63,7 @@ class Processes(Backend):
             pin=pin,
             flush=weakref.WeakMethod(self._flush_if_idle),
         )
-        wakeup = WakeupPipe()
+        wakeup = Wakeup()
         self._fair_lock = FairLock(wakeup)
         self._lock = self._fair_lock.lock
         self._tasks = TaskQueue(self._group, self._fair_lock, wakeup)

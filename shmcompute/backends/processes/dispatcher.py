@@ -11,16 +11,8 @@ from typing import Any
 
 from shmcompute.backends.processes import task_batch
 from shmcompute.backends.processes.fair_lock import FairLock
-from shmcompute.backends.processes.poller import Poller, WakeupPipe
-from shmcompute.backends.processes.protocol import (
-    Attend,
-    Forget,
-    Lost,
-    Ready,
-    Rest,
-    Result,
-    Task,
-)
+from shmcompute.backends.processes.poller import Poller, Wakeup
+from shmcompute.backends.processes.protocol import Lost, messages
 from shmcompute.backends.processes.task_batch import TaskBatch, pack_item, settle
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import WorkerProcess
@@ -51,7 +43,7 @@ class Dispatcher:
         self,
         group: WorkerGroup,
         fair_lock: FairLock,
-        wakeup: WakeupPipe,
+        wakeup: Wakeup,
         items: deque[WorkItem],
         cancels: Callable[[], bool],
     ) -> None:
@@ -151,7 +143,7 @@ class Dispatcher:
         path = self._paths[worker] = tuple(sys.path)
         worker.note()
         try:
-            worker.pipe.ask(Attend(path))
+            worker.pipe.ask(messages.Attend(path))
         except Lost:
             return False
         return True
@@ -159,7 +151,7 @@ class Dispatcher:
     def _give_next(self, worker: WorkerProcess) -> None:
         """Give a worker the next tasks that were not cancelled and can be pickled."""
         items: list[WorkItem] = []
-        tasks: list[Task] = []
+        tasks: list[messages.Task] = []
         most, space = self._most(), BATCH_BYTES
         while self._items and len(tasks) < most and space > 0:
             item = self._items.popleft()
@@ -174,7 +166,7 @@ class Dispatcher:
             return
         if self._paths[worker] != (path := tuple(sys.path)):
             self._paths[worker] = path
-            self._send(worker, Attend(path), None)
+            self._send(worker, messages.Attend(path), None)
         batch = TaskBatch(self._group.caller, worker.number, items)
         self._send(worker, batch.message(tasks), batch)
         self._begun = True
@@ -213,7 +205,7 @@ class Dispatcher:
                 continue
             stale = worker.plans - self._group.registry.current()
             worker.plans -= stale
-            self._send(worker, Forget(ended, tuple(stale)), None)
+            self._send(worker, messages.Forget(ended, tuple(stale)), None)
 
     def _take_in(self) -> None:
         """Wait for news of workers, and receive it."""
@@ -242,17 +234,17 @@ class Dispatcher:
 
     def _hear(self, worker: WorkerProcess) -> None:
         try:
-            messages = self._messages(worker)
+            received = self._received(worker)
         except Lost:
             self._lost(worker)
             return
-        if isinstance(messages[0], Ready):
+        if isinstance(received[0], messages.Ready):
             worker.ready = True
             return
         batch = self._busy[worker]
         items: list[WorkItem] = []
         if batch is not None:
-            items, self._pace = batch.answered(len(messages))
+            items, self._pace = batch.answered(len(received))
         try:
             if batch is None or not batch.items:
                 del self._busy[worker]
@@ -261,12 +253,12 @@ class Dispatcher:
                 else:  # first: it goes on while the outcome is told
                     self._give_next(worker)
         finally:
-            for item, message in zip(items, messages, strict=False):
+            for item, message in zip(items, received, strict=False):
                 settle(item, message)
-                if isinstance(message, Result):
+                if isinstance(message, messages.Result):
                     self._group.registry.watch(message.given)
 
-    def _messages(self, worker: WorkerProcess) -> list[Any]:
+    def _received(self, worker: WorkerProcess) -> list[Any]:
         if not worker.ready:
             return [worker.pipe.answer()]
         if not worker.pipe.pending():
@@ -296,7 +288,7 @@ class Dispatcher:
         """Have all that attend rest: they are silent then."""
         for worker in self._idle:
             with suppress(Lost):  # noticed below
-                worker.pipe.send(Rest())
+                worker.pipe.send(messages.Rest())
         for worker in self._idle:
             try:
                 worker.wait()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from shmcompute.backends.processes.poller import WakeupPipe
+from shmcompute.backends.processes.poller import Wakeup
 from shmcompute.system.interrupts import Latch, call_with_lock
 
 PATIENCE = 1.0  # seconds that the dispatcher waits for a call that it lets go first
@@ -22,7 +22,7 @@ class FairLock:
 
     Parameters
     ----------
-    wakeup : WakeupPipe
+    wakeup : Wakeup
         Has the dispatcher look, if it has the lock.
 
     Attributes
@@ -32,7 +32,7 @@ class FairLock:
         Closed while the dispatcher waits for the lock.
     """
 
-    def __init__(self, wakeup: WakeupPipe) -> None:
+    def __init__(self, wakeup: Wakeup) -> None:
         self.lock = threading.Lock()
         self.dispatcher_waits: Latch | None = None
         self._wakeup = wakeup

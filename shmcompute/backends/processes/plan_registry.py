@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 
-from shmcompute.backends.processes.protocol import PackedPlan, pack
+from shmcompute.backends.processes.protocol import pickling
+from shmcompute.backends.processes.protocol.messages import PackedPlan
 from shmcompute.errors import ClosedError
 from shmcompute.plans import Plan
 from shmcompute.storage import Handle, mapped
@@ -35,7 +36,9 @@ class PlanRegistry:
         self.generation = 0
         self.ended: deque[Handle] = deque()
         self._flush = flush
-        self._numbers: OrderedDict[PackedPlan, int] = OrderedDict()  # by use, oldest first
+        # By use, the oldest first. No OrderedDict: Ctrl-C while it compares two plans leaves it in
+        # disorder.
+        self._numbers: dict[PackedPlan, int] = {}
         self._packed: weakref.WeakKeyDictionary[Plan, PackedPlan] = weakref.WeakKeyDictionary()
         self._last = 0
         self._watched: set[Handle] = set()
@@ -44,24 +47,24 @@ class PlanRegistry:
         """The plan as bytes; ClosedError if its arrays were closed since."""
         packed = self._packed.get(plan)
         if packed is None:
-            packed = self._packed[plan] = pack(plan)
+            packed = self._packed[plan] = pickling.pack(plan)
         else:
             _check_open(packed)
         return packed
 
     def number(self, packed: PackedPlan) -> int:
         """Its number; equal plans have one. The segments that it refers to are watched."""
-        if packed not in self._numbers:
-            self._last += 1
-            self._numbers[packed] = self._last
-        self._numbers.move_to_end(packed)
+        number = self._numbers.pop(packed, None)
+        if number is None:
+            number = self._last = self._last + 1
+        self._numbers[packed] = number  # the latest
         while len(self._numbers) > 1 and (
             len(self._numbers) > KEPT or sum(kept.nbytes for kept in self._numbers) > KEPT_BYTES
         ):
             self.generation += 1
-            self._numbers.popitem(last=False)
+            del self._numbers[next(iter(self._numbers))]
         self.watch(packed.handles)
-        return self._numbers[packed]
+        return number
 
     def current(self) -> frozenset[int]:
         """The numbers of plans that may be asked for again."""

@@ -2,61 +2,59 @@
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from multiprocessing import connection
 
 from shmcompute.backends.processes.worker_process import WorkerProcess
 
 
-class WakeupPipe:
-    """One more descriptor to wait for, there as long as somebody waits.
+class Wakeup:
+    """One more descriptor to wait for, by which another thread has the waiting one look.
 
     Attributes
     ----------
     asleep : bool
-        Set by who waits before it looks for the last time; who then wakes does not do so in vain.
+        Set by the thread that is about to wait, before it looks for the last time: who then wakes
+        it does not do so in vain, and who finds it unset needn't.
     """
 
     def __init__(self) -> None:
         self.asleep = False
-        self._lock = threading.Lock()
-        self._reader: connection.Connection[bytes, bytes] | None = None
-        self._writer: connection.Connection[bytes, bytes] | None = None
+        self._lock = threading.Lock()  # of the descriptors, which may be closed meanwhile
+        self._ends: tuple[int, ...] = ()
 
     def open(self) -> None:
-        """Somebody is about to wait."""
+        """A thread is about to wait."""
         with self._lock:
-            self._reader, self._writer = connection.Pipe(duplex=False)
+            self._ends = os.pipe()
+            os.set_blocking(self._ends[0], False)
 
     def close(self) -> None:
-        """Nobody does any more."""
+        """No thread waits any more."""
         with self._lock:
-            for end in (self._reader, self._writer):
-                if end is not None:
-                    end.close()
-            self._reader = self._writer = None
+            ends, self._ends = self._ends, ()
+            for end in ends:
+                os.close(end)
 
     def fileno(self) -> int:
-        """What to wait for."""
-        assert self._reader is not None  # noqa: S101  # for the type checker
-        return self._reader.fileno()
+        """The descriptor to wait for."""
+        return self._ends[0]
 
     def wake(self) -> None:
-        """Have the one who waits look."""
+        """Have the thread that waits look."""
         if self.asleep:
-            with self._lock, suppress(OSError):
-                if self._writer is not None and self.asleep:
+            with self._lock:
+                if self._ends and self.asleep:
                     self.asleep = False
-                    self._writer.send_bytes(b"\0")
+                    os.write(self._ends[1], b"\0")
 
     def clear(self) -> None:
         """Take the wake-ups that came."""
-        if self._reader is not None:
-            while self._reader.poll():
-                self._reader.recv_bytes()
+        with suppress(BlockingIOError):
+            os.read(self._ends[0], 4096)
 
 
 class Poller:
@@ -65,7 +63,7 @@ class Poller:
     What is waited for is registered once: `connection.wait` would do that each time.
     """
 
-    def __init__(self, workers: Iterable[WorkerProcess], wakeup: WakeupPipe) -> None:
+    def __init__(self, workers: Iterable[WorkerProcess], wakeup: Wakeup) -> None:
         self._wakeup = wakeup
         self._workers: dict[int, WorkerProcess | None] = {wakeup.fileno(): None}
         for worker in workers:

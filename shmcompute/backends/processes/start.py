@@ -27,8 +27,8 @@ SERVER_END = 1.0  # seconds that a fork server has to end
 FORK = 30.0  # seconds that a fork waits for what starts, on a busy machine, too
 PROGRAM_END = 5.0  # seconds that the end of a program waits for what starts
 
-# Held while a process starts. A fork waits for it, since the standard library's own locks would stay
-# locked in the child. Reentrant, for the thread that has it may fork itself.
+# Held while a process starts. A fork waits for it, since the standard library's own locks would
+# stay locked in the child. Reentrant, for the thread that has it may fork itself.
 _starting = threading.RLock()
 _waited = threading.local()  # whether this thread has it because it forks
 _server_is_foreign = False

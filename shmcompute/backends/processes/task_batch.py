@@ -8,15 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from shmcompute.backends.doorbell import DoorbellCaller
-from shmcompute.backends.processes.protocol import (
-    Failure,
-    Result,
-    Task,
-    Tasks,
-    pack_task,
-    unpack_error,
-    unpack_result,
-)
+from shmcompute.backends.processes.protocol import messages, pickling
 from shmcompute.tasks import WorkItem
 
 MOST = 8  # tasks that a worker has at most
@@ -47,11 +39,11 @@ class TaskBatch:
         self._next = next(_numbers)  # the number of the first of `items`
         self._claims = len(items) > 1
 
-    def message(self, tasks: Sequence[Task]) -> Tasks:
+    def message(self, tasks: Sequence[messages.Task]) -> messages.Tasks:
         """The message that hands them to the worker, which may claim them from now on."""
         if self._claims:
             self._caller.offer(self._worker, self._next)
-        return Tasks(self._next, tuple(tasks))
+        return messages.Tasks(self._next, tuple(tasks))
 
     def answered(self, count: int) -> tuple[list[WorkItem], float]:
         """The first `count` are answered: they, and the seconds that each took."""
@@ -75,23 +67,23 @@ class TaskBatch:
         return back
 
 
-def pack_item(item: WorkItem) -> Task | None:
+def pack_item(item: WorkItem) -> messages.Task | None:
     """A task as bytes; None if it was cancelled or can't be pickled, which is its outcome."""
     if not item.starts():
         return None
     try:
-        return pack_task(item.function, item.args, item.keywords)
+        return pickling.pack_task(item.function, item.args, item.keywords)
     except BaseException as error:  # noqa: BLE001  # pickling runs any code
         item.fail(error)
         return None
 
 
-def settle(item: WorkItem, message: Result | Failure) -> None:
+def settle(item: WorkItem, message: messages.Result | messages.Failure) -> None:
     """Set what came of a task as the outcome of its future."""
     try:
-        if isinstance(message, Failure):
-            item.fail(unpack_error(message))
+        if isinstance(message, messages.Failure):
+            item.fail(pickling.unpack_error(message))
         else:
-            item.succeed(unpack_result(message, item.function))
+            item.succeed(pickling.unpack_result(message, item.function))
     except BaseException as error:  # noqa: BLE001  # unpickling runs any code
         item.fail(error)

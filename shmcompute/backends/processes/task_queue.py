@@ -9,7 +9,7 @@ from contextlib import suppress
 from shmcompute.backends.base import Backend
 from shmcompute.backends.processes.dispatcher import Dispatcher
 from shmcompute.backends.processes.fair_lock import FairLock
-from shmcompute.backends.processes.poller import WakeupPipe
+from shmcompute.backends.processes.poller import Wakeup
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.errors import ClosedError
 from shmcompute.tasks import WorkItem
@@ -28,7 +28,7 @@ class TaskQueue:
         Its own thread, in which callbacks of futures run.
     """
 
-    def __init__(self, group: WorkerGroup, fair_lock: FairLock, wakeup: WakeupPipe) -> None:
+    def __init__(self, group: WorkerGroup, fair_lock: FairLock, wakeup: Wakeup) -> None:
         self._group = group
         self._fair_lock = fair_lock
         self._wakeup = wakeup

@@ -19,7 +19,7 @@ from shmcompute.backends.doorbell import (
     spin,
 )
 from shmcompute.backends.processes.plan_registry import PlanRegistry
-from shmcompute.backends.processes.protocol import Forget, Load, Loaded, Lost, Ready, unpack_error
+from shmcompute.backends.processes.protocol import Lost, messages, pickling
 from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
 from shmcompute.errors import (
     KernelSerializationError,
@@ -162,7 +162,7 @@ class WorkerGroup:
                 raise KernelTimeoutError(
                     "workers were not ready in time; nothing has run, and they go on starting"
                 )
-            worker.ready = isinstance(_answer(worker, "started"), Ready)
+            worker.ready = isinstance(_answer(worker, "started"), messages.Ready)
 
     def hold(
         self, plan: Plan, count: int, deadline: float | None
@@ -177,8 +177,8 @@ class WorkerGroup:
         current = self.registry.current()
         path = tuple(sys.path)
         lacking = [worker for worker in workers if number not in worker.plans]
-        messages = [Load(number, packed, _stale(worker, current), path) for worker in lacking]
-        loaded, errors = self._ask(lacking, messages, deadline)
+        loads = [messages.Load(number, packed, _stale(worker, current), path) for worker in lacking]
+        loaded, errors = self._ask(lacking, loads, deadline)
         for worker in loaded:
             worker.plans = (worker.plans & current) | {number}
         if errors:
@@ -195,10 +195,10 @@ class WorkerGroup:
             return
         current = self.registry.current()
         ready = [worker for worker in self.workers if worker.ready and worker.alive]
-        messages = [Forget(ended, _stale(worker, current)) for worker in ready]
+        forgets = [messages.Forget(ended, _stale(worker, current)) for worker in ready]
         last = time.monotonic() + FORGET
         until = last if deadline is None else min(deadline, last)
-        forgotten, _ = self._ask(ready, messages, until)  # who is gone has forgotten too
+        forgotten, _ = self._ask(ready, forgets, until)  # who is gone has forgotten too
         for worker in forgotten:
             worker.plans &= current
         self.silence()
@@ -206,7 +206,7 @@ class WorkerGroup:
     def _ask(
         self,
         workers: Sequence[WorkerProcess],
-        messages: Sequence[object],
+        questions: Sequence[object],
         deadline: float | None,
     ) -> tuple[list[WorkerProcess], list[BaseException]]:
         """Send each a message and wait for all their answers.
@@ -220,7 +220,7 @@ class WorkerGroup:
         """
         for worker in workers:  # first: a long message waits until it is being read
             worker.note()
-        for worker, message in zip(workers, messages, strict=True):
+        for worker, message in zip(workers, questions, strict=True):
             with suppress(Lost):  # noticed below
                 worker.pipe.ask(message)
         done: list[WorkerProcess] = []
@@ -256,8 +256,8 @@ def _receive(worker: WorkerProcess, deadline: float | None) -> None:
             f"worker {worker.process.pid} did not answer in time; nothing has run"
         )
     answer = _answer(worker, "took a plan")
-    if isinstance(answer, Loaded) and answer.failure is not None:
-        raise _refused(unpack_error(answer.failure))
+    if isinstance(answer, messages.Loaded) and answer.failure is not None:
+        raise _refused(pickling.unpack_error(answer.failure))
 
 
 def _answer(worker: WorkerProcess, doing: str) -> object:

@@ -14,7 +14,7 @@ from typing import Any
 
 from shmcompute.backends.doorbell import DoorbellCaller, DoorbellHandle
 from shmcompute.backends.processes import start
-from shmcompute.backends.processes.protocol import Exit, Failure, Lost, Pipe
+from shmcompute.backends.processes.protocol import Lost, Pipe, messages
 from shmcompute.backends.processes.worker import worker_main
 from shmcompute.errors import WorkerLostError
 from shmcompute.system import cgroup, interrupts
@@ -116,12 +116,12 @@ class WorkerProcess:
         caller = self._caller
         return self.pipe.owed or caller.owes(self.number) or caller.failed(self.number)
 
-    def failure(self, timeout: float | None) -> Failure:
+    def failure(self, timeout: float | None) -> messages.Failure:
         """Receive the exception that the doorbell has told of; `Lost` if it will not come."""
         # What stayed in the pipe would pass for the answer to the next message.
         if not self.wait(timeout):
             raise Lost
-        failure: Failure = self.pipe.answer()
+        failure: messages.Failure = self.pipe.answer()
         self._caller.received(self.number)
         return failure
 
@@ -151,7 +151,7 @@ class WorkerProcess:
         """Ask it to end."""
         with suppress(Lost, OSError):
             self.note()
-            self.pipe.send(Exit())
+            self.pipe.send(messages.Exit())
 
     def close(self) -> None:
         """Wait for its end, or bring it about, and give back its descriptors."""

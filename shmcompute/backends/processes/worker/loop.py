@@ -10,24 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from shmcompute.backends.doorbell import NOTE, DoorbellHandle, prepare
-from shmcompute.backends.processes.protocol import (
-    Attend,
-    Exit,
-    Failure,
-    Forget,
-    Load,
-    Loaded,
-    PackedPlan,
-    Pipe,
-    Ready,
-    Rest,
-    Result,
-    Task,
-    Tasks,
-    pack_error,
-    pack_result,
-    unpack,
-)
+from shmcompute.backends.processes.protocol import Pipe, messages, pickling
 from shmcompute.chunking import Number
 from shmcompute.errors import KernelSerializationError, ShmComputeError
 from shmcompute.kernels import Compilations
@@ -52,7 +35,7 @@ class Worker:
 
     def serve(self) -> None:
         """Answer rings and messages until `Exit`."""
-        self._pipe.send(Ready())
+        self._pipe.send(messages.Ready())
         while self._answered():
             pass
 
@@ -63,14 +46,14 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  # a kernel's, from machine code
             number = self._doorbell.plan
             self._plans[number].blame(error, self._doorbell.current)
-            self._answer(pack_error(self._doorbell.current, error))
+            self._answer(pickling.pack_error(self._doorbell.current, error))
             return True
         if number == NOTE:
             return self._reply(self._pipe.receive())
         self._answer(self._run(number))
         return True
 
-    def _run(self, number: int) -> Failure | None:
+    def _run(self, number: int) -> messages.Failure | None:
         """Run by Python what was rung for."""
         plan = self._plans[number]
         if number not in self._doorbell.table:  # another plan had its place
@@ -78,7 +61,7 @@ class Worker:
         try:
             self._doorbell.run(plan, self._doorbell.values(self._types[number]))
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a kernel, too
-            return pack_error(self._doorbell.current, error)
+            return pickling.pack_error(self._doorbell.current, error)
         return None
 
     def _tabulate(self, number: int) -> None:
@@ -99,29 +82,31 @@ class Worker:
 
     def _reply(self, message: object) -> bool:
         """Do what a message says and answer it; False if it was `Exit`."""
-        failure: Failure | None = None
+        failure: messages.Failure | None = None
         match message:
-            case Load(number, packed, stale, path):
+            case messages.Load(number, packed, stale, path):
                 _look_in(path)
                 failure = self._load(number, packed, stale)
-            case Forget(handles, stale):
+            case messages.Forget(handles, stale):
                 self._forget(handles, stale)
-            case Attend(path):
+            case messages.Attend(path):
                 _look_in(path)
                 self._attend()
-        leaves = isinstance(message, Exit)
-        self._answer(None if leaves else Loaded(failure))
+        leaves = isinstance(message, messages.Exit)
+        self._answer(None if leaves else messages.Loaded(failure))
         return not leaves
 
-    def _load(self, number: int, packed: PackedPlan, stale: Iterable[int]) -> Failure | None:
+    def _load(
+        self, number: int, packed: messages.PackedPlan, stale: Iterable[int]
+    ) -> messages.Failure | None:
         self._drop(stale)
         try:
             self._keep(packed.handles)
-            self._plans[number] = unpack(packed)
+            self._plans[number] = pickling.unpack(packed)
             self._types[number] = packed.types
             self._tabulate(number)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the caller is to know
-            return pack_error(None, error)
+            return pickling.pack_error(None, error)
         return None
 
     def _attend(self) -> None:
@@ -134,30 +119,30 @@ class Worker:
     def _attended(self, message: object) -> bool:
         """Answer a message, unless it was to rest. Nothing of a task stays in this process."""
         match message:
-            case Tasks(first, tasks):
+            case messages.Tasks(first, tasks):
                 for number, task in enumerate(tasks, first):
                     if len(tasks) > 1 and not self._doorbell.claim(number):
                         break
                     self._pipe.send(self._called(task))
-            case Forget(handles, stale):
+            case messages.Forget(handles, stale):
                 self._forget(handles, stale)
-                self._pipe.send(Loaded())
-            case Attend(path):  # it has changed
+                self._pipe.send(messages.Loaded())
+            case messages.Attend(path):  # it has changed
                 _look_in(path)
-        return not isinstance(message, Rest)
+        return not isinstance(message, messages.Rest)
 
-    def _called(self, task: Task) -> Result | Failure:
+    def _called(self, task: messages.Task) -> messages.Result | messages.Failure:
         try:
             function, args, keywords = self._unpacked(task)
             value = function(*args, **keywords)
-            result = pack_result(value, function)
+            result = pickling.pack_result(value, function)
             self._keep(result.given)
             give(result.given)
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a task, too
-            return pack_error(None, error)
+            return pickling.pack_error(None, error)
         return result
 
-    def _unpacked(self, task: Task) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+    def _unpacked(self, task: messages.Task) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         try:
             self._keep(task.handles)
             # Tasks of one map have one function, which may take long to unpickle.
