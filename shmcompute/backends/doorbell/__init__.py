@@ -1,7 +1,7 @@
 """Work handed out by ringing a bell in shared memory; see README.md."""
 
 from shmcompute.backends.doorbell.caller import DoorbellCaller
-from shmcompute.backends.doorbell.control_block import NOTE, prepare
+from shmcompute.backends.doorbell.control_block import NOTE, prepare, prepared
 from shmcompute.backends.doorbell.mapping import ControlMapping
 from shmcompute.backends.doorbell.worker import (
     DoorbellHandle,
@@ -19,6 +19,7 @@ __all__ = [
     "DoorbellWorker",
     "NativePlanTable",
     "prepare",
+    "prepared",
     "spin",
     "unveil",
 ]

@@ -96,7 +96,7 @@ def prepare() -> None:
 
     In a thread where no Ctrl-C comes: one in the middle would leave Numba half loaded.
     """
-    if all(dispatcher.overloads for dispatcher in _functions):
+    if prepared():
         return
     if threading.current_thread() is not threading.main_thread():
         _compile()  # here: when the program ends, no more threads can be started
@@ -104,6 +104,11 @@ def prepare() -> None:
         thread = threading.Thread(target=_compile, name="shmcompute-prepare", daemon=True)
         thread.start()
         thread.join()
+
+
+def prepared() -> bool:
+    """Whether this process has all of it compiled."""
+    return bool(_functions[-1].overloads)
 
 
 def _compile() -> None:

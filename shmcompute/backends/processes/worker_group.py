@@ -16,6 +16,7 @@ from shmcompute.backends.doorbell import (
     DoorbellCaller,
     DoorbellHandle,
     DoorbellWorker,
+    prepared,
     spin,
 )
 from shmcompute.backends.processes.plan_registry import PlanRegistry
@@ -149,7 +150,9 @@ class WorkerGroup:
 
     def silence(self) -> None:
         """End workers that owe an answer: the call was interrupted before it came."""
-        if not self.caller.silent() or any(worker.pipe.owed for worker in self.workers):
+        # One jitted question in place of many, once it is compiled: that must not hold up a start.
+        silent = prepared() and self.caller.silent()
+        if not silent or any(worker.pipe.owed for worker in self.workers):
             kill_all([worker for worker in self.workers if worker.owes])
 
     def await_ready(self, workers: Sequence[WorkerProcess], deadline: float | None) -> None:
