@@ -58,13 +58,13 @@ def test_who_was_too_slow_for_a_key_leaves_no_array_behind(manager, monkeypatch)
     arrays = manager.arrays
     arrays["x"] = np.zeros(3)
     copies = []
-    real = type(arrays).copied
+    real = type(arrays).copy_in
 
     def copied(*args):
         copies.append(made := real(*args))
         return made
 
-    monkeypatch.setattr(type(arrays), "copied", copied)
+    monkeypatch.setattr(type(arrays), "copy_in", copied)
     monkeypatch.setattr(type(arrays), "__contains__", lambda *_: False)  # it was free a moment ago
     with pytest.raises(sc.errors.SegmentExistsError, match="'x' is taken"):
         arrays["x"] = np.ones(3)

@@ -1,4 +1,4 @@
-"""`atomic_add` and its kin: one element read and written in one step, whoever else writes it.
+"""`atomic_add` and its like: one element read and written in one step, whoever else writes it.
 
 Each function is the processor's own instruction, from Python as in a jitted kernel: Numba finds
 here what it compiles in place of a call, and Python calls a compiled one. It is plain
@@ -63,7 +63,7 @@ def atomic_add(a: SharedArray | Array, index: Index, value: Number) -> Any:
 
     Notes
     -----
-    In a jitted kernel all but IndexError and OverflowError are told when it is compiled.
+    In a jitted kernel all but IndexError and OverflowError are raised when it is compiled.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def atomic_add(a: SharedArray | Array, index: Index, value: Number) -> Any:
     """
     try:
         return _add(a.array if type(a) is SharedArray else a, index, value)
-    except Exception:  # noqa: BLE001  # told below, in our words
+    except Exception:  # noqa: BLE001  # `_slowly` says what is wrong
         return _slowly("atomic_add", _add, a, index, value)
 
 
@@ -141,14 +141,12 @@ def compare_exchange(a: SharedArray | Array, index: Index, expected: Number, new
         return _slowly("compare_exchange", _exchange, a, index, expected, new)
 
 
-# What is wrong
-
-
 def _slowly(name: str, compiled: Any, a: Any, index: Any, *values: Any) -> Any:
-    """Say what was wrong; where nothing is, call again with plain arguments."""
+    """Raise what is wrong with these arguments; if nothing is, call with plain ones."""
     array = a.array if isinstance(a, SharedArray) else a
     if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name}: expected a SharedArray or a view of one, got {_told(array)}")
+        kind = type(array).__name__
+        raise TypeError(f"{name}: expected a SharedArray or a view of one, got {kind}")
     if array.dtype.name not in KINDS or not array.dtype.isnative:
         raise TypeError(no_atomics(name, array.dtype))
     if not array.flags.writeable:
@@ -186,7 +184,8 @@ def _checked_value(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
     one = isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size == 1)
     number = value.item() if one else value
     if not isinstance(number, (int, float)):
-        raise TypeError(f"{name}: expected a number for elements of {dtype}, got {_told(value)}")
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected a number for elements of {dtype}, got {kind}")
     if dtype.kind == "f":
         try:
             return float(number)
@@ -200,17 +199,10 @@ def _checked_value(name: str, value: Any, dtype: np.dtype[Any]) -> Any:
     return number
 
 
-def _told(value: object) -> str:
-    return type(value).__name__
-
-
 known_to_numba(atomic_add, "add", "fadd")
 known_to_numba(atomic_max, "max", raised, unsigned="umax")
 known_to_numba(atomic_min, "min", lowered, unsigned="umin")
 known_to_numba(compare_exchange, None, exchanged)
-
-
-# What Python calls
 
 
 def _compiled_at_first_call(function: Callable[..., Any]) -> Any:
@@ -221,7 +213,7 @@ def _compiled_at_first_call(function: Callable[..., Any]) -> Any:
 
     def first(*args: Any) -> Any:
         if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # numba is not fully typed
-            raise RuntimeError  # told in our words: see `_slowly`
+            raise RuntimeError  # `_slowly` says what is wrong
         # Not without the GIL: to let go of it takes longer.
         compiled = jitted(function, nogil=False, inlines=[atomics_codegen.__file__])
         globals()[function.__name__] = compiled

@@ -1,7 +1,6 @@
-"""What Numba compiles in place of a call of `atomic_add` and its kin.
+"""What Numba compiles in place of a call of `atomic_add` and its like.
 
-What `atomic` compiles of this is kept on disk, and known by that file alone: touch it to change
-this one.
+`atomics` keeps what it compiles of this on disk, under a key that changes when this file does.
 """
 
 from __future__ import annotations
@@ -81,14 +80,14 @@ def _is_unsigned(kind: Any) -> bool:
     return kind in types.unsigned_domain
 
 
-def _raise(context: Any, builder: Any, error: Any, told: tuple[Any, ...], *kinds: Any) -> None:
-    """Raise from where we are, or go to the handler: Numba can't do both with values told.
+def _raise(context: Any, builder: Any, error: Any, values: tuple[Any, ...], *kinds: Any) -> None:
+    """Raise from here, or go to the handler: Numba can't do both with values in the message.
 
     Its mark is set, too: by that Numba sees that who raises needn't let go of arrays, and then does
     not take hold of them in the first place. Else each exception would keep them for ever.
     """
     convention = context.call_conv
-    convention.set_dynamic_user_exc(builder, error, told, kinds)
+    convention.set_dynamic_user_exc(builder, error, values, kinds)
     mark = builder.module.add_metadata([ir.IntType(1)(1)])
     builder.block.instructions[-1].set_metadata("numba_exception_output", mark)
     convention.check_try_status(builder)
@@ -122,8 +121,8 @@ def _bounded(context: Any, builder: Any, number: Any, kind: Any, axis: int, size
         negative = builder.icmp_signed("<", number, number.type(0))
         at = builder.select(negative, builder.add(number, size), number)
     with builder.if_then(builder.icmp_unsigned(">=", at, size), likely=False):
-        told = ("index is out of bounds; index, axis, size:", number, axis, size)
-        _raise(context, builder, IndexError, told, types.intp, types.intp)
+        values = ("index is out of bounds; index, axis, size:", number, axis, size)
+        _raise(context, builder, IndexError, values, types.intp, types.intp)
     return at
 
 

@@ -71,7 +71,7 @@ class ArrayLock:
         LockError
             If this thread holds it already: it would wait for itself.
         """
-        patience = config.seconds("timeout", timeout) if block else 0.0
+        seconds = config.seconds("timeout", timeout) if block else 0.0
         locks = self._segment.locks()
         try:
             if (*locks.key, _thread.token) in _holders:
@@ -79,12 +79,12 @@ class ArrayLock:
                     f"this thread holds the lock of {self._segment.handle.name!r} already and "
                     "would wait for itself; release it first"
                 )
-            return locks.wait(locks.byte, patience) and self._had(locks)
+            return locks.wait(locks.byte, seconds) and self._taken(locks)
         finally:
             if self._locks is not locks:
                 locks.close()
 
-    def _had(self, locks: FileLocks) -> bool:
+    def _taken(self, locks: FileLocks) -> bool:
         self.abandoned = locks.mark.read(locks.fd) != 0
         locks.mark.set(locks.fd, os.getpid())
         self._thread = _thread.token

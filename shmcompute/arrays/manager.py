@@ -32,13 +32,13 @@ class _Directory:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._arrays: dict[str, SharedArray] = {}  # by key
-        self._made: dict[str, SharedArray] = {}  # by name
+        self._own: dict[str, SharedArray] = {}  # by name
 
     def make(self, shape: Shape, dtype: DTypeLike, order: str) -> SharedArray:
         """A new array of this process, so that it outlives who asked for it."""
         array = SharedArray.zeros(shape, dtype, order, storage="shm")
         with self._lock:
-            self._made[array.name] = array
+            self._own[array.name] = array
         return array
 
     def put(self, key: str, array: SharedArray) -> None:
@@ -66,9 +66,9 @@ class _Directory:
     def discard(self, name: str) -> None:
         """End an array that has no key, if it was made here."""
         with self._lock:
-            made = self._made.pop(name, None)
-        if made is not None:
-            made.close()
+            array = self._own.pop(name, None)
+        if array is not None:
+            array.close()
 
     def keys(self) -> list[str]:
         with self._lock:
@@ -77,8 +77,8 @@ class _Directory:
     def end(self) -> None:
         with self._lock:
             self._arrays.clear()
-            while self._made:
-                self._made.popitem()[1].close()
+            while self._own:
+                self._own.popitem()[1].close()
 
 
 class ArraysProxy(BaseProxy, MutableMapping[str, SharedArray]):
@@ -100,7 +100,7 @@ class ArraysProxy(BaseProxy, MutableMapping[str, SharedArray]):
         elif key in self:
             self._asked("put", key, None)  # which says that it is taken
         else:
-            self._put_copy(key, self.copied(array))
+            self._put_copy(key, self.copy_in(array))
 
     def _put_copy(self, key: str, copy: SharedArray) -> None:
         try:
@@ -124,14 +124,14 @@ class ArraysProxy(BaseProxy, MutableMapping[str, SharedArray]):
     def __len__(self) -> int:
         return len(self._asked("keys"))
 
-    def made(self, shape: Shape, dtype: DTypeLike, order: str = "C") -> SharedArray:
-        """An array of zeros that the manager made."""
+    def zeros(self, shape: Shape, dtype: DTypeLike, order: str = "C") -> SharedArray:
+        """An array of zeros that the manager makes."""
         return self._asked("make", shape, np.dtype(dtype), order)  # type: ignore[no-any-return]
 
-    def copied(self, data: ArrayLike | SharedArray, dtype: DTypeLike | None = None) -> SharedArray:
-        """An array that the manager made, with `data` in it."""
+    def copy_in(self, data: ArrayLike | SharedArray, dtype: DTypeLike | None = None) -> SharedArray:
+        """An array that the manager makes, with `data` in it."""
         source = np.asarray(data, dtype=dtype)
-        array = self.made(source.shape, source.dtype, "F" if source.flags.fnc else "C")
+        array = self.zeros(source.shape, source.dtype, "F" if source.flags.fnc else "C")
         np.copyto(array.array, source)
         return array
 
@@ -217,14 +217,14 @@ class SharedArrayManager(SharedMemoryManager):
 
     def zeros(self, shape: Shape, dtype: DTypeLike = float, order: str = "C") -> SharedArray:
         """An array of zeros, which lives until the manager ends."""
-        return self.arrays.made(shape, dtype, order)
+        return self.arrays.zeros(shape, dtype, order)
 
     # The last of all, for it hides the type. Named as the standard library's SharedMemory() is.
     def SharedArray(  # noqa: N802
         self, data: ArrayLike, dtype: DTypeLike | None = None
     ) -> Any:
         """A `SharedArray` with `data` in it, which lives until the manager ends."""
-        return self.arrays.copied(data, dtype)
+        return self.arrays.copy_in(data, dtype)
 
 
 SharedArrayManager.register("_directory", _Directory, ArraysProxy, ArraysProxy._exposed_)

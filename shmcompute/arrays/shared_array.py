@@ -75,12 +75,12 @@ class SharedArray(NDArrayOperatorsMixin):
     [2. 3.] True
     """
 
-    __slots__ = ("__weakref__", "_array", "_dependents", "_made", "_segment")
+    __slots__ = ("__weakref__", "_array", "_dependents", "_owned", "_segment")
     __hash__ = None  # type: ignore[assignment]  # == compares elements, as for ndarray
 
     _array: Array | None
     _segment: Segment
-    _made: bool
+    _owned: bool
     _dependents: list[weakref.finalize[..., Any]]
 
     def __init__(
@@ -98,8 +98,8 @@ class SharedArray(NDArrayOperatorsMixin):
         if source is None:
             source = np.asarray(data, dtype=dtype)
         wanted = source.dtype if dtype is None else dtype
-        made = _created(source.shape, wanted, _order(order, source), name, storage)
-        self._segment, self._array, self._made = *made, True
+        created = _created(source.shape, wanted, _order(order, source), name, storage)
+        self._segment, self._array, self._owned = *created, True
         self._fill(source)
 
     def _fill(self, values: Any) -> None:
@@ -111,9 +111,9 @@ class SharedArray(NDArrayOperatorsMixin):
             raise
 
     @classmethod
-    def _of(cls, segment: Segment, array: Array, *, made: bool) -> Self:
+    def _of(cls, segment: Segment, array: Array, *, owned: bool) -> Self:
         self = cls.__new__(cls)
-        self._segment, self._array, self._made = segment, array, made
+        self._segment, self._array, self._owned = segment, array, owned
         self._dependents = []
         return self
 
@@ -130,7 +130,7 @@ class SharedArray(NDArrayOperatorsMixin):
 
         It may read as what an array of yours left there that was closed before.
         """
-        return cls._of(*_created(shape, dtype, order, name, storage), made=True)
+        return cls._of(*_created(shape, dtype, order, name, storage), owned=True)
 
     @classmethod
     def zeros(
@@ -157,8 +157,8 @@ class SharedArray(NDArrayOperatorsMixin):
         storage: str = "auto",
     ) -> Self:
         """A new array that holds `fill_value` everywhere; see `SharedArray`."""
-        made = np.asarray(fill_value).dtype if dtype is None else dtype
-        self = cls.empty(shape, made, order, name, storage)
+        wanted = np.asarray(fill_value).dtype if dtype is None else dtype
+        self = cls.empty(shape, wanted, order, name, storage)
         self._fill(fill_value)
         return self
 
@@ -175,7 +175,7 @@ class SharedArray(NDArrayOperatorsMixin):
         SegmentFormatError
             If what has that name is no whole segment of ours.
         """
-        return cls._of(*storage.attach(name), made=False)
+        return cls._of(*storage.attach(name), owned=False)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], mode: str = "r+") -> Self:
@@ -188,7 +188,7 @@ class SharedArray(NDArrayOperatorsMixin):
         mode : {'r+', 'r'}
             Read and write, or read only.
         """
-        return cls._of(*storage.open_file(path, mode), made=False)
+        return cls._of(*storage.open_file(path, mode), owned=False)
 
     @property
     def array(self) -> Array:
@@ -243,7 +243,7 @@ class SharedArray(NDArrayOperatorsMixin):
     @property
     def owner(self) -> bool:
         """Whether this process made the segment and so is the one that removes it."""
-        return self._made and self._segment.owner
+        return self._owned and self._segment.owner
 
     @property
     def closed(self) -> bool:
@@ -401,8 +401,8 @@ def _plain(value: Any) -> Any:
 
 def receive(handle: Handle) -> SharedArray:
     """An array that its maker has given to this process, which adopts it first."""
-    return SharedArray._of(*storage.map_handle(handle), made=True)
+    return SharedArray._of(*storage.map_handle(handle), owned=True)
 
 
 def _attached(handle: Handle) -> SharedArray:
-    return SharedArray._of(*storage.map_handle(handle), made=False)
+    return SharedArray._of(*storage.map_handle(handle), owned=False)

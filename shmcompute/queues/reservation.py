@@ -16,20 +16,20 @@ class HeldSlot:
 
     def __init__(self, table: SlotTable, arrays: Array, timeout: float | None) -> None:
         self.got: list[int] = []  # what was answered to our claim: at its end the slot's number
-        self.told: list[int] = []  # and as we gave it back
+        self.answers: list[int] = []  # and to its giving back
         self.table, self.arrays, self.timeout = table, arrays, timeout
         self.participant = table.participant()
 
     def _number(self) -> int:
         """The slot that is held; below 0 if none is."""
-        over = self.told and self.told[-1] != slot_ring.BUSY
+        over = self.answers and self.answers[-1] != slot_ring.BUSY
         return self.got[-1] if self.got and not over else slot_ring.NOTHING
 
     def _open(self, function: Step, word: int) -> Array:
         if self._number() >= 0:
             raise LockError("this slot is in use; ask the queue for another one")
         self.got.clear()
-        self.told.clear()
+        self.answers.clear()
         try:
             number = self.table.claim(self.got, function, self.participant, word, self.timeout)
             if number < 0:
@@ -70,7 +70,7 @@ class HeldSlot:
                 f"this slot is held by process {self.participant.pid}, which forked this one, and "
                 "is given back there"
             )
-        sleep = self.table.done(self.told, function, self.participant, number, *args)
+        sleep = self.table.done(self.answers, function, self.participant, number, *args)
         if self.table.closed:
             self.table.wake_all()  # those too who wait to hear that nothing more will come
         elif sleep > 0:

@@ -1,15 +1,8 @@
 """The words of a queue's slots, and every jitted function that touches them.
 
-Truth is one word a slot: free, held by somebody, or published with a ticket. Each step of a slot is
-one store of that word, so whenever a process dies, no slot is in between. All else (which slots are
-free, in what order the published ones are to be had) is an index over these words, and can be built
-again from them.
-
-Index and words change under a lock, itself a word: 0, or the *token* of who has it. A token is a
-random number that stands for one process, and a byte that this process has locked as long as it
-lives (`system.file_locks`). So who finds the lock held for long asks the kernel whether its holder
-is dead; if so, he takes the lock over, frees the dead one's slots and builds the index again. It is
-held for less than a microsecond and with the GIL, so neither Ctrl-C nor a fork can come between.
+README.md, beside this file, has the states of a slot, who may change them, and why a process may
+die at any instruction. The file is long because Numba inlines these functions into one another, and
+its cache on disk knows a function by its file.
 """
 
 from __future__ import annotations
@@ -17,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from shmcompute.system import atomic_words
 from shmcompute.system.atomic_words import (
     add,
     give_way,
@@ -50,8 +44,8 @@ SLOTS = 3 * LINE  # of each: its word, the one it had when it was taken, and a p
 FREE = 0
 
 NOTHING, BUSY, ENDED = -1, -2, -3  # in place of a slot's number
-SPIN = 1000  # turns before one sleeps, some tens of microseconds
-TURNS = 200  # tries to get the lock, some microseconds, before asking what is the matter
+SPIN = 1000  # iterations before one sleeps, some tens of microseconds
+TRIES = 200  # tries to get the lock, some microseconds, before asking what is the matter
 
 
 def bytes_for(count: int) -> int:
@@ -64,9 +58,9 @@ def _short(function: Callable[..., Any]) -> Any:
 
 
 @_short
-def pause(turn: int) -> None:
+def pause(iteration: int) -> None:
     """Spin once; now and then let others have this core."""
-    if turn % 32 == 0:
+    if iteration % 32 == 0:
         give_way()
     else:
         relax()
@@ -75,10 +69,10 @@ def pause(turn: int) -> None:
 @_short
 def lock(base: int, me: int) -> Any:
     """Take the lock; whether it was to be had soon."""
-    for turn in range(1, TURNS):
+    for iteration in range(1, TRIES):
         if load(base + LOCK) == 0 and swap(base + LOCK, 0, me):
             return True
-        pause(turn)
+        pause(iteration)
     return False
 
 
@@ -197,9 +191,9 @@ def reclaim(base: int, count: int, me: int, dead: int) -> Any:
     """Free the slots that a dead process held; how many."""
     if not lock(base, me):
         return BUSY
-    found = bury(base, count, dead)
+    freed = free_slots_of(base, count, dead)
     store(base + LOCK, 0)
-    return found
+    return freed
 
 
 @_short
@@ -207,7 +201,7 @@ def seize(base: int, count: int, me: int, dead: int) -> Any:
     """Take the lock from a dead process and put all in order; 0 if somebody else did."""
     if not swap(base + LOCK, dead, me):
         return 0
-    bury(base, count, dead)
+    free_slots_of(base, count, dead)
     store(base + LOCK, 0)
     return 1
 
@@ -225,17 +219,17 @@ def close(base: int, _: int, me: int) -> Any:
 
 
 @_short
-def bury(base: int, count: int, dead: int) -> Any:
+def free_slots_of(base: int, count: int, dead: int) -> Any:
     """Free the slots of a dead process, under the lock; how many."""
-    found = 0
+    freed = 0
     for slot in range(count):
         word = base + SLOTS + WORD * slot
         held = load(word)
         if held < 0 and -held // 2 == dead:
             store(word, FREE)
-            found += 1
+            freed += 1
     rebuild(base, count)
-    return found
+    return freed
 
 
 @_short
@@ -288,18 +282,24 @@ def word(address: int) -> Any:
     return load(address)
 
 
+poll = jitted(atomic_words.poll)
+
+
 @jitted
-def park(address: int, value: int, nanoseconds: int) -> None:
+def park(address: int, value: int, nanoseconds: int, polls: int) -> None:
     """Sleep until the word is no longer `value`, for so long at most; without the GIL.
 
     Not at once: to be woken takes longer than many a wait.
     """
-    for turn in range(1, SPIN):
+    for iteration in range(1, SPIN):
         if load(address) != value:
             return
-        pause(turn)
+        pause(iteration)
     add(address + SLEEPERS, 1)
-    wait(address, value, nanoseconds)
+    if polls != 0:
+        poll(address, value, nanoseconds)
+    else:
+        wait(address, value, nanoseconds)
     add(address + SLEEPERS, -1)
 
 

@@ -13,18 +13,21 @@ from shmcompute.system import atomic_words
 from shmcompute.system.file_locks import FIRST, FileLocks
 
 TOKENS = FIRST | 1 << 56  # where the bytes of tokens begin
-SLICE = 0.1  # seconds that one sleeps at most before looking after the others
-_SOON, _LATE = 5e-5, 2e-3  # seconds between two looks where nobody wakes us
+SLICE = 0.1  # seconds that a process sleeps at most before it looks for slots of the dead
+_BUSY = 5e-5  # seconds to sleep where a living process has the lock for long
 
 
 class Step(Protocol):
-    """A jitted function of `slots`."""
+    """A jitted function of `slot_ring` that needs the lock."""
 
     def __call__(self, base: int, count: int, me: int, /, *args: int) -> int: ...
 
 
 class Participant:
-    """A process that uses slots: a token, and a byte that is locked while it lives."""
+    """A process that uses slots: a random token, and a byte of the file that it has locked.
+
+    The kernel drops that lock when the process dies, however it dies.
+    """
 
     def __init__(self, segment: Segment) -> None:
         self.pid = os.getpid()
@@ -53,7 +56,7 @@ class SlotTable:
     def __init__(self, segment: Segment, base: int, count: int) -> None:
         self.base, self.count = base, count
         self._segment = segment
-        self._by_futex = atomic_words.waits_by_futex()
+        self._polls = int(not atomic_words.waits_by_futex())
         self._participants: dict[int, Participant] = {}
         self.participant()  # now, while the segment has its name
 
@@ -95,12 +98,11 @@ class SlotTable:
         word: int,
         timeout: float | None,
     ) -> int:
-        """Have a function put a slot's number into a list; its number, or why there is none.
+        """Wait until `function` takes a slot; its number, or why there is none.
 
-        It waits for one; `word` counts what may make one available.
+        `word` counts what may make one available. The number stands in `got`, too: see `done`.
         """
         end = None if timeout is None else time.monotonic() + timeout
-        pause = _SOON
         while True:
             seen = self.word(word)
             if (slot := self.done(got, function, participant)) != slot_ring.NOTHING:
@@ -109,19 +111,16 @@ class SlotTable:
             left = SLICE if end is None else min(SLICE, end - time.monotonic())
             if left <= 0:
                 return slot_ring.NOTHING
-            if self._by_futex:
-                slot_ring.park(self.base + word, seen, int(left * 1e9))
-            else:
-                time.sleep(min(pause, left))
-                pause = min(2 * pause, _LATE)
+            slot_ring.park(self.base + word, seen, int(left * 1e9), self._polls)
             if self.word(word) == seen:
                 self._recover(participant)
 
     def done(self, answers: list[int], function: Step, participant: Participant, *args: int) -> int:
-        """Have a function run that needs the lock; what it returns.
+        """Run a function that needs the lock, as often as the lock is busy; its result.
 
-        That stands in the list, too, before the handler of any signal can run: so whoever is
-        interrupted knows what was done, and nothing is done twice or forgotten.
+        The result stands in the list `answers`, too, before the handler of any signal can run: one
+        instruction of Python calls the function and appends. So who is interrupted knows what was
+        done, and nothing is done twice or forgotten.
         """
         while True:
             given = (self.base, self.count, participant.token, *args)
@@ -131,16 +130,16 @@ class SlotTable:
             self._relieve(participant)
 
     def _relieve(self, participant: Participant) -> None:
-        """Somebody has the lock for long: he may be dead."""
+        """Take the lock from a holder that is dead; wait for one that lives."""
         holder = self.word(slot_ring.LOCK)
         if participant.knows_dead(holder):
             slot_ring.seize(self.base, self.count, participant.token, holder)
             self.wake_all()
         else:
-            time.sleep(_SOON)
+            time.sleep(_BUSY)
 
     def _recover(self, participant: Participant) -> None:
-        """Free what the dead held."""
+        """Free the slots that dead processes held."""
         asked, slot = set(), 0
         while slot < self.count:
             holder, slot = slot_ring.holder(self.base, self.count, slot)
