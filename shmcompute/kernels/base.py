@@ -8,39 +8,62 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from shmcompute.chunking import Arguments, Chunk
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.native_plan import NativeCall
 
 
-class Kernel(Protocol):
+@dataclass(frozen=True, eq=False)
+class Kernel(ABC):
     """What a plan calls for each chunk."""
 
-    @property
-    def function(self) -> Callable[..., Any]:
-        """What the caller gave."""
+    function: Callable[..., Any]  # as the caller gave it
 
     @property
     def name(self) -> str:
         """What messages call it."""
+        return name_of(self.function)
 
+    @abstractmethod
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
         """Raise KernelTypeError if it does not take what these chunks would call it with."""
 
     def __call__(self, args: list[Any]) -> None:
         """Run it on one chunk."""
+        result = self.function(*args)
+        if result is not None:
+            raise KernelTypeError(
+                f"kernel {self.name} returned {type(result).__name__}: a kernel must write in "
+                "place (x[:] = ...) and return nothing"
+            )
 
     def threaded(self) -> Kernel:
-        """The same kernel, as it should be for several threads of one process."""
+        """The same kernel, as several threads of one process should call it."""
+        return self
 
     def bounded(self) -> Kernel:
-        """The same kernel, with an IndexError for each index out of bounds, where it can be had."""
+        """The same kernel, with an IndexError for each index out of bounds, if that is possible."""
+        return self
 
     def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | None:
-        """The same call without Python, if it can be had."""
+        """The same call without Python, if that is possible."""
+        return None
+
+    def check_arity(
+        self, signature: inspect.Signature, args: list[Any], keywords: Mapping[str, Any]
+    ) -> None:
+        """Raise KernelTypeError if a function of this signature does not take these arguments."""
+        try:
+            signature.bind(*args, **keywords)
+        except TypeError as error:
+            raise KernelTypeError(
+                f"kernel {self.name}{signature} was given {len(args)} arguments: {error}"
+            ) from None
 
 
 def unwrap(function: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
@@ -59,27 +82,6 @@ def rewrap(function: Any, variant: Any) -> Any:
 
 
 def name_of(function: Any) -> str:
-    """What messages call it."""
+    """What messages call a function."""
     inner = unwrap(function)[0]
     return str(getattr(inner, "__qualname__", None) or getattr(inner, "__name__", repr(inner)))
-
-
-def check_arity(
-    function: Any, signature: inspect.Signature, args: list[Any], keywords: dict[str, Any]
-) -> None:
-    """Raise KernelTypeError if a function does not take so many arguments."""
-    try:
-        signature.bind(*args, **keywords)
-    except TypeError as error:
-        raise KernelTypeError(
-            f"kernel {name_of(function)}{signature} was given {len(args)} arguments: {error}"
-        ) from None
-
-
-def check_result(function: Any, result: Any) -> None:
-    """Raise KernelTypeError if a kernel returned something."""
-    if result is not None:
-        raise KernelTypeError(
-            f"kernel {name_of(function)} returned {type(result).__name__}: a kernel must write in "
-            "place (x[:] = ...) and return nothing"
-        )

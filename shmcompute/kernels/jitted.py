@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,23 +21,18 @@ from numba.core.errors import NumbaError
 
 from shmcompute.chunking import Arguments, Chunk, Constant
 from shmcompute.errors import KernelTypeError
-from shmcompute.kernels.base import Kernel, check_arity, check_result, name_of, rewrap
+from shmcompute.kernels.base import Kernel, rewrap
 from shmcompute.kernels.native_plan import NativeCall, native_call
 from shmcompute.kernels.variants import bounded, nogil
 
 
 @dataclass(frozen=True, eq=False)
-class NumbaKernel:
+class NumbaKernel(Kernel):
     """A Numba dispatcher, or a `functools.partial` of one."""
 
-    function: Callable[..., Any]
     dispatcher: Dispatcher
     partial_args: tuple[Any, ...] = ()
     keywords: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return name_of(self.function)
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
         checked = _checked.setdefault(self.dispatcher, set())
@@ -49,20 +44,17 @@ class NumbaKernel:
                 code = self.dispatcher.py_func.__code__
                 if self.keywords or (code.co_argcount, code.co_kwonlyargcount) != (len(given), 0):
                     signature = inspect.signature(self.dispatcher.py_func)
-                    check_arity(self.function, signature, given, self.keywords)
+                    self.check_arity(signature, given, self.keywords)
                 self._compile(types, keywords)
                 checked.add((types, *keywords.items()))
 
-    def __call__(self, args: list[Any]) -> None:
-        check_result(self.function, self.function(*args))
-
     def threaded(self) -> Kernel:
-        return self._as(nogil(self.dispatcher))
+        return self._with(nogil(self.dispatcher))
 
     def bounded(self) -> Kernel:
-        return self._as(bounded(self.dispatcher))
+        return self._with(bounded(self.dispatcher))
 
-    def _as(self, variant: Dispatcher) -> Kernel:
+    def _with(self, variant: Dispatcher) -> Kernel:
         if variant is self.dispatcher:
             return self
         return replace(self, function=rewrap(self.function, variant), dispatcher=variant)
@@ -98,7 +90,7 @@ class NumbaKernel:
         if signature is None and any(
             getattr(version, "objectmode", False) for version in self.dispatcher.overloads.values()
         ):
-            return  # what it does is known only when it runs
+            return  # object mode: what it returns is known only when it runs
         if signature is None:
             known = "; ".join(map(str, self.dispatcher.nopython_signatures))
             raise KernelTypeError(
@@ -112,7 +104,7 @@ class NumbaKernel:
             )
 
 
-# What each dispatcher is known to take: asking Numba again would cost more than a dispatch.
+# The argument types that each dispatcher takes: asking Numba again would cost more than a call.
 _checked: weakref.WeakKeyDictionary[Dispatcher, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
 
 

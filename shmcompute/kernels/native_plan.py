@@ -1,19 +1,24 @@
-"""A plan as machine code sees it: words that say where its kernels, arguments and chunks stand."""
+"""A plan as machine code reads it: words that say where its kernels, arguments and chunks are.
+
+All words are 64 bits wide. Machine code sees only addresses, so each object here keeps alive what
+its words point to.
+"""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from shmcompute.chunking import Arguments, Bound, Chunk, ChunkStart, Constant, Part, Scalar
+from shmcompute.chunking import Arguments, Bound, Chunk, ChunkStart, Constant, Part, Scalar, address
 from shmcompute.kernels import trampoline
-from shmcompute.kernels.trampoline import Way
+from shmcompute.kernels.trampoline import Source
 from shmcompute.typing import Array
 
 
@@ -32,25 +37,28 @@ class NativePlan:
 
     words: Array
     calls: Sequence[NativeCall]
-    address: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "address", _address(self.words))
+    @cached_property
+    def address(self) -> int:
+        """Where the words are."""
+        return address(self.words)
 
 
 def make_native_plan(
-    calls: Sequence[NativeCall], chunks: Sequence[Chunk], links: int
+    calls: Sequence[NativeCall | None], chunks: Sequence[Chunk]
 ) -> NativePlan | None:
-    """The frame of these calls; None unless there is one for each link.
+    """The native plan of these calls, one for each link; None if one of them needs Python.
 
-    Its words: how many chunks, how many links; of each link its trampoline and its block; the edges
-    of the chunks, which are contiguous.
+    Its words: the number of chunks and of links; of each link the addresses of its trampoline and
+    its block; the edges of the chunks, which are contiguous.
     """
-    if len(calls) != links or not chunks:
+    native = [call for call in calls if call is not None]
+    if len(native) < len(calls) or not chunks:
         return None
-    told = itertools.chain.from_iterable((call.trampoline, _address(call.block)) for call in calls)
+    addresses = chain.from_iterable((call.trampoline, address(call.block)) for call in native)
     edges = [chunks[0][0], *(stop for _, stop in chunks)]
-    return NativePlan(np.array([len(chunks), links, *told, *edges], np.int64), calls)
+    words = np.array([len(chunks), len(native), *addresses, *edges], np.int64)
+    return NativePlan(words, native)
 
 
 def native_call(
@@ -61,34 +69,28 @@ def native_call(
     None if chunks are of several types, if no version was compiled for just these types, or if an
     argument is neither array nor number.
     """
-    kinds = {tuple(map(_typeof, sample)) for sample in arguments.samples(chunks)}
-    if len(kinds) != 1:
+    types = {tuple(map(numba.typeof, sample)) for sample in arguments.samples(chunks)}
+    described = [_describe(argument) for argument in arguments.bound]
+    native = [description for description in described if description is not None]
+    if len(types) != 1 or len(native) < len(described):
         return None
-    argument_types = kinds.pop()
-    ways = [_way(argument) for argument in arguments.bound]
-    if None in ways or None in argument_types:
+    argument_types = types.pop()
+    version = trampoline.address_of(dispatcher, argument_types)
+    if version is None:
         return None
-    found = trampoline.address_of(dispatcher, argument_types)
-    if found is None:
-        return None
-    compiled, address = found
-    code = trampoline.make_trampoline(
-        compiled.signature.return_type, argument_types, tuple(way for way, _ in filter(None, ways))
+    compiled, code = version
+    words = chain.from_iterable(words for _, words in native)
+    return NativeCall(
+        trampoline.make_trampoline(
+            compiled.signature.return_type, argument_types, tuple(source for source, _ in native)
+        ),
+        np.array([code, *words], np.int64),
+        kept=(compiled, arguments),
     )
-    words = itertools.chain.from_iterable(part for _, part in filter(None, ways))
-    block = np.array([address, *words], np.int64)
-    return NativeCall(code, block, (compiled, arguments))
 
 
-def _typeof(value: Any) -> Any:
-    try:
-        return numba.typeof(value)
-    except ValueError:
-        return None
-
-
-def _way(argument: Bound) -> tuple[Way, list[int]] | None:
-    """How an argument comes, and its words in the block."""
+def _describe(argument: Bound) -> tuple[Source, list[int]] | None:
+    """Where a trampoline finds an argument, and the argument's words in the block."""
     match argument:
         case ChunkStart():
             return ("start", 0), []
@@ -97,12 +99,7 @@ def _way(argument: Bound) -> tuple[Way, list[int]] | None:
         case Part(view, axis):
             return ("part", axis), trampoline.array_words(view)
         case Constant(value) if type(value) is np.ndarray:
-            return ("same", 0), trampoline.array_words(value)
-        case Constant(value) if (laid := trampoline.scalar_bytes(value)) is not None:
-            return ("scalar", 0), np.frombuffer(laid, np.int64).tolist()
+            return ("array", 0), trampoline.array_words(value)
+        case Constant(value) if (packed := trampoline.scalar_bytes(value)) is not None:
+            return ("scalar", 0), np.frombuffer(packed, np.int64).tolist()
     return None
-
-
-def _address(words: Array) -> int:
-    address: int = words.__array_interface__["data"][0]
-    return address

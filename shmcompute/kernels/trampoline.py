@@ -2,8 +2,8 @@
 
 A *trampoline* is a few instructions that read a kernel's arguments from words of memory, cut those
 that are split, and call it. It depends only on the types and on what is split, so kernels of like
-signatures share one; and it is called by address, so nothing of the kernel is compiled again. A
-kernel that can't be called so is called through its dispatcher.
+signatures share one; and it calls by address, so nothing of the kernel is compiled again. A
+kernel that can't be called that way is called through its dispatcher.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import functools
 import itertools
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,31 +24,33 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
-from shmcompute.chunking import Number, is_number
+from shmcompute.chunking import Number, address, is_number
 from shmcompute.kernels.dispatcher_pickling import Compiled, refresh
 from shmcompute.typing import Array
 
 Types = tuple[Any, ...]  # Numba's types
-Way = tuple[str, int]  # how an argument comes: ("part", axis), ("same", 0), ("start", 0), ...
+# Where an argument comes from: ("part", axis) or ("array", 0) or ("scalar", 0), in the block;
+# ("value", its number among the call's), ("start", 0).
+Source = tuple[str, int]
 
 VALUE = 16  # bytes that a scalar takes
 SCALAR_FORMATS: dict[type[Number], str] = {int: "q8x", float: "d8x", bool: "?15x", complex: "dd"}
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 
 _numbers = itertools.count()
-_libraries: list[Any] = []  # keeps the code where it is
+_libraries: list[Any] = []  # code is unmapped with its library, and is called by address alone
 
 
 def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled, int] | None:
-    """The version compiled for exactly these types, and where its code stands."""
+    """The version compiled for exactly these types, and the address of its code."""
     compiled: Compiled = dispatcher.overloads.get(argument_types)
     if compiled is None or compiled.objectmode or compiled.lifted:
         return None
     try:
-        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        code = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     except Exception:  # noqa: BLE001  # private parts: the dispatcher will do
         return None
-    return (compiled, address) if address else None
+    return (compiled, code) if code else None
 
 
 def scalar_bytes(value: Any) -> bytes | None:
@@ -62,22 +64,29 @@ def scalar_bytes(value: Any) -> bytes | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def make_trampoline(return_type: Any, argument_types: Types, ways: tuple[Way, ...]) -> int:
+def make_trampoline(return_type: Any, argument_types: Types, sources: tuple[Source, ...]) -> int:
     """The address of a trampoline, machine code ``i32 (block, values, start, stop, failure)``.
 
-    `block` and `values` are addresses; in the block stand the kernel's address and then, in turn,
+    `block` and `values` are addresses; in the block are the kernel's address and then, in turn,
     the words of each argument: data, itemsize, shape and strides of an array, 16 bytes of a scalar.
     The result is 0, or the code of what was raised, whose description `failure` then points to.
     """
-    context = cpu_target.target_context
-    name = f"shmcompute.trampoline.{os.getpid()}.{next(_numbers)}"
+
+    def write(builder: Any) -> None:
+        _Trampoline(builder).build(return_type, argument_types, sources)
+
+    return _compile("trampoline", ir.FunctionType(_I32, [_I64] * 5), write)
+
+
+def _compile(purpose: str, function_type: Any, write: Callable[[Any], None]) -> int:
+    """The address of a function whose body `write` puts into the IR builder that it is given."""
+    name = f"shmcompute.{purpose}.{os.getpid()}.{next(_numbers)}"
     with global_compiler_lock:
         refresh()
-        library = context.codegen().create_library(name)
+        library = cpu_target.target_context.codegen().create_library(name)
         module = library.create_ir_module(name)
-        function = ir.Function(module, ir.FunctionType(_I32, [_I64] * 5), name)
-        builder = ir.IRBuilder(function.append_basic_block())
-        _Trampoline(context, builder).build(return_type, argument_types, ways)
+        function = ir.Function(module, function_type, name)
+        write(ir.IRBuilder(function.append_basic_block()))
         library.add_ir_module(module)
         library.finalize()
         _libraries.append(library)
@@ -87,17 +96,17 @@ def make_trampoline(return_type: Any, argument_types: Types, ways: tuple[Way, ..
 class _Trampoline:
     """Writes one trampoline."""
 
-    def __init__(self, context: Any, builder: Any) -> None:
-        self._context = context
+    def __init__(self, builder: Any) -> None:
+        self._context = cpu_target.target_context
         self._builder = builder
         self._block, self._values, self._start, self._stop, self._failure = builder.function.args
-        self._at = 0  # words read
+        self._at = 0  # words of the block that are read so far
 
-    def build(self, return_type: Any, argument_types: Types, ways: Sequence[Way]) -> None:
+    def build(self, return_type: Any, argument_types: Types, sources: Sequence[Source]) -> None:
         builder, convention = self._builder, self._context.call_conv
         kind = convention.get_function_type(return_type, argument_types)
         kernel = builder.inttoptr(self._word(), kind.as_pointer())
-        arguments = [self._argument(*pair) for pair in zip(argument_types, ways, strict=True)]
+        arguments = [self._argument(*pair) for pair in zip(argument_types, sources, strict=True)]
         status, _ = convention.call_function(
             builder, kernel, return_type, argument_types, arguments
         )
@@ -110,8 +119,8 @@ class _Trampoline:
         self._at += 1
         return self._builder.load(self._builder.inttoptr(place, _I64.as_pointer()))
 
-    def _argument(self, kind: Any, way: Way) -> Any:
-        what, number = way
+    def _argument(self, kind: Any, source: Source) -> Any:
+        what, number = source
         if what == "start":
             return self._start
         if what == "value":
@@ -128,7 +137,7 @@ class _Trampoline:
         return model.load_from_data_pointer(self._builder, pointer)
 
     def _array(self, kind: Any, axis: int | None) -> Any:
-        from numba.np import arrayobj  # noqa: PLC0415  # 20 ms, for who calls a kernel only
+        from numba.np import arrayobj  # noqa: PLC0415  # 20 ms, needed only to call a kernel
 
         builder = self._builder
         data, itemsize = self._word(), self._word()
@@ -151,14 +160,14 @@ class _Trampoline:
 
 def array_words(array: Array) -> list[int]:
     """What a trampoline reads of an array."""
-    return [array.__array_interface__["data"][0], array.itemsize, *array.shape, *array.strides]
+    return [address(array), array.itemsize, *array.shape, *array.strides]
 
 
 def native_error(code: int, failure: int) -> BaseException:
     """The exception that a kernel left behind when it was called by a trampoline."""
     try:
         _raiser()(code, failure)
-    except BaseException as error:  # noqa: BLE001  # it is what we were asked for
+    except BaseException as error:  # noqa: BLE001  # it is the result
         return error.with_traceback(None)
     return RuntimeError(f"a kernel failed with code {code}")
 
@@ -167,22 +176,16 @@ def native_error(code: int, failure: int) -> BaseException:
 def _raiser() -> Any:
     """A C function that raises it as Numba would where Python calls a kernel."""
     context = cpu_target.target_context
-    name = f"shmcompute.raise.{os.getpid()}"
-    with global_compiler_lock:
-        library = context.codegen().create_library(name)
-        module = library.create_ir_module(name)
-        nothing = cgutils.voidptr_t
-        function = ir.Function(module, ir.FunctionType(nothing, [_I32, _I64]), name)
-        builder = ir.IRBuilder(function.append_basic_block())
-        code, failure = function.args
+    object_pointer = cgutils.voidptr_t
+
+    def write(builder: Any) -> None:
+        code, failure = builder.function.args
         convention = context.call_conv
-        described = convention.get_function_type(types.none, ()).args[1].pointee
-        pointer = builder.inttoptr(failure, described)
+        failure_type = convention.get_function_type(types.none, ()).args[1].pointee
+        pointer = builder.inttoptr(failure, failure_type)
         status = convention._get_return_status(builder, code, pointer)
         convention.raise_error(builder, context.get_python_api(builder), status)
-        builder.ret(ir.Constant(nothing, None))
-        library.add_ir_module(module)
-        library.finalize()
-        _libraries.append(library)
-        address = library.get_pointer_to_function(name)
-    return ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_int32, ctypes.c_int64)(address)
+        builder.ret(ir.Constant(object_pointer, None))
+
+    code = _compile("raise", ir.FunctionType(object_pointer, [_I32, _I64]), write)
+    return ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_int32, ctypes.c_int64)(code)

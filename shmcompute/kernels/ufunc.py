@@ -14,25 +14,19 @@ from numba.np.ufunc.gufunc import GUFunc
 from shmcompute.chunking import Arguments, Chunk, Part
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, name_of, rewrap
-from shmcompute.kernels.native_plan import NativeCall
 from shmcompute.kernels.variants import bounded_gufunc
 
 UFUNCS = (np.ufunc, DUFunc, GUFunc)
 
 
 @dataclass(frozen=True, eq=False)
-class UfuncKernel:
+class UfuncKernel(Kernel):
     """A NumPy or Numba ufunc, called with ``out=`` the first split argument."""
 
-    function: Any
     ufunc: Any
     outputs: tuple[int, ...]  # positions of the arguments that are written
     inputs: tuple[int, ...]
     partial_args: tuple[Any, ...] = ()
-
-    @property
-    def name(self) -> str:
-        return name_of(self.function)
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
         args = arguments.at((0, 0))
@@ -48,9 +42,9 @@ class UfuncKernel:
         """Raise if there is no loop for operands of these types."""
         ufunc = getattr(self.ufunc, "ufunc", self.ufunc)  # Numba wraps its own
         if isinstance(ufunc, np.ufunc) and ufunc.types:
-            ufunc.resolve_dtypes(tuple(map(_kind, operands)))
+            ufunc.resolve_dtypes(tuple(map(_type, operands)))
         elif self.ufunc.signature is None:
-            # Not compiled for anything yet: have it compile, on arrays of no elements.
+            # A dynamic ufunc without loops so far: a call on arrays of no elements compiles one.
             empty = [np.empty(0, x.dtype) if isinstance(x, np.ndarray) else x for x in operands]
             self.ufunc(*empty[: self.ufunc.nin], out=tuple(empty[self.ufunc.nin :]))
 
@@ -59,10 +53,7 @@ class UfuncKernel:
         if self.outputs:
             self.function(*given, out=tuple(args[i] for i in self.outputs))
         else:
-            self.function(*given)  # a gufunc that has none writes its arguments
-
-    def threaded(self) -> Kernel:
-        return self
+            self.function(*given)  # a gufunc without outputs writes its arguments
 
     def bounded(self) -> Kernel:
         if not isinstance(self.ufunc, GUFunc):
@@ -70,12 +61,9 @@ class UfuncKernel:
         variant = bounded_gufunc(self.ufunc)
         return replace(self, function=rewrap(self.function, variant), ufunc=variant)
 
-    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | None:
-        return None
 
-
-def _kind(operand: Any) -> Any:
-    """What stands for an operand where only types matter."""
+def _type(operand: Any) -> Any:
+    """The type of an operand, as `ufunc.resolve_dtypes` takes it."""
     return operand.dtype if isinstance(operand, (np.ndarray, np.generic)) else type(operand)
 
 

@@ -1,4 +1,4 @@
-"""`build_plan`: a plan out of a kernel, its arguments and options; all is checked, nothing runs."""
+"""`build_plan`: a plan of a kernel, its arguments and options. Checks everything, runs nothing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any, NamedTuple, Protocol
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import MARKERS, Arguments, Chunk, bind, bytes_of, check_chain, chunks
+from shmcompute.chunking import MARKERS, Chunk, bind, bytes_of, check_chain, chunks
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans.debug_warnings import warn_of_races
 from shmcompute.plans.plan import Link, Plan
 from shmcompute.system import cores
 
-Calls = list[tuple[Any, ...]]  # each a kernel and its arguments
+Calls = list[tuple[Any, ...]]  # a kernel and its arguments each
 
 
 class Options(NamedTuple):
@@ -26,7 +26,7 @@ class Options(NamedTuple):
 
 
 class Target(Protocol):
-    """What a plan must know of the backend that is to run it."""
+    """What building a plan must know of the backend that is to run it."""
 
     workers: int
     shared: bool
@@ -41,22 +41,22 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
     TypeError, ValueError, KernelTypeError
         As `parallel_apply`, before anything runs.
     """
-    axis, chunksize, schedule, retries, debug = options
+    retries = options.retries
     if type(retries) is not int or retries < 0:
         retries = config.count("retries", retries, 0)
-    links = _links(calls, axis, target, debug)
-    cut = _cut(links, target.workers, schedule, chunksize, _bytes_of_chunk(links, retries))
+    links = _links(calls, options, target)
+    cut = _cut(links, options, target.workers, _bytes_of_chunk(links, retries))
     for link in links:
         link.kernel.check(link.arguments, cut)
-    values = links[-1].arguments.values
-    plan = Plan(links, cut, values, schedule == "static", retries, debug=debug)
-    if debug:
+    values, static = links[-1].arguments.values, options.schedule == "static"
+    plan = Plan(links, cut, values, static, retries, debug=options.debug)
+    if options.debug:
         warn_of_races(plan)
     return plan
 
 
 def calls_of(kernel: Any, args: tuple[Any, ...]) -> Calls:
-    """The kernel, or each of a chain, with its arguments: its own, where it brings them."""
+    """The kernel, or each kernel of a chain, with its own arguments or else those of the call."""
     if not isinstance(kernel, list):
         return [(kernel, *args)]
     if not kernel:
@@ -70,29 +70,26 @@ def shared_arrays(calls: Calls) -> tuple[SharedArray, ...]:
     return tuple(value for value in values if isinstance(value, SharedArray))
 
 
-def _links(calls: Calls, axis: int, target: Target, debug: bool) -> tuple[Link, ...]:
+def _links(calls: Calls, options: Options, target: Target) -> tuple[Link, ...]:
     links: list[Link] = []
     for function, *args in calls:
         earlier = links[-1].arguments.values if links else ()
-        arguments = bind(args, axis, shared=target.shared, earlier=earlier)
+        arguments = bind(args, options.axis, shared=target.shared, earlier=earlier)
         kernel = kernel_of(function, arguments)
-        kernel = kernel.bounded() if debug else kernel
+        kernel = kernel.bounded() if options.debug else kernel
         links.append(Link(kernel.threaded() if target.threaded else kernel, arguments))
     if len(links) > 1:
-        _check_chain([link.arguments for link in links])
+        bound = [link.arguments for link in links]
+        check_chain([one.accesses() for one in bound], [one.length for one in bound])
     return tuple(links)
 
 
-def _check_chain(links: list[Arguments]) -> None:
-    accesses = [arguments.accesses() for arguments in links]
-    check_chain(accesses, [arguments.length for arguments in links])
-
-
 def _bytes_of_chunk(links: tuple[Link, ...], retries: int) -> int | None:
-    """Bytes of a chunk by default: few enough to stay in a core's cache; None: any.
+    """How large a chunk may be by default, to stay in a core's cache; None: as large as it comes.
 
-    In a chain from the first kernel to the last. With retries from the copy to the kernel, which
-    a cache that cores share does as well; and each chunk takes Python some steps: so twice as many.
+    In a chain it is to stay there from the first kernel to the last. With retries it is to stay
+    there from the copy to the kernel; a cache that cores share does that as well, and each chunk
+    takes Python some steps, so these are larger.
     """
     if len(links) > 1:
         return cores.cache() // 2
@@ -100,14 +97,10 @@ def _bytes_of_chunk(links: tuple[Link, ...], retries: int) -> int | None:
 
 
 def _cut(
-    links: tuple[Link, ...],
-    workers: int,
-    schedule: str,
-    chunksize: int | None,
-    chunk_bytes: int | None,
+    links: tuple[Link, ...], options: Options, workers: int, chunk_bytes: int | None
 ) -> tuple[Chunk, ...]:
-    length = links[0].arguments.length
-    if chunk_bytes is not None and chunksize is None and schedule != "guided":
+    length, chunksize = links[0].arguments.length, options.chunksize
+    if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
         total = bytes_of([link.arguments for link in links])
         chunksize = max(1, min(chunk_bytes * length // max(1, total), -(-length // workers)))
-    return chunks(length, workers, schedule, chunksize)
+    return chunks(length, workers, options.schedule, chunksize)

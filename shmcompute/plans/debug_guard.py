@@ -1,10 +1,10 @@
-"""`Guard`: what the kernels of one chunk are called with, copied to where they can do no harm.
+"""`Guard`: copies of a chunk's arguments, on which wrong kernels can do no harm.
 
 Under ``debug=True`` kernels work on copies. A copy has its original's shape, strides and alignment,
-so a compiled kernel takes it for the same; before and behind it are zones that belong to nobody,
-and so does what the strides step over. All of it is filled with one byte. What a kernel changes
-there, or in an argument that it is to read, is found when it returns. Only what it may write is
-written back, when all went well.
+so a compiled kernel takes it for the same. Before and behind it are zones that belong to nobody,
+as do the bytes that its strides step over; all of them are filled with one byte. If a kernel
+changes one of these, or an argument that it may only read, `check` notices when it returns. Only
+what it may write is written back, and only when all kernels have behaved.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from shmcompute.chunking import Arguments, Chunk, Constant, overlap
+from shmcompute.chunking import Arguments, Chunk, Constant, address, overlap
 from shmcompute.errors import OutOfBoundsError, ReadOnlyError, ShmComputeError
 from shmcompute.kernels import Kernel, UfuncKernel
 from shmcompute.typing import Array
 
 FILL = 0xA5  # a byte that few programs write
 LEAST, MOST = 1 << 12, 1 << 20  # bytes of a zone; in between: as many as it guards
-LINE = 64  # addresses of copy and original agree in their last digits, and so in alignment
+LINE = 64  # a copy's address modulo this is its original's, so they are aligned alike
 
 
 class Guard:
@@ -41,20 +41,20 @@ class Guard:
 
     def __init__(self, calls: Sequence[Sequence[Any]]) -> None:
         self._calls = calls
-        held = [
-            _Held(link, position, arg)
+        operands = [
+            _Operand(link, position, arg)
             for link, args in enumerate(calls)
             for position, arg in enumerate(args)
             if isinstance(arg, np.ndarray) and arg.itemsize and not arg.dtype.hasobject
         ]
-        self._shadows = [_Shadow(group) for group in _sharing(held)]
+        self._shadows = [_Shadow(group) for group in _sharing(operands)]
 
     def arguments(self, link: int) -> Arguments:
         """What the kernel of this link is called with, instead."""
         args = list(self._calls[link])
         for shadow in self._shadows:
-            for held in shadow.of(link):
-                args[held.position] = shadow.copy(held)
+            for operand in shadow.of(link):
+                args[operand.position] = shadow.copy(operand)
         return Arguments(tuple(map(Constant, args)), length=0)
 
     def check(self, link: int, kernel: Kernel, chunk: Chunk) -> None:
@@ -67,17 +67,17 @@ class Guard:
         for shadow in self._shadows:
             stray = shadow.strays(link)
             if stray.size:
-                raise _found(shadow, stray, link, kernel, chunk)
+                raise _error(shadow, stray, link, kernel, chunk)
 
     def write_back(self) -> None:
-        """Have the originals hold what the kernels wrote."""
+        """Copy what the kernels wrote to the originals."""
         for shadow in self._shadows:
             shadow.write_back()
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
-    """An array, and of which link it is which argument."""
+class _Operand:
+    """An array that is an argument of a link."""
 
     link: int
     position: int
@@ -87,143 +87,131 @@ class _Held:
     def writes(self) -> bool:
         return self.array.flags.writeable
 
+    @property
+    def raw(self) -> np.dtype[Any]:
+        """A dtype of the same size, whose elements are copied bit by bit, padding too."""
+        return np.dtype(f"V{self.array.itemsize}")
 
-def _sharing(held: Iterable[_Held]) -> list[list[_Held]]:
-    """Those that share memory together: what one of them is written, the others are to see."""
-    groups: list[list[_Held]] = []
-    for one in held:
-        mine = [group for group in groups if any(overlap(one.array, it.array) for it in group)]
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The addresses of its first byte and of the first behind its last."""
+        start = address(self.array)
+        return byte_bounds(self.array) if self.array.size else (start, start)
+
+
+def _sharing(operands: Iterable[_Operand]) -> list[list[_Operand]]:
+    """Groups that share memory: what is written through one operand, the others must see."""
+    groups: list[list[_Operand]] = []
+    for operand in operands:
+        mine = [group for group in groups if any(overlap(operand.array, it.array) for it in group)]
         groups = [group for group in groups if group not in mine]
-        groups.append([*chain.from_iterable(mine), one])
+        groups.append([*chain.from_iterable(mine), operand])
     return groups
 
 
 class _Shadow:
     """A copy of arrays that share memory, between two zones."""
 
-    def __init__(self, group: Sequence[_Held]) -> None:
+    def __init__(self, group: Sequence[_Operand]) -> None:
         self._group = group
-        bounds = [_bounds(held.array) for held in group]
-        low, high = min(low for low, _ in bounds), max(high for _, high in bounds)
+        lows, highs = zip(*(operand.bounds for operand in group), strict=True)
+        low, high = min(lows), max(highs)
         zone = min(max(LEAST, high - low), MOST)
-        room = np.full(zone + high - low + zone + LINE, FILL, np.uint8)
-        skipped = (low - zone - room.__array_interface__["data"][0]) % LINE
-        self._memory = room[skipped : skipped + zone + high - low + zone]
-        self._origin = low - zone  # where the first byte of the memory would be in the original
-        for held in group:
-            self._raw(held, self._memory)[...] = _raw(held.array)
+        self.origin = low - zone  # the address in the original that the memory starts at
+        size = zone + high - low + zone
+        memory = np.full(size + LINE, FILL, np.uint8)
+        skipped = (self.origin - address(memory)) % LINE
+        self._memory = memory[skipped : skipped + size]
+        for operand in group:
+            self._elements(operand, self._memory)[...] = operand.array.view(operand.raw)
         self._before = self._memory.copy()
 
-    def of(self, link: int) -> list[_Held]:
-        """Those that are arguments of this link."""
-        return [held for held in self._group if held.link == link]
+    def of(self, link: int) -> list[_Operand]:
+        """The arguments of this link."""
+        return [operand for operand in self._group if operand.link == link]
 
-    def owner(self, link: int, stray: Array) -> _Held:
-        """Whom to name: an argument of this link if there is one, rather one that it may write."""
-
-        def distance(held: _Held) -> tuple[bool, bool, bool]:
-            return held.link != link, not held.writes, not self.hits(held, stray)
-
-        return min(self._group, key=distance)
-
-    def copy(self, held: _Held) -> Array:
+    def copy(self, operand: _Operand) -> Array:
         """What the kernel gets."""
-        copy = self._over(self._memory, held, held.array.dtype)
-        copy.flags.writeable = held.writes
+        copy = self._view(operand, self._memory, operand.array.dtype)
+        copy.flags.writeable = operand.writes
         return copy
 
     def strays(self, link: int) -> Array:
-        """Where bytes were changed since the last look that this link may not write."""
+        """Offsets of bytes that changed since the last call and that this link may not write."""
         changed = self._memory != self._before
-        for held in self.of(link):
-            if held.writes:
-                self._raw(held, changed)[...] = np.zeros((), _bytes(held.array))
+        for operand in self.of(link):
+            if operand.writes:
+                self._elements(operand, changed)[...] = np.zeros((), operand.raw)
         self._before[...] = self._memory
         return np.flatnonzero(changed)
 
-    def hits(self, held: _Held, places: Array) -> bool:
-        """Whether any of these places is in its elements."""
-        inside = np.zeros(len(self._memory), np.bool_)
-        ones = np.ones(held.array.itemsize, np.bool_)
-        self._raw(held, inside)[...] = ones.view(_bytes(held.array))
-        return bool(inside[places].any())
+    def owner(self, link: int, stray: Array) -> _Operand:
+        """Which to blame: if possible an argument of this link, and one that it may write."""
 
-    def extent(self, held: _Held) -> tuple[int, int]:
-        """Where its first byte is, and the first behind its last."""
-        low, high = _bounds(held.array)
-        return low - self._origin, high - self._origin
+        def distance(operand: _Operand) -> tuple[bool, bool, bool]:
+            return operand.link != link, not operand.writes, not self.hits(operand, stray)
+
+        return min(self._group, key=distance)
+
+    def hits(self, operand: _Operand, offsets: Array) -> bool:
+        """Whether any of these offsets is in the operand's elements."""
+        inside = np.zeros(len(self._memory), np.bool_)
+        ones = np.ones(operand.array.itemsize, np.bool_)
+        self._elements(operand, inside)[...] = ones.view(operand.raw)
+        return bool(inside[offsets].any())
 
     def write_back(self) -> None:
-        for held in self._group:
-            if held.writes:
-                _raw(held.array)[...] = self._raw(held, self._memory)
+        for operand in self._group:
+            if operand.writes:
+                operand.array.view(operand.raw)[...] = self._elements(operand, self._memory)
 
-    def _raw(self, held: _Held, memory: Array) -> Array:
-        return self._over(memory, held, _bytes(held.array))
+    def _elements(self, operand: _Operand, memory: Array) -> Array:
+        return self._view(operand, memory, operand.raw)
 
-    def _over(self, memory: Array, held: _Held, dtype: np.dtype[Any]) -> Array:
-        """What stands in memory where the original would."""
-        array = held.array
-        at = array.__array_interface__["data"][0] - self._origin
-        strides = array.strides if array.size else None  # of no elements they may lead anywhere
-        return np.ndarray(array.shape, dtype, memory, at, strides)
-
-
-def _bounds(array: Array) -> tuple[int, int]:
-    """The addresses of its first byte and of the first behind its last."""
-    if array.size:
-        return byte_bounds(array)
-    address: int = array.__array_interface__["data"][0]
-    return address, address
+    def _view(self, operand: _Operand, memory: Array, dtype: np.dtype[Any]) -> Array:
+        """The operand's elements, in memory that stands for the shadow's."""
+        array = operand.array
+        strides = array.strides if array.size else None  # without elements they may lead anywhere
+        return np.ndarray(array.shape, dtype, memory, address(array) - self.origin, strides)
 
 
-def _bytes(array: Array) -> np.dtype[Any]:
-    """The dtype of elements that are copied bit by bit, padding too."""
-    return np.dtype(f"V{array.itemsize}")
-
-
-def _raw(array: Array) -> Array:
-    return array.view(_bytes(array))
-
-
-def _found(
+def _error(
     shadow: _Shadow, stray: Array, link: int, kernel: Kernel, chunk: Chunk
 ) -> ShmComputeError:
-    """The error of a kernel that changed these places."""
-    held = shadow.owner(link, stray)
+    """The error of a kernel that changed the bytes at these offsets."""
+    operand = shadow.owner(link, stray)
     kind: type[ShmComputeError] = OutOfBoundsError
-    what = f"wrote {_where(*shadow.extent(held), stray, held.array.itemsize)} of"
+    what = f"wrote {_where(operand, stray + shadow.origin)} of"
     remedy = "a kernel may write its part only, whose indices start at 0 in each chunk"
-    if not held.writes and shadow.hits(held, stray):
+    if not operand.writes and shadow.hits(operand, stray):
         kind, what = ReadOnlyError, "wrote"
         remedy = "that is read-only (sc.read, sc.whole); pass it as it is, to be split and written"
     start, stop = chunk
     return kind(
-        f"kernel {kernel.name} {what} {_named(held, link, kernel)} in chunk [{start}, {stop}); "
-        f"{remedy}. It had a copy: nothing else was touched, and the chunk reads as before"
+        f"kernel {kernel.name} {what} {_describe(operand, link, kernel)} in chunk [{start}, "
+        f"{stop}); {remedy}. It had a copy: nothing else was touched, and the chunk reads as before"
     )
 
 
-def _where(low: int, high: int, stray: Array, itemsize: int) -> str:
-    """Which side of ``[low, high)``, and how far, in whole elements."""
+def _where(operand: _Operand, stray: Array) -> str:
+    """On which side of the operand these addresses are, and how far, in whole elements."""
+    (low, high), itemsize = operand.bounds, operand.array.itemsize
     before = -(-(low - int(stray[0])) // itemsize)
     past = -(-(int(stray[-1]) + 1 - high) // itemsize)
-    told = [
+    sides = [
         f"up to {count * itemsize} bytes ({count} element{'s'[: count - 1]}) {side}"
         for count, side in ((before, "before the start"), (past, "past the end"))
         if count > 0
     ]
-    return " and ".join(told or ["between the elements"])
+    return " and ".join(sides or ["between the elements"])
 
 
-def _named(held: _Held, link: int, kernel: Kernel) -> str:
+def _describe(operand: _Operand, link: int, kernel: Kernel) -> str:
     """An argument in words: which, its name if the kernel has one for it, and what it is."""
-    array = held.array
-    told = f"shape {array.shape}, {array.dtype}"
-    if held.link != link:
-        return f"argument {held.position} of link {held.link} ({told})"
-    with suppress(TypeError, ValueError, IndexError):  # a C function may not tell
-        if not isinstance(kernel, UfuncKernel):  # which are called in an order of their own
-            name = [*inspect.signature(kernel.function).parameters][held.position]
-            return f"argument {held.position} ({name}: {told})"
-    return f"argument {held.position} ({told})"
+    which, name = f"argument {operand.position}", ""
+    if operand.link != link:
+        which += f" of link {operand.link}"
+    elif not isinstance(kernel, UfuncKernel):  # these are called in an order of their own
+        with suppress(TypeError, ValueError, IndexError):  # a C function without a signature
+            name = f"{[*inspect.signature(kernel.function).parameters][operand.position]}: "
+    return f"{which} ({name}shape {operand.array.shape}, {operand.array.dtype})"

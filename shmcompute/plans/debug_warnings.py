@@ -1,4 +1,4 @@
-"""Hints of ``debug=True``: what is allowed, but seldom meant."""
+"""Warnings of ``debug=True``: what is allowed, but seldom meant."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from shmcompute.chunking import crossing
 from shmcompute.kernels import UfuncKernel
 from shmcompute.plans.plan import Plan
 
-CALLER = 3  # frames up from `run_watched`: who called `parallel_apply` or a plan, which called us
+CALLER = 3  # stack level, from `run_watched`, of the code that called `parallel_apply` or a plan
 
 
 def warn_of_races(plan: Plan) -> None:
-    """Tell of a kernel that sees in one argument what other chunks write in another."""
+    """Warn of a kernel that sees in one argument what other chunks write in another."""
     for link in plan.links if len(plan.chunks) > 1 else ():
-        found = crossing(link.arguments.accesses())
-        if found is not None:
-            written, seen = found
+        positions = crossing(link.arguments.accesses())
+        if positions is not None:
+            written, seen = positions
             warnings.warn(
                 f"kernel {link.kernel.name}: argument {seen} sees memory that argument {written} "
                 "writes in other chunks; what it finds there depends on which of them ran before. "
@@ -28,10 +28,10 @@ def warn_of_races(plan: Plan) -> None:
 
 
 def run_watched(run: Callable[[], None], plan: Plan) -> None:
-    """Run a plan, and tell if its kernels have changed nothing."""
-    before = _held(plan)
+    """Run a plan, and warn if its kernels have changed nothing."""
+    before = _hashes(plan)
     run()
-    if before and before == _held(plan):
+    if before and before == _hashes(plan):
         warnings.warn(
             f"kernel {plan.name} changed nothing of what it was given to write. A kernel writes in "
             "place, x[...] = ...; x = ... makes another array, which is dropped. What it is to "
@@ -41,8 +41,8 @@ def run_watched(run: Callable[[], None], plan: Plan) -> None:
         )
 
 
-def _held(plan: Plan) -> list[int]:
-    """What the chunks hold that they write, in short; nothing of ufuncs, which always write."""
+def _hashes(plan: Plan) -> list[int]:
+    """Hashes of all that the chunks write; none for ufuncs, which always write."""
     if any(isinstance(link.kernel, UfuncKernel) for link in plan.links):
         return []
     parts = (part for number in range(len(plan.chunks)) for part in plan.written(number))

@@ -1,11 +1,11 @@
-"""`Journal`: what chunks held before they were begun, so that a dead worker's can be run again.
+"""`Journal`: the old content of chunks, so that those of a dead worker can be run again.
 
 In-place work can't simply be repeated: half of a chunk may be done. With a journal each worker
-copies what its kernel is about to write, says so, runs, and says that it is done. All of that
-stands in a segment, so it outlives the worker. Whatever the moment of a worker's death, a chunk is
-then one of: untouched; begun, with its old content in the journal; done.
+first copies what its kernel is about to write, then marks the chunk as begun, runs it, and marks it
+as done. Copies and marks are in a segment, so they outlive the worker. Whenever a worker dies, each
+chunk is therefore untouched; or begun, with its old content in the journal; or done.
 
-The states of chunks are single bytes and change in one store, so there is none in between.
+The state of a chunk is a single byte that changes in one store, so no state in between can be seen.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from shmcompute import storage
 from shmcompute.system import context
 from shmcompute.typing import Array
 
-LINE = 64  # bytes; where the next copy starts
-UNTOUCHED, DONE = 0, 255  # of a chunk; in between: one more than the row that has its old content
+LINE = 64  # bytes; copies start at multiples of it
+# States of a chunk. In between: begun, and one more than the row that has its old content.
+UNTOUCHED, DONE = 0, 255
 ROWS = DONE - 1
 
 
@@ -32,7 +33,7 @@ class Journal:
     ----------
     states : ndarray of uint8, shape (chunks,)
     rows : ndarray of uint8, shape (workers, bytes)
-        Old contents. The last is for the calling process.
+        Old content; a worker writes only its own row, the calling process the last one.
     """
 
     states: Array
@@ -42,25 +43,25 @@ class Journal:
     def create(cls, chunks: int, workers: int, size: int) -> Journal:
         """A journal for chunks that write `size` bytes at most."""
         width = max(LINE, size)
-        total = -(-chunks // LINE) * LINE
-        layout = storage.Layout.of((total + workers * width,), np.uint8, "C")
+        states = _rounded(chunks)
+        layout = storage.Layout.of((states + workers * width,), np.uint8, "C")
         segment, memory = storage.create(layout)
         segment.clear()
-        return cls(memory[:chunks], memory[total:].reshape(workers, width))
+        return cls(memory[:chunks], memory[states:].reshape(workers, width))
 
     def keep(self, number: int, parts: Iterable[Array]) -> None:
-        """Copy what chunk `number` is about to write."""
+        """Copy what chunk `number` is about to write, and only then mark it as begun."""
         row = len(self.rows) - 1 if context.worker is None else context.worker
         for part, copy in self._copies(row, parts):
             copy[...] = part
         self.states[number] = row + 1
 
     def commit(self, number: int) -> None:
-        """The chunk is done."""
+        """Mark a chunk as done."""
         self.states[number] = DONE
 
     def restore(self, number: int, parts: Iterable[Array]) -> None:
-        """Have a chunk that was begun read as before."""
+        """Give a chunk that was begun its old content back; its worker must be dead or done."""
         if self.states[number] not in (UNTOUCHED, DONE):
             for part, copy in self._copies(int(self.states[number]) - 1, parts):
                 part[...] = copy
@@ -71,10 +72,10 @@ class Journal:
         return np.flatnonzero(self.states != DONE).tolist()
 
     def _copies(self, row: int, parts: Iterable[Array]) -> Iterable[tuple[Array, Array]]:
-        at = 0
+        start = 0
         for part in parts:
-            yield part, np.ndarray(part.shape, part.dtype, self.rows[row], at)
-            at += _rounded(part.nbytes)
+            yield part, np.ndarray(part.shape, part.dtype, self.rows[row], start)
+            start += _rounded(part.nbytes)
 
 
 def size_of(parts: Sequence[Array]) -> int:

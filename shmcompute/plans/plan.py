@@ -1,4 +1,4 @@
-"""`Plan`: kernels, their bound arguments and the chunks: all that a run needs."""
+"""`Plan`: kernels, their bound arguments and the chunks: all that a run needs to know."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Plan:
     chunks: tuple[Chunk, ...]
     values: Values  # the numbers among the arguments, where a call does not bring others
     static: bool  # whether chunks are dealt before the run, or taken by the next free worker
-    retries: int = 0  # how often what a dead worker left is run again
+    retries: int = 0  # how often the chunks of dead workers are run again
     journal: Journal | None = None  # with retries: what chunks held before
     debug: bool = False  # whether kernels get guarded copies
-    number: int = field(default_factory=itertools.count(1).__next__)  # no two have one
+    number: int = field(default_factory=itertools.count(1).__next__)  # unique in this process
 
     @cached_property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class Plan:
         return " + ".join(link.kernel.name for link in self.links)
 
     def run_chunk(self, number: int, values: Values) -> None:
-        """Call the kernel on one chunk. Python calls a kernel in no other place."""
+        """Call the kernels on one chunk. This is the only place where Python calls a kernel."""
         chunk = self.chunks[number]
         nesting.depth += 1
         try:
@@ -63,8 +63,8 @@ class Plan:
             nesting.depth -= 1
 
     def _guarded(self, chunk: Chunk, values: Values) -> Iterator[Link]:
-        """The links on copies, looked at after each; kept only if all links behaved."""
-        from shmcompute.plans.debug_guard import Guard  # noqa: PLC0415  # for who debugs only
+        """The links on copies, checked after each; written back only if all links behaved."""
+        from shmcompute.plans.debug_guard import Guard  # noqa: PLC0415  # for debugging only
 
         guard = Guard([link.arguments.at(chunk, values) for link in self.links])
         for number, link in enumerate(self.links):
@@ -74,18 +74,20 @@ class Plan:
 
     def written(self, number: int) -> list[Array]:
         """What a chunk writes, each part once."""
-        parts = {}
-        for link in self.links:
-            for argument in link.arguments.bound:
-                if isinstance(argument, Part) and argument.writes:
-                    view = argument.at(*self.chunks[number], ())
-                    parts[address(view)] = view
-        return list(parts.values())
+        arguments = itertools.chain.from_iterable(link.arguments.bound for link in self.links)
+        views = [
+            argument.at(*self.chunks[number], ())
+            for argument in arguments
+            if isinstance(argument, Part) and argument.writes
+        ]
+        return list({address(view): view for view in views}.values())
 
     def blame(self, error: BaseException, number: int) -> None:
         """Say in which chunk an error arose."""
         start, stop = self.chunks[number]
-        with suppress(Exception):  # a kernel's exception may refuse, and is to come all the same
+        with suppress(
+            Exception
+        ):  # a kernel's exception may refuse a note, and is raised all the same
             error.add_note(f"in chunk [{start}, {stop}) of kernel {self.name}")
 
     @cached_property
@@ -97,6 +99,4 @@ class Plan:
             calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]
         except Exception:  # noqa: BLE001  # private parts of Numba: Python will do
             return None
-        return make_native_plan(
-            [call for call in calls if call is not None], self.chunks, len(calls)
-        )
+        return make_native_plan(calls, self.chunks)

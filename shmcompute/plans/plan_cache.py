@@ -1,4 +1,4 @@
-"""The plans that a pool made last, so that a call like an earlier one is not bound anew."""
+"""`PlanCache`: a pool's latest plans, so that a call like an earlier one is not built again."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ KEPT = 64  # plans
 @dataclass(frozen=True, eq=False)
 class _Entry:
     plan: Plan
-    compiled: tuple[tuple[dict[Any, Any], Any], ...]
-    arrays: list[int]
+    versions: tuple[tuple[dict[Any, Any], Any], ...]  # see `_versions`
+    arrays: list[int]  # their id()
 
 
 class PlanCache:
     """Plans by the calls that they were built for; see `call_key`.
 
-    A plan holds views, and with them memory: it is dropped when any of its arrays is closed or
-    collected. Nothing here refers to a `SharedArray`.
+    A plan holds views, and views keep memory mapped. So the cache drops a plan when any of its
+    arrays is closed or collected, and itself refers to no `SharedArray`, only to ids. An id can't
+    be that of another array by then: its entry goes before the array does.
     """
 
     def __init__(self) -> None:
@@ -40,33 +41,34 @@ class PlanCache:
         self._keys: dict[int, set[Hashable]] = {}  # by id() of the array
 
     def find(self, key: Hashable | None) -> Plan | None:
-        """The plan kept under that key, if its kernels are still what they were."""
+        """The plan of that key, unless one of its kernels was recompiled since."""
         try:
             entry = self._entries.get(key)
-        except TypeError:  # it can't be hashed: an option of a wrong type, which binding refuses
+        except TypeError:  # not hashable: an option of a wrong type, which `build_plan` refuses
             return None
         if entry is None:
             return None
-        for versions, first in entry.compiled:
+        for versions, first in entry.versions:
             if next(iter(versions.values()), None) is not first:
                 return None
         return entry.plan
 
     def keep(self, key: Hashable | None, plan: Plan, arrays: Sequence[SharedArray]) -> None:
-        """Keep a plan as long as its arrays are open, and it is among the latest."""
+        """Keep a plan while its arrays are open and it is among the latest."""
         if key is None:
             return
         for oldest in list(self._entries)[: 1 - KEPT]:
             self._drop(oldest)
-        self._entries[key] = _Entry(plan, _compiled(plan), [id(array) for array in arrays])
+        self._entries[key] = _Entry(plan, _versions(plan), [id(array) for array in arrays])
         for array in arrays:
-            if id(array) not in self._keys:  # the set may be empty: the callback is there
+            if id(array) not in self._keys:  # an empty set: its callback is registered, too
                 array.when_closed(_forget, weakref.ref(self), id(array))
             self._keys.setdefault(id(array), set()).add(key)
 
     def forget(self, array: int) -> None:
-        """Drop what was kept of an array."""
-        # Called within garbage collection, too, in any thread.
+        """Drop the plans of an array, by its id."""
+        # Also called within garbage collection, in any thread: so no lock, only single operations
+        # on dicts, each of which finds what it looks for or does nothing.
         for key in self._keys.pop(array, ()):
             self._drop(key)
 
@@ -81,31 +83,28 @@ def _forget(cache: weakref.ref[PlanCache], array: int) -> None:
         alive.forget(array)
 
 
-def _compiled(plan: Plan) -> tuple[tuple[dict[Any, Any], Any], ...]:
-    """The versions of each jitted kernel, and the first, which its ``recompile()`` changes."""
-    dispatchers = [link.kernel.function for link in plan.links]
-    return tuple(
-        (function.overloads, next(iter(function.overloads.values()), None))
-        for function in dispatchers
-        if isinstance(function, Dispatcher)
-    )
+def _versions(plan: Plan) -> tuple[tuple[dict[Any, Any], Any], ...]:
+    """The versions of each jitted kernel, and the first, which ``recompile()`` replaces."""
+    functions = [link.kernel.function for link in plan.links]
+    overloads = [kernel.overloads for kernel in functions if isinstance(kernel, Dispatcher)]
+    return tuple((versions, next(iter(versions.values()), None)) for versions in overloads)
 
 
 def call_key(
     kernel: Any, args: tuple[Any, ...], options: Options
 ) -> tuple[Hashable | None, Values]:
-    """What calls have in common that one plan serves, and the numbers in which they differ.
+    """The key that calls share if one plan serves them, and the numbers in which they differ.
 
     Returns
     -------
     key : hashable or None
-        None for a call that is bound anew each time: Python functions that go to workers by value
-        change with their globals and closures, plain arrays with their content.
+        None for a call that needs a new plan each time: a Python function that is pickled by value
+        may change with its globals and closure, a plain array with its content.
     values : tuple of numbers
     """
     values = tuple(filter(is_number, args))
-    known = isinstance(kernel, (Dispatcher, np.ufunc)) or is_imported(kernel)
-    if not known or len(values) > VALUES:
+    constant = isinstance(kernel, (Dispatcher, np.ufunc)) or is_imported(kernel)
+    if not constant or len(values) > VALUES:
         return None, values
     parts: list[Hashable] = [kernel, options, *map(type, options)]
     for arg in args:
@@ -122,10 +121,10 @@ def call_key(
 
 
 def is_imported(function: Any) -> bool:
-    """Whether it is a Python function that workers import, and so have for good.
+    """Whether it is a Python function that workers import, so that it never changes there.
 
-    As cloudpickle decides: it is what its module has under its name, and that module is not
-    `__main__`, which differs between processes, nor one that is to be pickled by value.
+    As cloudpickle decides: its module has it under its name, and that module is neither
+    `__main__`, which differs between processes, nor registered to be pickled by value.
     """
     if not isinstance(function, FunctionType):
         return False
