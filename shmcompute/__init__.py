@@ -3,6 +3,7 @@
 Wrap an array in a `SharedArray`, hand it with a kernel to `parallel_apply`.
 """
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,7 @@ if sys.platform == "win32":
 
 from shmcompute import errors
 from shmcompute.apply import parallel_apply, plan
-from shmcompute.arrays import (
-    SharedArray,
-    atomic_add,
-    atomic_max,
-    atomic_min,
-    compare_exchange,
-)
+from shmcompute.arrays import SharedArray, atomic_add, atomic_max, atomic_min, compare_exchange
 from shmcompute.chunking import offset, read, split, whole
 from shmcompute.pool import Pool, shutdown
 
@@ -46,18 +41,14 @@ __all__ = [
 ]
 
 
+_LAZY = {"ArrayQueue": "shmcompute.queues", "SharedArrayManager": "shmcompute.arrays"}
+
+
 def __getattr__(name: str) -> Any:
-    """Import at first use what not every program wants, so that the import stays quick."""
-    # ruff: noqa: PLC0415
-    if name == "ArrayQueue":
-        from shmcompute.queues import ArrayQueue
-
-        return ArrayQueue
-    if name == "SharedArrayManager":
-        from shmcompute.arrays import SharedArrayManager
-
-        return SharedArrayManager
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import at first use what few programs need, so that ``import shmcompute`` stays quick."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Settings: what the environment says, and the words that are known.
+"""Settings from the environment, and checks of arguments.
 
 Read at each use, so that a test or a notebook can change them while it runs.
 """
@@ -14,12 +14,12 @@ STORAGES = ("auto", "shm", "file", "array")
 BACKENDS = ("processes", "threads", "serial")
 WAITS = ("futex", "poll")
 SCHEDULES = ("static", "dynamic", "guided")
-LONGEST = 1e6  # seconds that a timeout may be: twelve days; more overflows what the system takes
+LONGEST = 1e6  # seconds of a timeout, twelve days: the system's calls overflow above
 START_METHODS = ("fork", "spawn", "forkserver")
 
 
 def setting(name: str) -> str | None:
-    """What ``SHMCOMPUTE_<name>`` says, or None where it is unset or empty."""
+    """The value of ``SHMCOMPUTE_<name>``, or None if it is unset or empty."""
     return os.environ.get(f"SHMCOMPUTE_{name}") or None
 
 
@@ -33,7 +33,7 @@ def one_of(what: str, value: object, known: Iterable[str]) -> str:
 
 
 def chosen(what: str, value: str | None, name: str, known: Iterable[str], default: str) -> str:
-    """The argument if one was given, else the environment's word, else `default`."""
+    """The argument if there is one, else the environment's setting, else `default`; checked."""
     if value is None:
         value = setting(name)
         what = f"{what} (from SHMCOMPUTE_{name})" if value is not None else what
@@ -41,7 +41,7 @@ def chosen(what: str, value: str | None, name: str, known: Iterable[str], defaul
 
 
 def count(what: str, value: object, least: int = 1) -> int:
-    """`value` as a whole number of at least `least`."""
+    """`value` as a whole number, not below `least`."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -54,11 +54,9 @@ def count(what: str, value: object, least: int = 1) -> int:
 
 
 def seconds(what: str, value: object) -> float | None:
-    """`value` as a time to wait, 0 or more; None for as long as it takes."""
-    if value is None:
-        return None
-    time = duration(what, value)
-    if not time >= 0:
+    """`value` as a time to wait, 0 or more; None: without limit."""
+    time = None if value is None else duration(what, value)
+    if time is not None and not time >= 0:
         raise ValueError(f"{what}: expected 0 seconds or more, or None, got {value!r}")
     return time
 
@@ -71,15 +69,13 @@ def duration(what: str, value: object) -> float:
 
 
 def size(name: str) -> int | None:
-    """How many bytes ``SHMCOMPUTE_<name>`` says, or None where it is unset or empty."""
-    said = setting(name)
-    if said is None:
-        return None
-    if not said.isdecimal():
-        raise ValueError(f"SHMCOMPUTE_{name}={said!r}: expected a number of bytes, 0 or more")
-    return int(said)
+    """The bytes that ``SHMCOMPUTE_<name>`` sets, or None if it is unset or empty."""
+    text = setting(name)
+    if text is not None and not text.isdecimal():
+        raise ValueError(f"SHMCOMPUTE_{name}={text!r}: expected a number of bytes, 0 or more")
+    return None if text is None else int(text)
 
 
 def switched_on(name: str) -> bool:
-    """Whether ``SHMCOMPUTE_<name>`` is 1; it is not where it is 0, empty or unset."""
+    """Whether ``SHMCOMPUTE_<name>`` is 1, not 0, empty or unset."""
     return one_of(f"SHMCOMPUTE_{name}", setting(name) or "0", ("0", "1")) == "1"

@@ -14,7 +14,7 @@ from concurrent import futures
 
 
 class ShmComputeError(Exception):
-    """Base of every error that shmcompute raises of its own."""
+    """Base of all errors that only shmcompute raises."""
 
 
 class StorageError(ShmComputeError):
@@ -22,19 +22,19 @@ class StorageError(ShmComputeError):
 
 
 class StorageFullError(StorageError):
-    """There is not enough room for a segment; nothing was left behind."""
+    """There is not enough memory for a segment; nothing was left behind."""
 
 
 class SegmentNotFoundError(StorageError, FileNotFoundError):
-    """No segment answers to that name."""
+    """There is no segment of that name."""
 
 
 class SegmentExistsError(StorageError, FileExistsError):
-    """The name asked for is taken."""
+    """There is a segment, or another file, of that name already."""
 
 
 class SegmentFormatError(StorageError):
-    """Something answers to that name, but it is not a whole segment of ours."""
+    """There is something of that name, but it is not a complete segment of shmcompute."""
 
 
 class ClosedError(ShmComputeError, RuntimeError):
@@ -42,23 +42,23 @@ class ClosedError(ShmComputeError, RuntimeError):
 
 
 class LockError(ShmComputeError, RuntimeError):
-    """A lock was released by who does not hold it, or asked for again by who does."""
+    """A lock was released by a thread that does not hold it, or taken again by one that does."""
 
 
 class LockTimeoutError(ShmComputeError, TimeoutError):
-    """Somebody else held a lock for longer than the ``timeout``."""
+    """Another thread or process held a lock for longer than the ``timeout``."""
 
 
 class QueueFullError(ShmComputeError, queue.Full):
-    """There was no room in a queue."""
+    """A queue has no room, or had none within the ``timeout``."""
 
 
 class QueueEmptyError(ShmComputeError, queue.Empty):
-    """There was nothing in a queue."""
+    """A queue has nothing to get, or had nothing within the ``timeout``."""
 
 
 class QueueClosedError(ClosedError, ValueError):
-    """Something was put into a queue that is closed, or asked of one that is empty, too."""
+    """A put into a closed queue, or a get from one that is closed and empty."""
 
 
 class ForkedPoolError(ShmComputeError):
@@ -74,22 +74,22 @@ class OutOfBoundsError(ShmComputeError, IndexError):
 
 
 class ReadOnlyError(ShmComputeError, ValueError):
-    """Under ``debug=True``: a kernel wrote what it was to read; only a copy was touched."""
+    """Under ``debug=True``: a kernel wrote a read-only argument; only a copy was touched."""
 
 
 class KernelSerializationError(ShmComputeError, pickle.PicklingError):
-    """A kernel or an argument does not travel to another process, or a result back from it."""
+    """A kernel, an argument or a result can't be sent to another process."""
 
 
 class _ChunksError(ShmComputeError):
-    """An error that says which chunks it leaves undefined."""
+    """An error that says which chunks it leaves undefined.
+
+    Only the message is among its `args`: so it pickles as any exception does, attributes included.
+    """
 
     def __init__(self, message: str, chunks: Sequence[tuple[int, int]] = ()) -> None:
         super().__init__(message)
         self.chunks = list(chunks)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.args[0], self.chunks)
 
 
 class KernelTimeoutError(_ChunksError, TimeoutError):
@@ -98,7 +98,7 @@ class KernelTimeoutError(_ChunksError, TimeoutError):
     Attributes
     ----------
     chunks : list of (start, stop)
-        Ranges along the split axis whose content is undefined or was not reached.
+        Ranges along the split axis whose content is undefined, or that were not begun.
     """
 
 
@@ -114,16 +114,10 @@ class WorkerLostError(_ChunksError, futures.BrokenExecutor):
     """
 
     def __init__(
-        self,
-        message: str,
-        exitcode: int | None = None,
-        chunks: Sequence[tuple[int, int]] = (),
+        self, message: str, exitcode: int | None = None, chunks: Sequence[tuple[int, int]] = ()
     ) -> None:
         super().__init__(message, chunks)
         self.exitcode = exitcode
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.args[0], self.exitcode, self.chunks)
 
 
 class RemoteKernelError(ShmComputeError):

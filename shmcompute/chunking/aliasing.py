@@ -10,7 +10,7 @@ import numpy as np
 
 from shmcompute.typing import Array
 
-WORK = 100_000  # steps that NumPy may take to tell whether two views overlap: milliseconds
+WORK = 100_000  # steps that NumPy may take to tell whether two views overlap: some milliseconds
 
 
 class Access(NamedTuple):
@@ -69,13 +69,12 @@ def check_written(accesses: Sequence[Access]) -> None:
 
 
 def check_chain(links: Sequence[Sequence[Access]], lengths: Sequence[int]) -> None:
-    """Refuse chains in which a link would see, or undo, what another did to other chunks.
+    """Refuse chains in which a link would see, or overwrite, what another did to other chunks.
 
     Raises
     ------
     ValueError
-        For unlike lengths, and for an array that one link writes and another one sees otherwise
-        than in the same parts.
+        For unlike lengths, and for an array that one link writes and another sees in other parts.
     """
     if len(set(lengths)) > 1:
         listed = ", ".join(map(str, lengths))
@@ -117,7 +116,7 @@ def _same_parts(one: Access, other: Access) -> bool:
 
 
 def overlap(one: Array, other: Array) -> bool:
-    """Whether two views share an element; where that is too hard to tell, whether they could."""
+    """Whether two views share an element; if that takes too long to tell, whether they might."""
     try:
         return bool(np.shares_memory(one, other, max_work=WORK))  # type: ignore[arg-type]  # any number
     except np.exceptions.TooHardError:
@@ -125,6 +124,6 @@ def overlap(one: Array, other: Array) -> bool:
 
 
 def address(view: Array) -> int:
-    """Where its first element is."""
+    """The address of the first element."""
     first: int = view.__array_interface__["data"][0]
     return first

@@ -1,7 +1,7 @@
 """`Arguments`: what the chunks of a call see, bound to plain views and values.
 
-`bind` resolves what the caller wrote (arrays, markers, numbers, all else) and checks each argument
-against all the others. A bound argument travels by pickle, its view as a handle.
+`bind` resolves what the caller passed (arrays, markers, numbers, anything else) and checks the
+arguments against each other. A bound argument is pickled with its view as a handle, not as data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shmcompute.typing import Array
 Number = bool | int | float | complex
 Values = tuple[Number, ...]
 
-VALUES = 64  # numbers of a call that may change; a control block has room for no more
+VALUES = 64  # how many numbers of a call may change: as many as fit into a control block
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +49,9 @@ class Constant:
 
 @dataclass(frozen=True, eq=False)
 class Scalar:
-    """A number that may change from call to call; which one of the call's."""
+    """A number that may change from call to call."""
 
-    number: int
+    number: int  # its index among those of the call
 
     def at(self, start: int, stop: int, values: Values) -> Number:
         return values[self.number]
@@ -74,7 +74,7 @@ class Arguments:
 
     bound: tuple[Bound, ...]
     length: int
-    values: Values = ()  # of the numbers, where a call does not bring others
+    values: Values = ()  # its numbers, unless a call passes others
 
     def at(self, chunk: Chunk, values: Values | None = None) -> list[Any]:
         """What the kernel is called with for one chunk."""
@@ -82,26 +82,26 @@ class Arguments:
         return [argument.at(*chunk, numbers) for argument in self.bound]
 
     def samples(self, chunks: Sequence[Chunk]) -> list[list[Any]]:
-        """Arguments of chunks that between them have every type that any of these has.
+        """Arguments of a few chunks that have all the types that those of any chunk have.
 
         The memory layout of a chunk, and with it its Numba type, changes only where its length is
         1 or the whole axis.
         """
-        kinds: dict[object, Chunk] = {}
+        by_length = {}
         for start, stop in chunks:
             length = stop - start
-            kinds.setdefault(length if length in (1, self.length) else "other", (start, stop))
-        return [self.at(chunk) for chunk in kinds.values()] or [self.at((0, 0))]
+            by_length[length if length in (1, self.length) else "other"] = start, stop
+        return [self.at(chunk) for chunk in by_length.values()] or [self.at((0, 0))]
 
     def accesses(self) -> list[Access]:
-        """How chunks see the arrays among them."""
-        found = []
+        """How chunks see the arrays among the arguments."""
+        accesses = []
         for position, argument in enumerate(self.bound):
             if isinstance(argument, Part):
-                found.append(Access(position, argument.view, argument.axis, argument.writes))
+                accesses.append(Access(position, argument.view, argument.axis, argument.writes))
             elif isinstance(argument, Constant) and isinstance(argument.value, np.ndarray):
-                found.append(Access(position, argument.value, None, writes=False))
-        return found
+                accesses.append(Access(position, argument.value, None, writes=False))
+        return accesses
 
 
 def bytes_of(links: Sequence[Arguments]) -> int:
@@ -111,29 +111,29 @@ def bytes_of(links: Sequence[Arguments]) -> int:
 
 
 def is_number(arg: Any) -> bool:
-    """Whether an argument is a number that may change without making another plan."""
+    """Whether an argument is a number that may change without another plan."""
     kind = type(arg)
     return kind in (float, bool, complex) or (kind is int and -(2**63) <= arg < 2**63)
 
 
 def bind(args: Sequence[Any], axis: int, *, shared: bool, earlier: Values = ()) -> Arguments:
-    """Resolve and check the arguments of a call; nothing has run when this raises.
+    """Resolve and check the arguments of a call, before anything runs.
 
     Parameters
     ----------
     args : sequence
-        Arrays, markers, and everything else.
+        Arrays, markers, numbers and anything else.
     axis : int
-        Split axis of those that do not name their own.
+        Split axis of arguments that do not name their own.
     shared : bool
         Whether other processes will see the arrays, so that a plain ndarray won't do.
     earlier : tuple of numbers
-        Those of kernels that come before this one in a chain.
+        The numbers of earlier kernels of a chain, which stand before this kernel's.
 
     Raises
     ------
     TypeError
-        For a plain ndarray where it must be shared, or a marker around what is no array.
+        For a plain ndarray that must be shared, or a marker around something that is no array.
     ValueError
         For nothing to split, unlike lengths, an axis out of range, overlapping or read-only
         targets.
@@ -173,7 +173,9 @@ def _bound(position: int, arg: Any, axis: int, shared: bool, values: list[Number
     if isinstance(arg, Whole):
         view = _array(position, arg.value, shared=False)
         if shared and locate(view) is None:
-            view = np.array(view, order="A")  # as it will arrive: one content and type everywhere
+            view = np.array(
+                view, order="A"
+            )  # as it will arrive, so its type is the same everywhere
         return Constant(_read_only(view))
     if isinstance(arg, (Split, Read)):
         own = axis if arg.axis is None else arg.axis

@@ -1,6 +1,6 @@
 """Markers: how a kernel is to see one argument, as the caller says it.
 
-What stands unmarked is split if it is an array, and passed as it is if not; `arguments.bind`
+An unmarked argument is split if it is an array, and passed as it is if not. `arguments.bind`
 resolves markers to plain views.
 """
 

@@ -1,7 +1,7 @@
 """Chunks: pure arithmetic of half-open ranges along the split axis.
 
-The schedules are OpenMP's. All three are lists of chunks; what differs is who takes them:
-``"static"`` chunks are dealt round before the run, the others are taken by the next free worker.
+The schedules are OpenMP's. All three give a list of chunks; they differ in who takes which:
+``"static"`` chunks are dealt in turn before the run, others go to the next free worker.
 """
 
 from __future__ import annotations
@@ -53,10 +53,7 @@ def _sized(length: int, chunksize: int) -> tuple[Chunk, ...]:
 
 
 def _guided(length: int, workers: int, smallest: int) -> tuple[Chunk, ...]:
-    made = []
-    start = 0
-    while start < length:
-        stop = min(length, start + max(smallest, -(-(length - start) // workers)))
-        made.append((start, stop))
-        start = stop
-    return tuple(made)
+    edges = [0]
+    while (left := length - edges[-1]) > 0:
+        edges.append(edges[-1] + min(left, max(smallest, -(-left // workers))))
+    return tuple(itertools.pairwise(edges))

@@ -1,4 +1,4 @@
-"""What the command line tells: of this machine, and of the segments on it."""
+"""The commands `info`, `ls` and `gc`, and how their output is formatted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 
 import psutil
 
@@ -20,36 +21,36 @@ Fact = tuple[str, str]
 
 
 def info() -> int:
-    """Tell versions, what this machine offers, and what is set."""
-    say(*table([*versions(), *machine(), *_storages(), *_workers(), *_settings()]))
+    """Print versions, what this machine offers, and settings."""
+    write(*table([*versions(), *machine(), *_storages(), *_workers(), *_settings()]))
     return 0
 
 
 def ls() -> int:
     """List the segments of this user."""
-    rows = [_row(found) for found in sorted(reaper.listed(), key=_name)]
+    rows = [_row(segment) for segment in sorted(reaper.listed(), key=attrgetter("name"))]
     if rows:
-        say(*table([("name", "shape", "dtype", "size", "state"), *rows], right=(3,)))
+        write(*table([("name", "shape", "dtype", "size", "state"), *rows], right=(3,)))
     else:
-        say("no segments: nothing of yours is in shared memory")
+        write("no segments: nothing of yours is in shared memory")
     return 0
 
 
 def gc() -> int:
     """Remove segments that no process holds, and list them."""
-    removed = sorted(reaper.reap(), key=_name)
-    alive = sum(found.alive for found in reaper.listed())
+    removed = sorted(reaper.reap(), key=attrgetter("name"))
+    alive = sum(segment.alive for segment in reaper.listed())
+    outcome = "no orphans"
     if removed:
-        rows = [(found.name, human(found.size)) for found in removed]
-        say(*table([("removed", "size"), *rows], right=(1,)))
-        say(f"{human(sum(found.size for found in removed))} given back; {alive} alive left alone")
-    else:
-        say(f"no orphans; {alive} alive left alone")
+        rows = [(segment.name, human(segment.size)) for segment in removed]
+        write(*table([("removed", "size"), *rows], right=(1,)))
+        outcome = f"{human(sum(segment.size for segment in removed))} given back"
+    write(f"{outcome}; {alive} alive left alone")
     return 0
 
 
-def say(*lines: str) -> None:
-    """Write lines to stdout, now: a forked worker must not inherit and repeat them."""
+def write(*lines: str) -> None:
+    """Write lines to stdout and flush: a forked worker must not inherit and repeat them."""
     sys.stdout.write("\n".join(lines) + "\n")
     sys.stdout.flush()
 
@@ -78,54 +79,43 @@ def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[st
 
 
 def human(size: float) -> str:
-    """Bytes in a unit that reads well.
+    """A size in bytes, in a unit in which it is short.
 
     Examples
     --------
     >>> human(512), human(3 << 19)
     ('512 B', '1.5 MiB')
     """
-    if size < 1024:
-        return f"{size:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        size /= 1024
-        if size < 1024:
-            return f"{size:.1f} {unit}"
-    return f"{size / 1024:.1f} TiB"
+    power = min((int(size).bit_length() - 1) // 10, 4)
+    return f"{size / 1024**power:.1f} {' KMGT'[power]}iB" if power > 0 else f"{size:.0f} B"
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> list[Fact]:
-    """What runs: this package, Python, and those packages."""
+    """The versions of this package, Python and those packages."""
     python = f"{platform.python_version()} ({platform.python_implementation()}, {sys.executable})"
     rest = [(package, _version(package)) for package in packages]
     return [("shmcompute", __version__), ("Python", python), *rest]
 
 
 def machine() -> list[Fact]:
-    """Where it runs: platform, cores, memory."""
-    quota, machine_memory, limit = cgroup.cpu_quota(), psutil.virtual_memory(), memory.limit()
-    limited = "none" if limit is None else human(limit)
-    quoted = "none" if quota is None else f"{quota:g}"
+    """The platform, its cores and memory."""
+    cpu_quota, ram, memory_limit = cgroup.cpu_quota(), psutil.virtual_memory(), memory.limit()
+    quota = "none" if cpu_quota is None else f"{cpu_quota:g}"
+    limit = "none" if memory_limit is None else human(memory_limit)
     return [
         ("platform", platform.platform()),
-        ("cores", f"{cores.seen()} seen, {cores.granted()} granted (cgroup quota: {quoted})"),
-        (
-            "memory",
-            f"{_free(machine_memory.total, machine_memory.available)} (cgroup limit: {limited})",
-        ),
+        ("cores", f"{cores.seen()} seen, {cores.granted()} granted (cgroup quota: {quota})"),
+        ("memory", f"{_free(ram.total, ram.available)} (cgroup limit: {limit})"),
         (str(shm.FOLDER), _folder()),
     ]
 
 
-def _name(found: reaper.Found) -> str:
-    return found.name
-
-
-def _row(found: reaper.Found) -> tuple[str, ...]:
-    state = "orphaned" if not found.alive else "warm" if found.hidden else "alive"
-    if found.layout is None:
-        return found.name, "-", "-", human(found.size), f"{state}, damaged"
-    return found.name, str(found.layout.shape), str(found.layout.dtype), human(found.size), state
+def _row(segment: reaper.Found) -> tuple[str, ...]:
+    state = "orphaned" if not segment.alive else "warm" if segment.hidden else "alive"
+    name, layout, size = segment.name, segment.layout, human(segment.size)
+    if layout is None:
+        return name, "-", "-", size, f"{state}, damaged"
+    return name, str(layout.shape), str(layout.dtype), size, state
 
 
 def _version(package: str) -> str:
@@ -152,10 +142,7 @@ def _storages() -> list[Fact]:
         ("storage shm", "available" if reason is None else f"not available: {reason}"),
         ("storage file", "available, at a path of your choice"),
         ("storage array", "available"),
-        (
-            "kept warm",
-            _told(lambda: f"up to {human(segment_cache.limit(shm.FOLDER))} of closed arrays"),
-        ),
+        ("kept warm", _or_error(_cache_limit)),
     ]
 
 
@@ -164,18 +151,22 @@ def _workers() -> list[Fact]:
     methods = ", ".join(multiprocessing.get_all_start_methods())
     return [
         ("start methods", f"{methods}; default {default}"),
-        ("waiting", _told(lambda: "futex" if atomic_words.waits_by_futex() else "poll")),
+        ("waiting", _or_error(lambda: "futex" if atomic_words.waits_by_futex() else "poll")),
     ]
 
 
-def _told(fact: Callable[[], str]) -> str:
-    """A fact that a setting decides, or what is wrong with the setting."""
+def _cache_limit() -> str:
+    return f"up to {human(segment_cache.limit(shm.FOLDER))} of closed arrays"
+
+
+def _or_error(describe: Callable[[], str]) -> str:
+    """A description that depends on a setting, or what is wrong with the setting."""
     try:
-        return fact()
+        return describe()
     except ValueError as error:
         return f"unknown: {error}"
 
 
 def _settings() -> list[Fact]:
-    told = sorted(fact for fact in os.environ.items() if fact[0].startswith("SHMCOMPUTE_"))
-    return told or [("settings", "no SHMCOMPUTE_* is set")]
+    settings = sorted(item for item in os.environ.items() if item[0].startswith("SHMCOMPUTE_"))
+    return settings or [("settings", "no SHMCOMPUTE_* is set")]

@@ -1,4 +1,4 @@
-"""The main job on real input: three kernels on every backend, each result compared with NumPy's."""
+"""The command `demo`: three kernels on every backend, each result compared with NumPy's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from shmcompute import config
 from shmcompute.apply import BoundPlan, plan
 from shmcompute.arrays import SharedArray
-from shmcompute.cli.commands import human, machine, say, table, versions
+from shmcompute.cli.commands import human, machine, table, versions, write
 from shmcompute.cli.demo_kernels import TRIALS
 from shmcompute.errors import ShmComputeError
 from shmcompute.pool import Pool, shutdown
@@ -28,9 +28,8 @@ try:
 except ImportError:  # the extra `demo`; without it there is no progress bar
     tqdm = None
 
-MOST = 256  # MiB of the largest array, where nobody says
-COPIES = 4  # input, expected and shared array, and what comparing them takes
-LEAST = 8  # MiB, however little is free: what /dev/shm can't take, storage="array" does
+LEAST, MOST = 8, 256  # MiB of the largest array by default; storage="array" needs no /dev/shm
+COPIES = 4  # input, expected and shared array, and the memory of a comparison
 BACKENDS = ("serial", "threads", "processes")  # serial first: the others are compared with it
 EXACT = "exact"
 
@@ -52,7 +51,7 @@ def demo(
     workers: int | None = None,
     start_method: str | None = None,
 ) -> int:
-    """Run every kernel on every backend, compare, time, and tell.
+    """Run every kernel on every backend, compare, time, and print.
 
     Parameters
     ----------
@@ -61,66 +60,66 @@ def demo(
     repeat : int
         Timed runs of each kernel on each backend.
     workers, start_method : optional
-        As of `Pool`.
+        As for `Pool`.
 
     Returns
     -------
     int
-        0, or 1 if a result is not exactly NumPy's or a segment stayed behind.
+        0, or 1 if a result is not exactly NumPy's or a segment was left behind.
     """
     config.count("--repeat", repeat)
-    mib = fitting() if size is None else _bearable(size)
-    made: list[str] = []
+    mib = fitting() if size is None else _check_size(size)
+    names: list[str] = []
     with ExitStack() as stack:
         pools = [
             stack.enter_context(Pool(workers, backend=backend, start_method=start_method))
             for backend in BACKENDS
         ]
-        say(*_preface())
-        rows = list(_progress(_rows(pools, mib, repeat, made)))
-        say(*_results(rows), *_footnotes(repeat, pools))
+        write(*_preface())
+        rows = list(_progress(_rows(pools, mib, repeat, names)))
+        write(*_results(rows), *_footnotes(repeat, pools))
     shutdown()
     wrong = [row for row in rows if row.checked != EXACT]
     for row in wrong:
         sys.stderr.write(f"shmcompute: {row.kernel} on {row.backend}: {row.checked}\n")
-    left = len({found.name for found in reaper.listed()}.intersection(made))
-    say(f"segments left: {left}")
+    left = len({segment.name for segment in reaper.listed()}.intersection(names))
+    write(f"segments left: {left}")
     return 1 if wrong or left else 0
 
 
 def fitting() -> int:
-    """MiB of the largest array that /dev/shm and memory take with ease."""
-    room, free = memory.available() // COPIES, shm.free_bytes()
-    room = room if free is None else min(room, free)
-    return max(LEAST, min(MOST, room // 2 >> 20))
+    """MiB of the largest array, such that half of /dev/shm and of memory stays free."""
+    limit, shm_free = memory.available() // COPIES, shm.free_bytes()
+    limit = limit if shm_free is None else min(limit, shm_free)
+    return max(LEAST, min(MOST, limit // 2 >> 20))
 
 
-def _bearable(size: int) -> int:
-    """`size`, if memory can bear it; what exceeds it would end the process without a word."""
+def _check_size(size: int) -> int:
+    """`size`, if memory is free for it; if not, the system might kill the process."""
     needed, free = COPIES * config.count("--size", size) << 20, memory.available()
     if needed > free:
         raise ValueError(f"--size {size}: takes {human(needed)} of memory, {human(free)} is free")
     return size
 
 
-def _rows(pools: Sequence[Pool], mib: int, repeat: int, made: list[str]) -> Iterator[Row]:
-    """One measured row after the other; the names of their arrays go into `made`."""
+def _rows(pools: Sequence[Pool], mib: int, repeat: int, names: list[str]) -> Iterator[Row]:
+    """One measured row after the other; the names of their arrays are appended to `names`."""
     for trial in TRIALS:
         start = trial.start(mib)
         expected = trial.reference(start)
         with SharedArray(start) as x:
-            made.append(x.name)
+            names.append(x.name)
             array = f"{human(x.nbytes)} {x.storage}"
             for pool in pools:
                 try:
                     run = plan(trial.kernel, x, pool=pool)
-                    result = _measured(run, x, start, expected, repeat)
+                    result = _measure(run, x, start, expected, repeat)
                 except ShmComputeError as error:
                     result = np.nan, f"failed: {error}"
                 yield Row(trial.name, pool.backend, array, *result)
 
 
-def _measured(
+def _measure(
     run: BoundPlan, x: SharedArray, start: Array, expected: Array, repeat: int
 ) -> tuple[float, str]:
     """The median time of a run, and whether each gave exactly what was expected."""
@@ -135,12 +134,11 @@ def _measured(
 
 
 def _progress(rows: Iterable[Row]) -> Iterable[Row]:
-    """`rows`; with a bar, once it has taken a second, where stderr is a terminal and tqdm there."""
+    """`rows`, with a bar after the first second if stderr is a terminal and tqdm is installed."""
     if tqdm is None or not sys.stderr.isatty():
         return rows
-    bar: Iterable[Row] = tqdm(
-        rows, total=len(TRIALS) * len(BACKENDS), unit="row", delay=1, leave=False
-    )
+    total = len(TRIALS) * len(BACKENDS)
+    bar: Iterable[Row] = tqdm(rows, total=total, unit="row", delay=1, leave=False)
     return bar
 
 
@@ -153,18 +151,11 @@ def _preface() -> list[str]:
 def _results(rows: Sequence[Row]) -> list[str]:
     serial = {row.kernel: row.seconds for row in rows if row.backend == "serial"}
     head = ("kernel", "backend", "array", "median", "speed-up", "checked")
-    told = [
-        (
-            row.kernel,
-            row.backend,
-            row.array,
-            f"{row.seconds * 1e3:.2f} ms",
-            f"{serial[row.kernel] / row.seconds:.2f}x",
-            row.checked,
-        )
-        for row in rows
-    ]
-    return table([head, *told], right=(2, 3, 4))
+    cells = []
+    for row in rows:
+        times = f"{row.seconds * 1e3:.2f} ms", f"{serial[row.kernel] / row.seconds:.2f}x"
+        cells.append((row.kernel, row.backend, row.array, *times, row.checked))
+    return table([head, *cells], right=(2, 3, 4))
 
 
 def _footnotes(repeat: int, pools: Sequence[Pool]) -> list[str]:

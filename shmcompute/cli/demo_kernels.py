@@ -1,4 +1,4 @@
-"""What the demo runs: three kernels, and what NumPy makes of the same input.
+"""The demo's three kernels, and the same computations in plain NumPy.
 
 Numba kernels use only ``+ - *``, which IEEE 754 rounds alike everywhere, in NumPy's order and
 without fastmath; so results must agree to the last bit. (``sin`` or ``exp`` need not: Numba and
@@ -17,7 +17,7 @@ import numpy as np
 from shmcompute.typing import Array
 
 STEPS = 40  # of the logistic map
-ENOUGH = 256  # MiB; kernels that compute get no more input above it, for they take long
+ENOUGH = 256  # MiB; the input of kernels that take long grows up to here
 
 
 @numba.njit
@@ -38,7 +38,7 @@ def logistic(x: Array) -> None:
 
 
 def collatz(x: Array) -> None:
-    """Bound by the interpreter: in how many steps each number comes down to 1, in plain Python."""
+    """Bound by the interpreter: the steps that each number takes down to 1, in plain Python."""
     for i, number in enumerate(x.tolist()):
         value, steps = number, 0
         while value > 1:
@@ -65,12 +65,12 @@ def logistic_numpy(x: Array) -> Array:
 
 
 def collatz_numpy(x: Array) -> Array:
-    """What `collatz` must give: one step at a time, of all numbers that still go."""
-    counts, going, values = np.zeros_like(x), np.flatnonzero(x > 1), x[x > 1]
+    """What `collatz` must give: one step at a time, of all numbers that are not yet 1."""
+    counts, active, values = np.zeros_like(x), np.flatnonzero(x > 1), x[x > 1]
     while values.size:
         values = np.where(values % 2, 3 * values + 1, values // 2)
-        counts[going] += 1
-        going, values = going[values > 1], values[values > 1]
+        counts[active] += 1
+        active, values = active[values > 1], values[values > 1]
     return counts
 
 

@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        What stands after the program's name; ``sys.argv[1:]`` by default.
+        The arguments; ``sys.argv[1:]`` by default.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except BrokenPipeError:
-        # Our reader has left. Python would complain once more at exit: give it a place to write.
+        # The reader closed the pipe. Python would fail once more at exit, when it flushes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except ShmComputeError as error:
@@ -69,7 +69,7 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 
 def _print_any_name() -> None:
-    """Let stdout take what its encoding does not know, such as a file name of wrong bytes."""
+    """Have stdout escape what its encoding can't express, such as a file name of invalid bytes."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -1,8 +1,7 @@
-"""`Executor`: what a pool does with tasks, by the standard library's names."""
+"""`Executor`: a pool's methods for tasks, with the standard library's names."""
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from shmcompute import config
+from shmcompute.system.interrupts import deadline_of
 from shmcompute.tasks.map_results import Results, Unordered, flat, in_order
 from shmcompute.tasks.work_item import Function, each
 
@@ -38,16 +38,16 @@ class Executor(futures.Executor):
         """Have a worker call ``fn(*args, **kwargs)``.
 
         Shared arrays and views of them travel as handles, and what a worker writes to them is
-        seen here. Function and arguments are pickled when a worker is free to take them, so leave
-        them as they are until the future is done. A function may come from anywhere: ``__main__``,
+        seen here. Function and arguments are pickled when a worker is free to take them, so do not
+        change them until the future is done. A function may come from anywhere: ``__main__``,
         a notebook, a lambda. A task that calls `parallel_apply` or submits others runs them
         itself.
 
         Returns
         -------
         concurrent.futures.Future
-            What the function raised, it raises, with the worker's traceback as the cause. A
-            SharedArray that a worker made and returned is the caller's: to close, or to drop.
+            It raises what the function raised, with the worker's traceback as the cause. A
+            SharedArray that a worker made and returned belongs to the caller, who closes it.
 
         Raises
         ------
@@ -79,12 +79,12 @@ class Executor(futures.Executor):
         Parameters
         ----------
         timeout : float, optional
-            Seconds from now after which a result that is not there is a TimeoutError.
+            Seconds from now; a result that is not there by then is a TimeoutError.
         chunksize : int
             How many items go to a worker at once. They are one task: if one fails, so do those
             that come after it.
         buffersize : int, optional
-            How many chunks may be under way or done and not yet asked for. By default all: the
+            How many chunks may be submitted whose results are not yet taken. By default all: the
             iterables are read to their end at once.
 
         Examples
@@ -95,10 +95,10 @@ class Executor(futures.Executor):
         [32, 9, 64]
         """
         limit = None if buffersize is None else config.count("buffersize", buffersize)
-        # One that is over is a late result, as in the standard library.
-        until = None if timeout is None else time.monotonic() + config.duration("timeout", timeout)
+        # A timeout of 0 or less is allowed, and late at once, as in the standard library.
+        deadline = None if timeout is None else deadline_of(config.duration("timeout", timeout))
         calls = self._calls(fn, zip(*iterables, strict=False), chunksize)
-        results = in_order(deque(islice(calls, limit)), calls, until)
+        results = in_order(deque(islice(calls, limit)), calls, deadline)
         return results if chunksize == 1 else flat(results)
 
     def starmap(
@@ -130,9 +130,9 @@ class Executor(futures.Executor):
     ) -> Results[T]:
         """``fn(item)`` for each item, in order, lazily: as `multiprocessing.pool.Pool.imap`.
 
-        The iterable is read in the calling thread, now and as results are asked for, two chunks a
-        worker ahead (up to 32 of chunks that take less than a millisecond). So it may be without
-        end, and what is not yet asked for does not pile up; but it can't wait for results itself.
+        The iterable is read in the calling thread, now and as results are taken, two chunks a
+        worker ahead (up to 32 of chunks that take less than a millisecond). So it may be endless,
+        and results do not pile up; but it must not wait for results itself.
 
         Examples
         --------
@@ -142,12 +142,12 @@ class Executor(futures.Executor):
         ...     print(next(squares), next(squares), next(squares))
         0 1 4
         """
-        return Results(self._lazily(fn, iterable, chunksize), self.workers, chunksize > 1)
+        return Results(self._calls(fn, zip(iterable), chunksize), self.workers, chunksize > 1)
 
     def imap_unordered(
         self, fn: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1
     ) -> Results[T]:
-        """As `imap`, but results come as they are done.
+        """As `imap`, but results come in the order in which they are done.
 
         Examples
         --------
@@ -156,42 +156,32 @@ class Executor(futures.Executor):
         ...     print(sorted(pool.imap_unordered(abs, [-3, 2, -1])))
         [1, 2, 3]
         """
-        return Unordered(self._lazily(fn, iterable, chunksize), self.workers, chunksize > 1)
-
-    def _lazily(
-        self, fn: Callable[..., Any], iterable: Iterable[Any], chunksize: int
-    ) -> Iterator[Future[Any]]:
-        return self._calls(fn, ((item,) for item in iterable), chunksize)
+        return Unordered(self._calls(fn, zip(iterable), chunksize), self.workers, chunksize > 1)
 
     def _calls(
         self, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], chunksize: int
     ) -> Iterator[Future[Any]]:
-        """Submit the items, a chunk at a time, as far as this is iterated."""
+        """Futures of the items, chunk by chunk, each submitted when it is taken from here."""
         if config.count("chunksize", chunksize) == 1:
-            return self._singly(Function(fn), items)
+            function = Function(fn)
+            return (self._submit(function, args, {}) for args in items)
         return self._in_chunks(Function(partial(each, fn)), items, chunksize)
-
-    def _singly(
-        self, function: Function, items: Iterator[tuple[Any, ...]]
-    ) -> Iterator[Future[Any]]:
-        for args in items:
-            yield self._submit(function, args, {})
 
     def _in_chunks(
         self, function: Function, items: Iterator[tuple[Any, ...]], chunksize: int
     ) -> Iterator[Future[Any]]:
-        broken: Exception | None = None
-        while broken is None:
+        failure: Exception | None = None
+        while failure is None:
             chunk: list[tuple[Any, ...]] = []
             try:
                 chunk.extend(islice(items, chunksize))
-            except Exception as error:  # noqa: BLE001  # raised below, after what came before it
-                broken = error
+            except Exception as error:  # noqa: BLE001  # raised after the items before it
+                failure = error
             if not chunk:
                 break
             yield self._submit(function, (chunk,), {})
-        if broken is not None:
-            try:
-                raise broken
-            finally:
-                del broken
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            del failure  # an error refers to this frame: let the frame not refer to it

@@ -1,4 +1,4 @@
-"""Results of an executor's maps: in order, lazily, or as they are done."""
+"""The results of an executor's maps: in order, lazily, or as they are done."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from typing import Any, NoReturn, TypeVar
 
 from shmcompute import config
 from shmcompute.errors import ForkedPoolError
-from shmcompute.system.interrupts import call_with_lock
+from shmcompute.system.interrupts import call_with_lock, deadline_of, seconds_to
 
 T = TypeVar("T")
 
-AHEAD = 2  # chunks for each worker that `imap` keeps under way,
-FURTHER = 32  # and as many of tiny ones,
-TINY = 5e-4  # of which all workers together do one in so many seconds
+# How many chunks for each worker `imap` keeps submitted: usually, and if they are tiny.
+AHEAD, TINY_AHEAD = 2, 32
+TINY = 5e-4  # seconds; chunks are tiny if the workers together finish one in less
 
 
 class Results(Iterator[T]):
-    """Results of `Executor.imap`, in order. What a call raised comes in its place."""
+    """Results of `Executor.imap`, in order; an error is raised in the place of its result."""
 
     def __init__(self, calls: Iterator[Future[Any]], workers: int, chunked: bool) -> None:
         self._calls = calls
-        self._least, self._most = AHEAD * workers, FURTHER * workers
+        self._least, self._most = AHEAD * workers, TINY_AHEAD * workers
         self._ahead = self._least
         self._chunked = chunked
-        self._chunk: list[T] = []  # results that are there, the next one last
-        self._under_way: dict[Future[Any], float] = {}  # and since when, in their order
-        self._broken: BaseException | None = None  # what the iterable raised
+        self._chunk: list[T] = []  # results of the current chunk, the next one last
+        self._submitted: dict[Future[Any], float] = {}  # in order, and when each was submitted
+        self._failure: BaseException | None = None  # raised by the iterable; comes last
         self._closed = False
-        self._lock = threading.RLock()  # threads that share it take turns
-        self._read_on()
+        self._lock = threading.RLock()  # one thread at a time may take a result
+        self._submit_ahead()
 
     def __iter__(self) -> Results[T]:
         return self
@@ -54,95 +54,93 @@ class Results(Iterator[T]):
         StopIteration
             If there are no more.
         TimeoutError
-            If it is not there within `timeout` seconds; it can be asked for again.
+            If it is not there within `timeout` seconds; a later call may get it.
         Exception
-            What the call raised; and when all before it has come, what the iterable raised.
+            What the call raised; after all results, what the iterable raised.
         """
-        patience = None if timeout is None else max(0.0, config.duration("timeout", timeout))
-        began = time.monotonic()
+        limit = None if timeout is None else max(0.0, config.duration("timeout", timeout))
+        deadline = None if limit is None else deadline_of(limit)
 
-        def read(taken: bool) -> T:
-            if not taken:
+        def read(locked: bool) -> T:
+            if not locked:
                 raise _late(timeout)
-            waited = time.monotonic() - began
-            return self._read(None if patience is None else max(0.0, patience - waited))
+            return self._read(seconds_to(deadline))
 
-        return call_with_lock(self._lock, math.inf if patience is None else patience, read)
+        return call_with_lock(self._lock, math.inf if limit is None else limit, read)
 
-    def _read(self, patience: float | None) -> T:
+    def _read(self, timeout: float | None) -> T:
         while not self._chunk:
-            self._read_on()
-            if not self._under_way:
+            self._submit_ahead()
+            if not self._submitted:
                 self._end()
-            result = _outcome(self._next_done(patience))
+            result = _outcome(self._take_next(timeout))
             if not self._chunked:
                 return result  # type: ignore[no-any-return]
             self._chunk = result[::-1]
         return self._chunk.pop()
 
     def _end(self) -> NoReturn:
-        """There are no more."""
-        broken, self._broken = self._broken, None
-        if broken is None:
-            raise StopIteration
+        """Raise what ends the iteration."""
+        failure = StopIteration() if self._failure is None else self._failure
+        self._failure = None
         try:
-            raise broken
+            raise failure
         finally:
-            del broken  # an error refers to this frame: let the frame not refer to it
+            del failure  # an error refers to this frame: let the frame not refer to it
 
     def close(self) -> None:
-        """Read no further, and cancel what was not begun."""
+        """Submit no more, and cancel what was not begun."""
         self._closed = True
-        self._calls, self._broken = iter(()), None
-        with suppress(KeyError):  # another thread has taken the last
+        self._calls, self._failure = iter(()), None
+        with suppress(KeyError):  # it is empty now, whichever thread has taken the last
             while True:
-                self._under_way.popitem()[0].cancel()
+                self._submitted.popitem()[0].cancel()
 
     def __del__(self) -> None:
-        if hasattr(self, "_under_way"):
+        if hasattr(self, "_submitted"):
             self.close()
 
-    def _read_on(self) -> None:
+    def _submit_ahead(self) -> None:
         try:
-            for future in islice(self._calls, max(0, self._ahead - len(self._under_way))):
+            for future in islice(self._calls, max(0, self._ahead - len(self._submitted))):
                 self._add(future)
-                if self._closed:  # meanwhile, by another thread
+                if self._closed:  # by another thread, since the loop began
                     future.cancel()
-        except ForkedPoolError:  # nor will those come that are under way
+        except ForkedPoolError:  # the results of those submitted will not come either
             raise
-        except Exception as error:  # the iterable's: told in its place
-            if not self._under_way:
+        except Exception as error:  # the iterable's; raised after the results before it
+            if not self._submitted:
                 raise
             trace = error.__traceback__  # without this frame, which refers to us
-            self._broken = error.with_traceback(trace and trace.tb_next)
-        except BaseException:  # Ctrl-C, which ends a generator for good, or a task has no place
+            self._failure = error.with_traceback(trace and trace.tb_next)
+        except BaseException:  # Ctrl-C: it ends a generator for good, or loses an item
             self._calls = iter(())
-            self._broken = RuntimeError(
+            self._failure = RuntimeError(
                 "the iterable was being read when an interrupt came; the results that would follow "
                 "are lost. Start again with what is left"
             )
             raise
 
     def _add(self, future: Future[Any]) -> None:
-        self._under_way[future] = time.monotonic()
+        self._submitted[future] = time.monotonic()
 
-    def _next_done(self, timeout: float | None) -> Future[Any]:
-        """The future whose result is next; it is under way no more."""
-        waits, count = not self._there(), max(1, len(self._under_way))
-        future = self._done(timeout)
+    def _take_next(self, timeout: float | None) -> Future[Any]:
+        """Wait for the future whose result is next, and take it from those submitted."""
+        waits, count = not self._ready(), max(1, len(self._submitted))
+        future = self._wait(timeout)
         now = time.monotonic()
-        took = (now - self._under_way.pop(future, now)) / count  # it is gone if all was closed
-        if waits:  # for tiny ones it takes more of them to keep workers busy
+        took = (now - self._submitted.pop(future, now)) / count  # `close` may have taken it
+        if waits:  # the workers have nothing left: more tiny chunks would keep them busy
             self._ahead = min(2 * self._ahead, self._most) if took < TINY else self._least
         return future
 
-    def _there(self) -> bool:
-        """Whether there is a result."""
-        return next(iter(self._under_way)).done()
+    def _ready(self) -> bool:
+        """Whether the next result is there."""
+        return next(iter(self._submitted)).done()
 
-    def _done(self, timeout: float | None) -> Future[Any]:
-        """Wait for the future whose result is next."""
-        future = next(iter(self._under_way))
+    def _wait(self, timeout: float | None) -> Future[Any]:
+        """The future whose result is next, once it is done; it stays among those submitted."""
+        future = next(iter(self._submitted))
         try:
             future.exception(timeout)
         except futures.CancelledError:  # which is its outcome
@@ -163,10 +161,10 @@ class Unordered(Results[T]):
         super()._add(future)
         future.add_done_callback(self._finished.put)
 
-    def _there(self) -> bool:
+    def _ready(self) -> bool:
         return not self._finished.empty()
 
-    def _done(self, timeout: float | None) -> Future[Any]:
+    def _wait(self, timeout: float | None) -> Future[Any]:
         try:
             return self._finished.get(timeout=timeout)
         except Empty:
@@ -178,29 +176,32 @@ def _late(timeout: float | None) -> TimeoutError:
 
 
 def in_order(
-    under_way: deque[Future[Any]], calls: Iterator[Future[Any]], until: float | None
+    submitted: deque[Future[Any]], calls: Iterator[Future[Any]], deadline: float | None
 ) -> Iterator[Any]:
-    """Results of these futures, and of as many that follow; no reference to any is kept."""
+    """Results of these futures, then of further `calls`; for each that is taken, one is submitted.
+
+    No reference to a result is kept.
+    """
     try:
-        while under_way:
-            under_way.extend(islice(calls, 1))
-            yield _outcome(under_way.popleft(), until)
+        while submitted:
+            submitted.extend(islice(calls, 1))
+            yield _outcome(submitted.popleft(), deadline)
     finally:
-        for future in under_way:
+        for future in submitted:
             future.cancel()
 
 
-def _outcome(future: Future[Any], until: float | None = None) -> Any:
+def _outcome(future: Future[Any], deadline: float | None = None) -> Any:
     try:
-        return future.result(None if until is None else until - time.monotonic())
+        return future.result(seconds_to(deadline))
     finally:
-        future.cancel()  # if it was late
+        future.cancel()  # matters only if it is late
         del future  # an error refers to this frame: let the frame not refer to it
 
 
 def flat(lists: Iterator[list[T]]) -> Iterator[T]:
-    """What stands in the lists, one after the other; no reference to any is kept."""
-    for some in lists:
-        some.reverse()
-        while some:
-            yield some.pop()
+    """The items of all lists, one after the other; no reference to any is kept."""
+    for items in lists:
+        items.reverse()
+        while items:
+            yield items.pop()

@@ -1,4 +1,4 @@
-"""`WorkItem`: a function, what it is to be called with, and the future of its outcome."""
+"""`WorkItem`: a function, its arguments, and the future of its result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shmcompute.system.context import nesting
 
 @dataclass(eq=False)
 class Function:
-    """What work items have in common: backends pickle it once."""
+    """The function of one or many work items: backends pickle it once."""
 
     function: Callable[..., Any]
 
@@ -24,7 +24,7 @@ class Function:
         return describe(self.function)
 
     def __call__(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Call it in this thread, which is inside a task meanwhile."""
+        """Call it in this thread, which counts as inside a task until it returns."""
         nesting.depth += 1
         try:
             return self.function(*args, **keywords)
@@ -43,21 +43,21 @@ class WorkItem:
     _running: bool = False
 
     def starts(self) -> bool:
-        """Whether it was not cancelled; it can't be from now on. May be asked again."""
+        """Start it, unless it was cancelled; whether it has started. May be called again."""
         self._running = self._running or self.future.set_running_or_notify_cancel()
         return self._running
 
     def cancel(self) -> bool:
-        """Cancel it, unless it has started; whether it is."""
+        """Cancel it, unless it has started; whether it is cancelled."""
         return self.future.cancel() and not self.future.set_running_or_notify_cancel()
 
     def succeed(self, value: Any) -> None:
-        """Have the future hold this result, unless somebody has set it himself."""
-        with suppress(BaseException):  # a callback's, which is not to end the tasks of others
+        """Give the future this result, unless it has one (anybody may set it)."""
+        with suppress(BaseException):  # a callback's error must not end the tasks of others
             self.future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
-        """Have the future hold this exception, unless somebody has set it himself."""
+        """Give the future this exception, unless it has a result."""
         with suppress(BaseException):
             self.future.set_exception(error)
 
@@ -68,14 +68,14 @@ class WorkItem:
             result = self.function(self.args, self.keywords)
         except BaseException as error:
             self.future.set_exception(error)
-            if isinstance(error, KeyboardInterrupt):  # it is the caller's, who is this thread
+            if isinstance(error, KeyboardInterrupt):  # meant for the caller, which is this thread
                 raise
         else:
             self.future.set_result(result)
 
 
 def each(function: Callable[..., Any], chunk: list[tuple[Any, ...]]) -> list[Any]:
-    """The task that a chunk of a map is."""
+    """Call the function for each item of a chunk; a chunk of a map is one task."""
     return [function(*args) for args in chunk]
 
 
