@@ -22,7 +22,7 @@ Fact = tuple[str, str]
 
 def info() -> int:
     """Print versions, what this machine offers, and settings."""
-    write(*table([*versions(), *machine(), *_storages(), *_workers(), *_settings()]))
+    write(*table([*versions(), *machine(), *_choices(), *_settings()]))
     return 0
 
 
@@ -136,20 +136,15 @@ def _folder() -> str:
     return _free(psutil.disk_usage(str(shm.FOLDER)).total, free)
 
 
-def _storages() -> list[Fact]:
-    reason = shm.unavailable()
+def _choices() -> list[Fact]:
+    """Storages, start methods and ways to wait, as far as they can be had here."""
+    reason, default = shm.unavailable(), pool.default_start_method()
+    methods = ", ".join(multiprocessing.get_all_start_methods())
     return [
         ("storage shm", "available" if reason is None else f"not available: {reason}"),
         ("storage file", "available, at a path of your choice"),
         ("storage array", "available"),
         ("kept warm", _or_error(_cache_limit)),
-    ]
-
-
-def _workers() -> list[Fact]:
-    default = pool.default_start_method()
-    methods = ", ".join(multiprocessing.get_all_start_methods())
-    return [
         ("start methods", f"{methods}; default {default}"),
         ("waiting", _or_error(lambda: "futex" if atomic_words.waits_by_futex() else "poll")),
     ]

@@ -49,9 +49,8 @@ def collatz(x: Array) -> None:
 
 def stream_numpy(x: Array) -> Array:
     """What `stream` must give."""
-    expected: Array = x * 3.0
-    expected += 1.0
-    return expected
+    result: Array = x * 3.0 + 1.0
+    return result
 
 
 def logistic_numpy(x: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from shmcompute.kernels.native_plan import NativeCall
 class Kernel(ABC):
     """What a plan calls for each chunk."""
 
-    function: Callable[..., Any]  # as the caller gave it
+    function: Any  # the callable that the caller gave
 
     @property
     def name(self) -> str:

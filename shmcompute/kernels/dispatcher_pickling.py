@@ -78,7 +78,7 @@ def _rebuild_dispatcher(kind: Any, packed: bytes, versions: list[bytes]) -> Any:
     states = pickle.loads(packed)
     # Numba returns the dispatcher that has the same uuid: in a forked worker the parent's own.
     dispatcher = kind._rebuild(**states | {"can_compile": True, "sigs": []})
-    dispatcher._can_compile = True  # one that was here may have been told not to
+    dispatcher._can_compile = True  # one that was here may have it switched off
     for version in versions:
         with suppress(Exception):  # private parts: the source will do
             _add_version(dispatcher, version)

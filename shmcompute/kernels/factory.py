@@ -31,6 +31,5 @@ def kernel(function: Any, arguments: Arguments) -> Kernel:
     if isinstance(inner, Dispatcher):
         return NumbaKernel(function, inner, partial_args, keywords)
     if isinstance(inner, UFUNCS):
-        operands = split_operands(inner, len(partial_args), arguments)
-        return UfuncKernel(function, inner, *operands, partial_args)
+        return UfuncKernel(function, *split_operands(inner, len(partial_args), arguments))
     return PythonKernel(function)

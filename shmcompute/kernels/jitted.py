@@ -92,10 +92,10 @@ class NumbaKernel(Kernel):
         ):
             return  # object mode: what it returns is known only when it runs
         if signature is None:
-            known = "; ".join(map(str, self.dispatcher.nopython_signatures))
+            compiled = "; ".join(map(str, self.dispatcher.nopython_signatures))
             raise KernelTypeError(
                 f"kernel {self.name} has no version for {_listed(types)}; it was compiled for "
-                f"{known}"
+                f"{compiled}"
             )
         if signature.return_type != numba.types.none:
             raise KernelTypeError(

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from shmcompute.chunking import Arguments, Bound, Chunk, ChunkStart, Constant, Part, Scalar, address
+from shmcompute.chunking import Arguments, Bound, Chunk, ChunkStart, Constant, Part, Scalar
 from shmcompute.kernels import trampoline
 from shmcompute.kernels.trampoline import Source
 from shmcompute.typing import Array
@@ -41,7 +41,7 @@ class NativePlan:
     @cached_property
     def address(self) -> int:
         """Where the words are."""
-        return address(self.words)
+        return self.words.ctypes.data
 
 
 def make_native_plan(
@@ -55,7 +55,7 @@ def make_native_plan(
     native = [call for call in calls if call is not None]
     if len(native) < len(calls) or not chunks:
         return None
-    addresses = chain.from_iterable((call.trampoline, address(call.block)) for call in native)
+    addresses = chain.from_iterable((call.trampoline, call.block.ctypes.data) for call in native)
     edges = [chunks[0][0], *(stop for _, stop in chunks)]
     words = np.array([len(chunks), len(native), *addresses, *edges], np.int64)
     return NativePlan(words, native)

@@ -24,7 +24,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
-from shmcompute.chunking import Number, address, is_number
+from shmcompute.chunking import Number, is_number
 from shmcompute.kernels.dispatcher_pickling import Compiled, refresh
 from shmcompute.typing import Array
 
@@ -160,7 +160,7 @@ class _Trampoline:
 
 def array_words(array: Array) -> list[int]:
     """What a trampoline reads of an array."""
-    return [address(array), array.itemsize, *array.shape, *array.strides]
+    return [array.ctypes.data, array.itemsize, *array.shape, *array.strides]
 
 
 def native_error(code: int, failure: int) -> BaseException:

@@ -13,7 +13,7 @@ from numba.np.ufunc.gufunc import GUFunc
 
 from shmcompute.chunking import Arguments, Chunk, Part
 from shmcompute.errors import KernelTypeError
-from shmcompute.kernels.base import Kernel, name_of, rewrap
+from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
 from shmcompute.kernels.variants import bounded_gufunc
 
 UFUNCS = (np.ufunc, DUFunc, GUFunc)
@@ -23,30 +23,18 @@ UFUNCS = (np.ufunc, DUFunc, GUFunc)
 class UfuncKernel(Kernel):
     """A NumPy or Numba ufunc, called with ``out=`` the first split argument."""
 
-    ufunc: Any
     outputs: tuple[int, ...]  # positions of the arguments that are written
     inputs: tuple[int, ...]
-    partial_args: tuple[Any, ...] = ()
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
+        ufunc, partial_args, _ = unwrap(self.function)
         args = arguments.at((0, 0))
-        given = [*self.partial_args, *(args[i] for i in self.inputs)]
         try:
-            self._resolve([*given, *(args[i] for i in self.outputs)])
+            _resolve(ufunc, [*partial_args, *(args[i] for i in (*self.inputs, *self.outputs))])
         except (TypeError, ValueError, NumbaError) as error:
             raise KernelTypeError(
                 f"ufunc {self.name} does not take these arguments: {error}"
             ) from error
-
-    def _resolve(self, operands: list[Any]) -> None:
-        """Raise if there is no loop for operands of these types."""
-        ufunc = getattr(self.ufunc, "ufunc", self.ufunc)  # Numba wraps its own
-        if isinstance(ufunc, np.ufunc) and ufunc.types:
-            ufunc.resolve_dtypes(tuple(map(_type, operands)))
-        elif self.ufunc.signature is None:
-            # A dynamic ufunc without loops so far: a call on arrays of no elements compiles one.
-            empty = [np.empty(0, x.dtype) if isinstance(x, np.ndarray) else x for x in operands]
-            self.ufunc(*empty[: self.ufunc.nin], out=tuple(empty[self.ufunc.nin :]))
 
     def __call__(self, args: list[Any]) -> None:
         given = [args[i] for i in self.inputs]
@@ -56,10 +44,21 @@ class UfuncKernel(Kernel):
             self.function(*given)  # a gufunc without outputs writes its arguments
 
     def bounded(self) -> Kernel:
-        if not isinstance(self.ufunc, GUFunc):
+        ufunc = unwrap(self.function)[0]
+        if not isinstance(ufunc, GUFunc):
             return self
-        variant = bounded_gufunc(self.ufunc)
-        return replace(self, function=rewrap(self.function, variant), ufunc=variant)
+        return replace(self, function=rewrap(self.function, bounded_gufunc(ufunc)))
+
+
+def _resolve(ufunc: Any, operands: list[Any]) -> None:
+    """Raise if the ufunc has no loop for operands of these types."""
+    inner = getattr(ufunc, "ufunc", ufunc)  # Numba wraps its own
+    if isinstance(inner, np.ufunc) and inner.types:
+        inner.resolve_dtypes(tuple(map(_type, operands)))
+    elif ufunc.signature is None:
+        # A dynamic ufunc without loops so far: a call on arrays of no elements compiles one.
+        empty = [np.empty(0, x.dtype) if isinstance(x, np.ndarray) else x for x in operands]
+        ufunc(*empty[: ufunc.nin], out=tuple(empty[ufunc.nin :]))
 
 
 def _type(operand: Any) -> Any:

@@ -36,7 +36,7 @@ class Plan:
     values: Values  # the numbers among the arguments, where a call does not bring others
     static: bool  # whether chunks are dealt before the run, or taken by the next free worker
     retries: int = 0  # how often the chunks of dead workers are run again
-    journal: Journal | None = None  # with retries: what chunks held before
+    journal: Journal | None = None  # with retries: the old content of chunks
     debug: bool = False  # whether kernels get guarded copies
     number: int = field(default_factory=itertools.count(1).__next__)  # unique in this process
 
