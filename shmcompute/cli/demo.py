@@ -88,7 +88,7 @@ def demo(
 
 
 def fitting() -> int:
-    """MiB of the largest array, such that half of /dev/shm and of memory stays free."""
+    """MiB of the largest array, that leaves half of /dev/shm, and of memory, free."""
     limit, shm_free = memory.available() // COPIES, shm.free_bytes()
     limit = limit if shm_free is None else min(limit, shm_free)
     return max(LEAST, min(MOST, limit // 2 >> 20))

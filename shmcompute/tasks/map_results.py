@@ -130,7 +130,7 @@ class Results(Iterator[T]):
         future = self._wait(timeout)
         now = time.monotonic()
         took = (now - self._submitted.pop(future, now)) / count  # `close` may have taken it
-        if waits:  # the workers have nothing left: more tiny chunks would keep them busy
+        if waits:  # tiny chunks: more of them have to be submitted to keep the workers busy
             self._ahead = min(2 * self._ahead, self._most) if took < TINY else self._least
         return future
 
