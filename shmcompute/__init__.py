@@ -3,7 +3,6 @@
 Wrap an array in a `SharedArray`, hand it with a kernel to `parallel_apply`.
 """
 
-import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +40,18 @@ __all__ = [
 ]
 
 
-_LAZY = {"ArrayQueue": "shmcompute.queues", "SharedArrayManager": "shmcompute.arrays"}
-
-
 def __getattr__(name: str) -> Any:
     """Import at first use what few programs need, so that ``import shmcompute`` stays quick."""
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LAZY[name]), name)
+    # ruff: noqa: PLC0415
+    if name == "ArrayQueue":
+        from shmcompute.queues import ArrayQueue
+
+        return ArrayQueue
+    if name == "SharedArrayManager":
+        from shmcompute.arrays import SharedArrayManager
+
+        return SharedArrayManager
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
