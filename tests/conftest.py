@@ -22,7 +22,7 @@ from shmcompute.pool import default_pool
 pytest_plugins = ["faults.counts"]  # the fixture `counts`, and its words at the end
 
 os.environ.setdefault("SHMCOMPUTE_WORKERS", "2")
-os.environ.setdefault("SHMCOMPUTE_WARM_BYTES", "0")  # else leaks would hide; see test_warm.py
+os.environ.setdefault("SHMCOMPUTE_WARM_BYTES", "0")  # else leaks would hide: see test_segment_cache
 
 # Programs that the suite starts hear Ctrl-C as in a terminal: a job in a shell's background has it
 # ignored, and so would they.

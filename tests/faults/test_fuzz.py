@@ -113,7 +113,8 @@ def read():
             parts = {"descr": "'<f8'", "fortran_order": "False", "shape": bomb(size)}
             text = mutations.text_of(parts).encode()
             with suppress(SegmentFormatError):
-                layout.parsed("x", npy_header.npy.magic(2, 0) + len(text).to_bytes(4, "little") + text)
+                head = npy_header.npy.magic(2, 0) + len(text).to_bytes(4, "little")
+                layout.parsed("x", head + text)
             count += 1
     print(count)
 

@@ -14,14 +14,14 @@ from faults.trial import MIXED, scaled
 SECONDS = 600
 GROWTH = 4.0  # MiB that a process may grow: allocators take memory in steps
 ARENAS = 16.0  # and those of multiprocessing, in steps of up to 4 MiB
-TESTS = Path(__file__).parents[1]
+SUPPORT = Path(__file__).parents[1] / "support"  # `leaks`
 
 
 @pytest.mark.soak
 def test_mixed_use_does_not_drift(counts):
     """Medians of the last quarter against those of the second; the first is for warming up."""
     seconds = scaled(SECONDS)
-    path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(SUPPORT), os.environ.get("PYTHONPATH")]))
     env = {**programs.environment(), "PYTHONPATH": path}
     with counts.trial(MIXED) as trial:
         code, out, err = programs.ended("mixed", seconds, env=env, timeout=seconds + 300)
