@@ -1,4 +1,4 @@
-"""Fixtures: pools that the suite shares, and the leak check around every test."""
+"""Fixtures: pools that the suite shares, leak checks, and which pools meet which storages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import threading
 import warnings
 from pathlib import Path
 
+import kernels
 import leaks
 import numpy as np
 import psutil
 import pytest
 
 import shmcompute as sc
+from shmcompute import pool as pool_module
 from shmcompute import storage
 from shmcompute.config import START_METHODS
-from shmcompute.pool import default_pool
 
 pytest_plugins = ["faults.counts"]  # the fixture `counts`, and its words at the end
 
@@ -33,47 +34,47 @@ collect_ignore = ["faults/fuzz_trailer.py"]  # run by hand; it needs a library o
 
 
 class Pools:
-    """One pool for each backend and start method, kept for the whole session."""
+    """One pool for each backend and start method: made when a test first asks for it, then kept."""
 
     def __init__(self):
-        self._pools = {
-            **{method: sc.Pool(2, start_method=method) for method in START_METHODS},
-            "caller": sc.Pool(2, caller_runs=True),
-            "threads": sc.Pool(2, backend="threads"),
-            "serial": sc.Pool(1, backend="serial"),
-        }
-        # The fork server, which is all pools', would prepare for pipes if it started below.
-        self["forkserver"].ready(60)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("SHMCOMPUTE_WAIT", "poll")
-            self._pools["poll"] = sc.Pool(2)
-            self._pools["threads-poll"] = sc.Pool(2, backend="threads")
+        self._pools = {}
 
     def __getitem__(self, name):
+        if name not in self._pools:
+            with leaks.kept():
+                self._pools[name] = _warm(_pool(name))
         return self._pools[name]
-
-    def ready(self):
-        for pool in self._pools.values():
-            pool.ready(60)
-            _warm(pool=pool)
-        for name in ("threads", "threads-poll"):
-            _warm_threads(pool=self._pools[name])
 
     def close(self):
         for pool in self._pools.values():
             pool.close()
 
 
-@pytest.fixture(scope="session", autouse=True)
+def _pool(name):
+    wait = "poll" if name.endswith("poll") else os.environ.get("SHMCOMPUTE_WAIT", "")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHMCOMPUTE_WAIT", wait)
+        if name in START_METHODS:
+            return sc.Pool(2, start_method=name)
+        if name in ("caller", "poll"):
+            return sc.Pool(2, caller_runs=name == "caller")
+        return sc.Pool(1 if name == "serial" else 2, backend=name.removesuffix("-poll"))
+
+
+@pytest.fixture(scope="session")
 def pools(request):
     pools = Pools()
-    pools.ready()
-    _common_pools()
-    gc.collect()
-    gc.freeze()  # a collection around every test is to look at what the test made, not at Numba
     yield pools
     pools.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays(request):
+    """At the end no worker process and no segment is left."""
+    yield
     sc.shutdown()
+    if kernels.server.cache_info().currsize:
+        kernels.server().close()
     # The standard library's fork server and resource tracker end with this process.
     left = [child for child in psutil.Process().children() if not _of_the_library(child)]
     assert not left, f"worker processes left after the suite: {left}"
@@ -81,18 +82,24 @@ def pools(request):
         assert not storage.live(), "segments mapped after the suite"
 
 
-_warmed: dict[str, sc.Pool] = {}
+@pytest.fixture(scope="session", autouse=True)
+def common_pools():
+    """Calls that name no pool make one, which later tests share: it is no leak of its first user's.
 
+    A test may shut it down; the next call makes another.
+    """
+    real, here = pool_module.Pool, os.getpid()
 
-def _common_pools():
-    """Have the pools of calls that name none: a test may have shut them down."""
-    for backend in ("serial", "threads", "processes"):
-        pool = default_pool(backend)
-        if _warmed.get(backend) is not pool:
-            _warmed[backend] = pool
-            _warm(backend=backend)
-            if backend == "threads":
-                _warm_threads(backend=backend)
+    def made(*args, backend, **keywords):
+        # Not so in a forked child, nor that of calls within kernels, which holds nothing.
+        if os.getpid() != here or backend == "serial":
+            return real(*args, backend=backend, **keywords)
+        with leaks.kept():
+            return _warm(real(*args, backend=backend, **keywords))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool_module, "Pool", made)  # whence only `default_pool` takes it
+        yield
 
 
 def _of_the_library(process):
@@ -104,19 +111,17 @@ def _touch(x):
     x += 1
 
 
-def _warm(**keywords):
+def _warm(pool):
     """Have every worker and thread started that will be."""
     with sc.SharedArray([1.0, 2.0]) as arr:
-        sc.parallel_apply(_touch, arr, **keywords)
-
-
-def _warm_threads(**keywords):
-    """An executor starts a thread only if none is idle: have both wait for each other."""
-    meeting = threading.Barrier(2)
-    sc.parallel_apply(lambda _: (meeting.wait(), None)[1], np.zeros(2), **keywords)
-    if (pool := keywords.get("pool")) is not None:
+        sc.parallel_apply(_touch, arr, pool=pool.ready(60))
+    if pool.backend == "threads":
+        # An executor starts a thread only if none is idle: have both wait for each other.
+        meeting = threading.Barrier(2)
+        sc.parallel_apply(lambda _: (meeting.wait(), None)[1], np.zeros(2), pool=pool)
         for future in [pool.submit(meeting.wait) for _ in range(2)]:
             future.result()
+    return pool
 
 
 @pytest.fixture(params=[*START_METHODS, "caller", "poll", "threads", "threads-poll", "serial"])
@@ -131,7 +136,10 @@ def process_pool(request, pools):
     return pools[request.param]
 
 
-@pytest.fixture(params=["shm", "file", "array"])
+STORAGES = ["shm", "file", "array"]
+
+
+@pytest.fixture(params=STORAGES)
 def any_storage(request, tmp_path):
     """Keywords that choose each kind of storage."""
     if request.param != "file":
@@ -161,11 +169,9 @@ def _let_threads_end():
             thread.join()
 
 
-@pytest.fixture(autouse=True)
-def no_leaks(pools, request):
-    """Every test leaves as many segments, descriptors, children and threads as it found."""
-    _common_pools()
+def _no_leaks(request):
     gc.collect()
+    gc.freeze()  # the next collection is to look at what tests make, not at Numba
     before = leaks.held()
     failed = request.session.testsfailed
     yield
@@ -175,4 +181,55 @@ def no_leaks(pools, request):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gc.collect()
-    assert not leaks.left(before)
+    assert not leaks.left(before), "run again with --leaks=test to see which test it was"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_leaks(request):
+    """Every module leaves as many segments, descriptors, children and threads as it found."""
+    yield from _no_leaks(request)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks_of_a_test(request):
+    """So does every test, if asked."""
+    yield from _no_leaks(request) if request.config.getoption("leaks") == "test" else [None]
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--leaks",
+        choices=["module", "test"],
+        default="module",
+        help="after what to look for leaks; a test is what to look at where a module fails",
+    )
+    parser.addoption(
+        "--matrix",
+        action="store_true",
+        help="run the tests of pools and storages, each with all of both, and no other tests",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of pools x storages take pairs; all of them, and nothing else, with ``--matrix``."""
+    taken, dropped = [], []
+    for item in items:
+        both = {"any_storage"} < {"any_pool", "process_pool", "any_storage"} & _indices(item).keys()
+        wanted = both if config.option.matrix else not both or not _distance(item)
+        (taken if wanted else dropped).append(item)
+    items[:] = taken
+    config.hook.pytest_deselected(items=dropped)
+
+
+def _indices(item):
+    """Which of its values each parameter has, by number."""
+    return item.callspec.indices if hasattr(item, "callspec") else {}
+
+
+def _distance(item):
+    """From the next of the pairs: each value of a parameter meets each of every other one's.
+
+    With all others given, one of the storages has the right number; so storages meet all of each
+    parameter's values as the others go by.
+    """
+    return sum(_indices(item).values()) % len(STORAGES)

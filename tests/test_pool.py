@@ -175,6 +175,7 @@ def test_a_fork_just_after_a_pool_was_made_harms_no_child():
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0
             pool.close()
-        """
+        """,
+        fresh="the children are forked while a pool imports what it needs",
     )
     assert done.stdout == ""

@@ -357,4 +357,5 @@ def test_without_a_compiler_it_says_so():
             sc.atomic_add(np.zeros(1), 0, 1)
         """,
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        fresh="Numba reads its settings when it is imported",
     )

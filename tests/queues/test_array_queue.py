@@ -520,6 +520,7 @@ def test_without_a_compiler_it_says_so():
             sc.ArrayQueue(3, "f8", 1)
         """,
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        fresh="Numba reads its settings when it is imported",
     )
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
+import leaks
 import numba as nb
 import numpy as np
+import prepared
 
 
 @nb.njit
@@ -113,21 +118,31 @@ def stop_forever(x):
     signal.pause()
 
 
-def run(program, *args, check=True, python=sys.executable, **kwargs):
-    """Run a program in a new interpreter; its text output."""
-    # Threads that end before a fork are counted for a moment more, and 3.12 warns of them.
-    quiet = "-W", "ignore:This process:DeprecationWarning"
-    done = subprocess.run(
-        [python, *quiet, "-c", textwrap.dedent(program), *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **kwargs,
-    )
+def run(program, *args, check=True, fresh="", python=sys.executable, **kwargs):
+    """Run a program as ``python -c`` does; its text output.
+
+    It runs in a child of the session's prepared process, unless `fresh` says why it needs an
+    interpreter that has imported nothing.
+    """
+    program, args = textwrap.dedent(program), list(map(str, args))
+    if fresh or python != sys.executable:
+        command = [python, *prepared.QUIET, "-c", program, *args]
+    else:
+        command = server().command(program, args)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **kwargs)
     if check:
         assert done.returncode == 0, done.stderr
         assert done.stderr == "", done.stderr
     return done
+
+
+@functools.cache
+def server():
+    """The session's prepared process, started when a program first needs it."""
+    with leaks.kept():
+        started = prepared.Server(Path(tempfile.mkdtemp(prefix="shmcompute-tests-")))
+    atexit.register(started.close)
+    return started
 
 
 def expected(x, a=3.0, b=1.0):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import defaultdict
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 
 import psutil
 
@@ -23,26 +26,44 @@ def held():
 
 
 def left(before):
-    """What is held now and was not then; empty kinds are left out."""
+    """What is held now and was not then; without what is kept, and without kinds of nothing."""
     now = held()
-    return {what: found for what in now if (found := now[what] - before[what])}
+    return {what: found for what in now if (found := now[what] - before[what] - _kept[what])}
+
+
+@contextmanager
+def kept():
+    """What is made within is kept on purpose, for later tests."""
+    before = held()
+    yield
+    now = held()
+    for what in now:
+        _kept[what] |= now[what] - before[what]
+
+
+_kept = defaultdict(set)
 
 
 def descriptors():
-    """Open descriptors by what they lead to, without multiprocessing's own pooled memory."""
+    """Open descriptors by what they lead to, without multiprocessing's own memory and servers."""
     found = []
+    own = {forkserver._forkserver._forkserver_alive_fd, resource_tracker._resource_tracker._fd}
     for entry in os.listdir("/proc/self/fd"):
         try:
             target = os.readlink(f"/proc/self/fd/{entry}")
         except OSError:
             continue
-        if "/pym-" not in target:  # arenas that multiprocessing keeps for later arrays
+        if (
+            "/pym-" not in target and int(entry) not in own
+        ):  # arenas that multiprocessing keeps for later arrays
             found.append((int(entry), target))
     return set(found)
 
 
 def children():
-    return {child.pid for child in psutil.Process().children() if _lives(child)}
+    """Without the standard library's fork server and resource tracker, which end with this one."""
+    own = {forkserver._forkserver._forkserver_pid, resource_tracker._resource_tracker._pid}
+    return {child.pid for child in psutil.Process().children() if _lives(child)} - own
 
 
 def _lives(process):

@@ -963,6 +963,7 @@ def test_a_program_that_has_ended_takes_no_more_tasks(how):
         pool.submit(int).result()
         """,
         how,
+        fresh="the program registers its exit before the import of shmcompute",
     )
     assert done.stdout == "cannot schedule new futures after interpreter shutdown\n"
 

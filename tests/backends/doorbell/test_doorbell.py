@@ -283,6 +283,7 @@ def test_numba_without_its_compiler_is_served_by_pipe():
                 print(arr.array.sum())
         """,
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        fresh="Numba reads its settings when it is imported",
     )
     assert done.stdout == "8.0\n" * 3
 

@@ -487,7 +487,8 @@ def test_a_program_that_ends_waits_for_workers_that_start():
         pool = sc.Pool(2, start_method="forkserver")
         begun.wait()
         del pool
-        """
+        """,
+        fresh="it counts on the order in which a new interpreter registers exit handlers",
     )
     assert done.stdout == "2\n"
 
