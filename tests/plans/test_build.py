@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import conformance
 import kernels
 import numba as nb
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import shmcompute as sc
 from shmcompute.errors import KernelTypeError
 from shmcompute.system import cores
+from shmcompute.testing import shared
 
 
 @nb.njit
@@ -21,8 +21,8 @@ def add(x, y):
 
 def test_a_chain_is_its_kernels_one_after_the_other(any_pool, any_storage):
     with (
-        conformance._array(np.linspace(-1, 1, 1001), any_storage) as arr,
-        conformance._array(np.arange(1001.0), any_storage) as other,
+        shared(np.linspace(-1, 1, 1001), any_storage) as arr,
+        shared(np.arange(1001.0), any_storage) as other,
     ):
         expected = arr.array.copy()
         sc.parallel_apply(

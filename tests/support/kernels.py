@@ -14,96 +14,32 @@ from pathlib import Path
 
 import leaks
 import numba as nb
-import numpy as np
 import prepared
 
-
-@nb.njit
-def affine(x, a, b):
-    for i in range(x.size):
-        x[i] = x[i] * a + b
-
-
-@nb.njit(nogil=True)
-def affine_nogil(x, a, b):
-    for i in range(x.size):
-        x[i] = x[i] * a + b
-
-
-@nb.njit("void(float64[:], float64, float64)")
-def affine_eager(x, a, b):
-    for i in range(x.size):
-        x[i] = x[i] * a + b
-
-
-@nb.njit(parallel=True)
-def affine_prange(x, a, b):
-    for i in nb.prange(x.size):
-        x[i] = x[i] * a + b
-
-
-@nb.vectorize
-def affine_ufunc(x, a, b):
-    return x * a + b
-
-
-@nb.vectorize(["float64(float64, float64, float64)"])
-def affine_ufunc_eager(x, a, b):
-    return x * a + b
-
-
-@nb.guvectorize(["void(float64[:], float64, float64, float64[:])"], "(n),(),()->(n)")
-def affine_gufunc(x, a, b, out):
-    for i in range(x.size):
-        out[i] = x[i] * a + b
-
-
-def affine_python(x, a, b):
-    x *= a
-    x += b
-
-
-class Affine:
-    """A callable that is no function."""
-
-    def __call__(self, x, a, b):
-        affine_python(x, a, b)
-
-
-affine_partial = functools.partial(affine_python, b=1.0)
-affine_numba_partial = functools.partial(affine, b=1.0)
-
-
-@nb.njit
-def add_offset(x, start):
-    for i in range(x.size):
-        x[i] += start + i
-
-
-@nb.njit
-def weigh(out, x, table):
-    for i in range(x.shape[0]):
-        out[i] = x[i] * table.sum()
+from shmcompute.testing.kernels import (  # noqa: F401 (for tests to take from here)
+    Affine,
+    add_offset,
+    affine,
+    affine_eager,
+    affine_gufunc,
+    affine_nogil,
+    affine_numba_partial,
+    affine_partial,
+    affine_prange,
+    affine_python,
+    affine_ufunc,
+    affine_ufunc_eager,
+    divide,
+    expected,
+    fails,
+    spill,
+    weigh,
+)
 
 
 @nb.njit
 def returns(x):
     return x.sum()
-
-
-@nb.njit
-def fails(x):
-    if x[0] == 0:
-        raise ValueError("zero")
-
-
-def spill(x):
-    """Writes one element more than it was given."""
-    np.lib.stride_tricks.as_strided(x, (x.size + 1,))[:] = 7
-
-
-def divide(x):
-    1 / 0  # noqa: B018
 
 
 def leave(x, code):
@@ -143,10 +79,6 @@ def server():
         started = prepared.Server(Path(tempfile.mkdtemp(prefix="shmcompute-tests-")))
     atexit.register(started.close)
     return started
-
-
-def expected(x, a=3.0, b=1.0):
-    return np.asarray(x) * a + b
 
 
 class Half:
