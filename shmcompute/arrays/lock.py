@@ -85,8 +85,8 @@ class ArrayLock:
                 locks.close()
 
     def _taken(self, locks: FileLocks) -> bool:
-        self.abandoned = locks.mark.read(locks.fd) != 0
-        locks.mark.set(locks.fd, os.getpid())
+        self.abandoned = locks.note.read(locks.fd) != 0
+        locks.note.write(locks.fd, os.getpid())
         self._thread = _thread.token
         self._locks = locks  # first: an interrupt from here on is undone by `_drop`
         _holders.add((*locks.key, self._thread))
@@ -103,7 +103,7 @@ class ArrayLock:
         locks = self._locks
         if locks is None or not locks.ours or self._thread is not _thread.token:
             raise LockError(f"the lock of {self._segment.handle.name!r} {self._whose(locks)}")
-        locks.mark.clear(locks.fd)  # while it is ours
+        locks.note.clear(locks.fd)  # while it is ours
         self._drop()
 
     def _whose(self, locks: FileLocks | None) -> str:
@@ -131,7 +131,7 @@ class ArrayLock:
     def _holder(self) -> str:
         locks = self._segment.locks()
         try:
-            pid = locks.mark.read(locks.fd)
+            pid = locks.note.read(locks.fd)
         finally:
             locks.close()
         return f"; process {pid} holds it" if pid else ""
@@ -145,7 +145,7 @@ class ArrayLock:
         self.release()
 
     def __del__(self) -> None:
-        self._drop()  # as by death: the mark stays
+        self._drop()  # as by death: the note stays
 
     def __reduce__(self) -> str:
         raise TypeError("a lock does not travel; send the array, and call lock() there")

@@ -37,7 +37,7 @@ from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import check_name
 from shmcompute.storage.segment import Segment, live
 from shmcompute.storage.shm import FOLDER
-from shmcompute.system.file_locks import FIRST, FileLocks, Word
+from shmcompute.system.file_locks import FIRST, FileLocks, HolderNote, file_id
 from shmcompute.typing import Array
 
 ALIGN = 64  # bytes: a cache line, and enough for longdouble; multiprocessing aligns to 8
@@ -88,9 +88,8 @@ class ArrayHandle:
                 f"array {self.name!r} can't be locked on this platform, where a descriptor that is "
                 'sent shares its locks; use storage="shm" or "file"'
             )
-        return FileLocks(
-            self._descriptor, FIRST + self.start, Word(self.start + _mark(made.nbytes))
-        )
+        note = HolderNote(self.start + _note_offset(made.nbytes))
+        return FileLocks(self._descriptor, FIRST + self.start, note)
 
     def adopt(self, segment: Segment, array: Array) -> None:
         """Others will reach it through a descriptor of ours: the maker may end before we do."""
@@ -106,8 +105,7 @@ class ArrayHandle:
             fd = os.open(f"/proc/{self.pid}/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
             raise self._gone() from error
-        found = os.fstat(fd)
-        if (found.st_dev, found.st_ino) != self.serial:
+        if file_id(fd) != self.serial:
             os.close(fd)
             raise self._gone()
         return fd
@@ -123,7 +121,7 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
     """Make an array; its memory is reserved and zero. Its name is a label: none attach by it."""
     if name is not None:
         _check_label(name)
-    asked = _rounded(_mark(made.nbytes) + WORD + ALIGN)
+    asked = _rounded(_note_offset(made.nbytes) + WORD + ALIGN)
     _check_room(asked)
     try:
         raw: Any = multiprocessing.Array("b", asked, lock=False)
@@ -136,11 +134,8 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
     memory = np.frombuffer(raw, np.uint8)
     skip = -memory.__array_interface__["data"][0] % ALIGN
     memory = np.frombuffer(raw, np.uint8, count=made.nbytes, offset=skip)
-    found = os.fstat(arena.fd)
     label = name if name is not None else f"array_{secrets.token_hex(8)}"
-    handle = ArrayHandle(
-        label, made, os.getpid(), arena.fd, (found.st_dev, found.st_ino), start + skip
-    )
+    handle = ArrayHandle(label, made, os.getpid(), arena.fd, file_id(arena.fd), start + skip)
     # The memory has no name to remove; the descriptor goes with the last view.
     return Segment(handle, made, raw, memory, _nothing), made.over(memory)
 
@@ -154,8 +149,8 @@ def _rounded(size: int) -> int:
     return -(-size // step) * step
 
 
-def _mark(nbytes: int) -> int:
-    """Where behind so much data the word stands that tells who holds the array's lock."""
+def _note_offset(nbytes: int) -> int:
+    """Where the lock's `HolderNote` stands, counted from the start of an array of so many bytes."""
     return -(-nbytes // WORD) * WORD
 
 

@@ -28,7 +28,7 @@ from shmcompute.errors import (
 from shmcompute.storage import npy_header as npy
 from shmcompute.storage.layout import Layout, parsed
 from shmcompute.storage.segment import Segment
-from shmcompute.system.file_locks import FileLocks, Tail
+from shmcompute.system.file_locks import FileLocks, file_id
 from shmcompute.typing import Array
 
 MODES = ("r", "r+")
@@ -48,8 +48,7 @@ class FileHandle:
         """Map the file; shape, dtype and order come from it."""
         fd = _open(self.name, self.mode)
         try:
-            found = os.fstat(fd)
-            if (found.st_dev, found.st_ino) != self.serial:
+            if file_id(fd) != self.serial:
                 raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
             made, offset = _described(fd, self.name)
             return _mapped(fd, self, made, offset, created=False)
@@ -57,7 +56,7 @@ class FileHandle:
             os.close(fd)
 
     def locks(self, made: Layout) -> FileLocks:
-        return FileLocks(self._again, mark=Tail())
+        return FileLocks(self._again)
 
     def _again(self) -> int:
         """The file, for writing, whatever the mode: only so can it be locked."""
@@ -70,8 +69,7 @@ class FileHandle:
                 f"{self.name!r} can't be locked by who may not write to it: a lock leaves a mark "
                 "in the file while it is held"
             ) from error
-        found = os.fstat(fd)
-        if (found.st_dev, found.st_ino) == self.serial:
+        if file_id(fd) == self.serial:
             return fd
         os.close(fd)
         raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
@@ -86,8 +84,7 @@ def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:
     path = os.path.abspath(os.fspath(name))
     fd = _open(path, mode)
     try:
-        found = os.fstat(fd)
-        return FileHandle(path, mode, (found.st_dev, found.st_ino))
+        return FileHandle(path, mode, file_id(fd))
     finally:
         os.close(fd)
 
@@ -106,8 +103,7 @@ def create(made: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, 
     except OSError as error:
         raise StorageError(f"{path!r} can't be made: {error}") from error
     try:
-        found = os.fstat(fd)
-        handle = FileHandle(path, "r+", (found.st_dev, found.st_ino))
+        handle = FileHandle(path, "r+", file_id(fd))
         return _mapped(fd, handle, made, _fill(fd, path, made), created=True)
     except BaseException:
         with suppress(OSError):
@@ -191,6 +187,6 @@ def _mapped(
 
 def _remove(path: str, serial: tuple[int, int]) -> None:
     with suppress(OSError):
-        found = os.lstat(path)
-        if (found.st_dev, found.st_ino) == serial:
+        entry = os.lstat(path)
+        if (entry.st_dev, entry.st_ino) == serial:
             os.unlink(path)

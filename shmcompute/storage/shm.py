@@ -40,7 +40,7 @@ from shmcompute.storage import liveness, segment_cache
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import PREFIX, candidates, check_name
 from shmcompute.storage.segment import Segment
-from shmcompute.system.file_locks import FileLocks, Word
+from shmcompute.system.file_locks import FileLocks, HolderNote
 from shmcompute.typing import Array
 
 FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux has its shared memory
@@ -68,9 +68,9 @@ class ShmHandle:
 
     def locks(self, made: Layout) -> FileLocks:
         if liveness.by_file():
-            return FileLocks(self._lock_file, mark=Word(0))
+            return FileLocks(self._lock_file, note=HolderNote(0))
         # The trailer's pages begin with zeros: its header and its record leave some.
-        return FileLocks(self._again, mark=Word(described.sized(made.nbytes)))
+        return FileLocks(self._again, note=HolderNote(described.sized(made.nbytes)))
 
     def _again(self) -> int:
         fd = open_segment(self.name)

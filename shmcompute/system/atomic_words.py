@@ -4,7 +4,8 @@ Numba has no atomics for the CPU, so each of these is a few instructions of LLVM
 sequentially consistent: a load costs nothing more for that on x86-64 and AArch64, and a doorbell
 that is rung a hundred thousand times a second can afford it for a store.
 
-Who waits for a word sleeps in a futex where the platform has them, or polls (`poll`).
+A thread that waits for a word sleeps in a futex where the platform has them; elsewhere it polls
+(`poll`).
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ _I64, _I32 = ir.IntType(64), ir.IntType(32)
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), 0)  # the number of the system call
 _RELAX = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (1,))}
 _WAIT, _WAKE = 0, 1
-# Microseconds between two looks of who polls, the first and the longest.
-_NAP, _LONGEST_NAP = 50, 4000
+_FIRST_NAP, _LONGEST_NAP = 50, 4000  # microseconds between two looks of a thread that polls
 
 
 def has_futex() -> bool:
@@ -42,26 +42,25 @@ def has_futex() -> bool:
 
 
 def waits_by_futex() -> bool:
-    """Whether who waits for a word is to sleep in a futex; if not, it is to poll."""
+    """Whether a thread that waits for a word sleeps in a futex; if not, it polls."""
     default = "futex" if has_futex() else "poll"
     return config.chosen("wait", None, "WAIT", config.WAITS, default) == "futex" and has_futex()
 
 
 def jitted(function: Callable[..., Any], *, nogil: bool = True, inlines: Iterable[str] = ()) -> Any:
-    """Compile a function once on this machine: the code is kept beside its file, or by the user.
+    """Compile a function once on this machine: the machine code is kept in Numba's cache.
 
-    Also where ``NUMBA_DISABLE_JIT`` switches off the compiling of kernels: that is for debugging
-    these, and nobody steps through ours.
+    ``NUMBA_DISABLE_JIT`` does not hold here: it is for stepping through kernels, not through ours.
 
     Parameters
     ----------
     function : callable
-        Of which Numba is to make machine code.
+        What to compile.
     nogil : bool
-        Whether it lets go of the GIL.
+        Whether it runs without the GIL.
     inlines : iterable of str
-        Paths of the files, beside its own and this one, whose code becomes part of it. Numba asks
-        only whether the function's own file has changed.
+        Paths of the files, beside its own and this one, whose code becomes part of it. By itself
+        Numba compiles a cached function anew only if the function's own file has changed.
     """
     dispatcher = CPUDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
     try:
@@ -76,18 +75,18 @@ def jitted(function: Callable[..., Any], *, nogil: bool = True, inlines: Iterabl
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_mtime_ns, found.st_size
+    stat = os.stat(path)
+    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache
 def _private(folder: str | None) -> bool:
-    """Whether only those put code into a folder who are trusted with the code of this file."""
+    """Whether nobody can write into a folder but root, this user, and the owner of this file."""
     if folder is None:
         return True
-    found = os.stat(folder)
+    stat = os.stat(folder)
     trusted = (0, os.geteuid(), os.stat(__file__).st_uid)
-    return found.st_uid in trusted and not found.st_mode & 0o002
+    return stat.st_uid in trusted and not stat.st_mode & 0o002
 
 
 def _pointer(builder: Any, address: Any) -> Any:
@@ -143,9 +142,7 @@ def relax(_: Any) -> tuple[Signature, Generator]:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         name, operands = _RELAX.get(platform.machine(), ("llvm.donothing", ()))
-        kind = ir.FunctionType(ir.VoidType(), [_I32] * len(operands))
-        hint = cgutils.get_or_insert_function(builder.module, kind, name)
-        builder.call(hint, [ir.Constant(_I32, operand) for operand in operands])
+        _call_named(builder, name, ir.VoidType(), *(_I32(operand) for operand in operands))
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -156,8 +153,7 @@ def give_way(_: Any) -> tuple[Signature, Generator]:
     """Let whoever else wants this core have it first."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_I32, [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        _call_named(builder, "sched_yield", _I32)
         return context.get_dummy_value()
 
     return types.void(), generate
@@ -168,9 +164,7 @@ def core(_: Any) -> tuple[Signature, Generator]:
     """The number of the core that this runs on; it may be another one a moment later."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_I32, [])
-        getcpu = cgutils.get_or_insert_function(builder.module, kind, "sched_getcpu")
-        return builder.sext(builder.call(getcpu, []), _I64)
+        return builder.sext(_call_named(builder, "sched_getcpu", _I32), _I64)
 
     return types.int64(), generate
 
@@ -184,49 +178,50 @@ def wait(_: Any, address: Any, value: Any, nanoseconds: Any) -> tuple[Signature,
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address, value, patience = args
-        limit = cgutils.alloca_once(builder, ir.ArrayType(_I64, 2))
-        second = ir.Constant(_I64, 10**9)
-        parts = (builder.sdiv(patience, second), builder.srem(patience, second))
+        address, value, nanoseconds = args
+        timespec = cgutils.alloca_once(builder, ir.ArrayType(_I64, 2))
+        second = _I64(10**9)
+        parts = (builder.sdiv(nanoseconds, second), builder.srem(nanoseconds, second))
         for number, part in enumerate(parts):
-            builder.store(part, cgutils.gep_inbounds(builder, limit, 0, number))
-        forever = builder.icmp_signed("<=", patience, ir.Constant(_I64, 0))
-        none = ir.Constant(_I64, 0)
-        until = builder.select(forever, none, builder.ptrtoint(limit, _I64))
-        return _futex(builder, address, _WAIT, value, until)
+            builder.store(part, cgutils.gep_inbounds(builder, timespec, 0, number))
+        forever = builder.icmp_signed("<=", nanoseconds, _I64(0))
+        limit = builder.select(forever, _I64(0), builder.ptrtoint(timespec, _I64))
+        return _futex(builder, address, _WAIT, value, limit)
 
     return types.int64(types.int64, types.int64, types.int64), generate
 
 
 @_intrinsic
 def wake(_: Any, address: Any) -> tuple[Signature, Generator]:
-    """Wake one who sleeps on the word."""
+    """Wake one thread that sleeps on the word."""
     return types.int64(types.int64), _waking(1)
 
 
 @_intrinsic
 def wake_all(_: Any, address: Any) -> tuple[Signature, Generator]:
-    """Wake all who sleep on the word."""
+    """Wake all threads that sleep on the word."""
     return types.int64(types.int64), _waking(2**31 - 1)
 
 
 def _waking(count: int) -> Generator:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = ir.Constant(_I64, count)
-        return _futex(builder, args[0], _WAKE, number, ir.Constant(_I64, 0))
+        return _futex(builder, args[0], _WAKE, _I64(count), _I64(0))
 
     return generate
 
 
-def _futex(builder: Any, address: Any, operation: int, value: Any, until: Any) -> Any:
-    # By its name, not by an address: this code is sent to other processes.
-    kind = ir.FunctionType(_I64, [_I64], var_arg=True)
-    call = cgutils.get_or_insert_function(builder.module, kind, "syscall")
-    zero = ir.Constant(_I64, 0)
-    number = ir.Constant(_I64, _FUTEX)
-    return builder.call(
-        call, [number, address, ir.Constant(_I64, operation), value, until, zero, zero]
-    )
+def _futex(builder: Any, address: Any, operation: int, value: Any, limit: Any) -> Any:
+    args = (_I64(_FUTEX), address, _I64(operation), value, limit, _I64(0), _I64(0))
+    return _call_named(builder, "syscall", _I64, *args, var_arg=True)
+
+
+def _call_named(builder: Any, name: str, result: Any, *args: Any, var_arg: bool = False) -> Any:
+    """Call a function of the C library, or of LLVM.
+
+    By its name, not by an address: this code is sent to other processes.
+    """
+    kind = ir.FunctionType(result, [arg.type for arg in args[: 1 if var_arg else None]], var_arg)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
 @_intrinsic
@@ -234,9 +229,7 @@ def _nap(_: Any, microseconds: Any) -> tuple[Signature, Generator]:
     """Sleep for that long."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_I32, [_I32])
-        usleep = cgutils.get_or_insert_function(builder.module, kind, "usleep")
-        builder.call(usleep, [builder.trunc(args[0], _I32)])
+        _call_named(builder, "usleep", _I32, builder.trunc(args[0], _I32))
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
@@ -245,10 +238,11 @@ def _nap(_: Any, microseconds: Any) -> tuple[Signature, Generator]:
 def poll(address: int, value: int, nanoseconds: int) -> None:
     """Look at a word until it is not `value`, at most about that long if `nanoseconds` is positive.
 
-    In place of `wait`, where nobody can be woken; to be compiled by who uses it. Who polls for long
-    takes some thousandths of a core, and finds what it waits for up to 4 ms late.
+    In place of `wait` where there is no futex. A plain function, compiled as part of its caller.
+    A thread that polls for long takes some thousandths of a core, and sees a change up to 4 ms
+    late.
     """
-    slept, nap = 0, _NAP
+    slept, nap = 0, _FIRST_NAP
     while load(address) == value and (nanoseconds <= 0 or 1000 * slept < nanoseconds):
         _nap(nap)
         slept += nap

@@ -35,7 +35,7 @@ def granted(root: Path = Path("/")) -> int:
     """Cores that this process may use: affinity and cgroup quota respected, at least 1."""
     try:
         allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
+    except AttributeError:  # macOS
         allowed = seen()
     quota = cgroup.cpu_quota(root)
     return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))

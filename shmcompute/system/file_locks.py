@@ -1,13 +1,13 @@
 """Where the locks of a segment stand: bytes of its own file, far behind its end.
 
-A lock on a range of bytes can stand where the file has none. It is the kernel's, who drops it when
-its owner dies. Owner is the *open file description* (``F_OFD_SETLK``), not the process: so whoever
-wants a lock opens the file anew, and threads, forked children and other processes exclude each
-other alike. (POSIX's older locks go when the process closes *any* descriptor of the file, as
-mapping, listing and attaching do.)
+A lock on a range of bytes can stand where the file has none. The kernel keeps it, and drops it when
+its owner dies. The owner is the *open file description* (``F_OFD_SETLK``), not the process: so each
+`FileLocks` opens the file anew, and threads, forked children and other processes exclude each other
+alike. (POSIX's older locks go when the process closes *any* descriptor of the file, as mapping,
+listing and attaching do.)
 
-A description lives as long as anybody has it, so a forked child closes at once what it inherits:
-else its parent's death would go unnoticed.
+A description lives as long as any process has a descriptor of it. So a forked child closes those
+that it inherits at once: else the kernel would not drop the locks of its parent when that dies.
 """
 
 from __future__ import annotations
@@ -20,95 +20,90 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from shmcompute.errors import StorageError
 
 FIRST = 1 << 62  # where locks begin: no file is that long
-_SOON, _LATE = 5e-5, 5e-3  # seconds between two looks, the first and the longest
-_WORD = struct.Struct("<q")
+_FIRST_PAUSE, _LONGEST_PAUSE = 5e-5, 5e-3  # seconds between two attempts of a wait with a timeout
+_PID = struct.Struct("<q")
+_MAGIC = b"\x93SHMLOCK"
 
 
-class Mark(Protocol):
-    """A note beside the data that somebody holds the lock; it stays when he dies."""
+def file_id(fd: int) -> tuple[int, int]:
+    """Device and inode of the file behind a descriptor: the same for all its names."""
+    stat = os.fstat(fd)
+    return stat.st_dev, stat.st_ino
+
+
+@dataclass(frozen=True)
+class HolderNote:
+    """The number of the process that holds a lock, written into the file itself.
+
+    The kernel drops the lock of a process that dies, but the note stays: so the next holder learns
+    that the last one did not release it, and an error can name who holds it.
+
+    Parameters
+    ----------
+    offset : int, optional
+        Of eight bytes of the file that nothing else uses. A file without such bytes (a ``.npy``)
+        has the note appended behind a magic, and cut off again at the release.
+    """
+
+    offset: int | None = None
 
     def read(self, fd: int) -> int:
         """The process that holds, or held, the lock; 0 if it was released."""
+        content = os.pread(fd, _PID.size, self._find(fd))
+        return int(_PID.unpack(content)[0]) if len(content) == _PID.size else 0
 
-    def set(self, fd: int, pid: int) -> None:
-        """Note that this process does."""
+    def write(self, fd: int, pid: int) -> None:
+        """Note that this process holds the lock."""
+        magic = _MAGIC if self.offset is None else b""
+        os.pwrite(fd, magic + _PID.pack(pid), self._find(fd) - len(magic))
 
     def clear(self, fd: int) -> None:
         """Note that nobody does."""
+        if self.offset is None:
+            os.ftruncate(fd, self._find(fd) - len(_MAGIC))
+        else:
+            os.pwrite(fd, _PID.pack(0), self.offset)
 
-
-@dataclass(frozen=True)
-class Word:
-    """A word of the file that nobody else uses."""
-
-    at: int
-
-    def read(self, fd: int) -> int:
-        found = os.pread(fd, _WORD.size, self.at)
-        return int(_WORD.unpack(found)[0]) if len(found) == _WORD.size else 0
-
-    def set(self, fd: int, pid: int) -> None:
-        os.pwrite(fd, _WORD.pack(pid), self.at)
-
-    def clear(self, fd: int) -> None:
-        os.pwrite(fd, _WORD.pack(0), self.at)
-
-
-@dataclass(frozen=True)
-class Tail:
-    """A few bytes behind the end of a file that has no room inside; there only while it is held."""
-
-    magic = b"\x93SHMLOCK"
-
-    def _at(self, fd: int) -> int:
-        """Where the note stands, or where there would be one."""
+    def _find(self, fd: int) -> int:
+        """Where the number stands, or will stand if there is no note."""
+        if self.offset is not None:
+            return self.offset
         size = os.fstat(fd).st_size
-        at = size - len(self.magic) - _WORD.size
-        return at if at >= 0 and os.pread(fd, len(self.magic), at) == self.magic else size
-
-    def read(self, fd: int) -> int:
-        found = os.pread(fd, _WORD.size, self._at(fd) + len(self.magic))
-        return int(_WORD.unpack(found)[0]) if found else 0
-
-    def set(self, fd: int, pid: int) -> None:
-        os.pwrite(fd, self.magic + _WORD.pack(pid), self._at(fd))
-
-    def clear(self, fd: int) -> None:
-        os.ftruncate(fd, self._at(fd))
+        appended = size - len(_MAGIC) - _PID.size
+        noted = appended >= 0 and os.pread(fd, len(_MAGIC), appended) == _MAGIC
+        return (appended if noted else size) + len(_MAGIC)
 
 
 class FileLocks:
-    """A description of a segment's file that this process alone has, and locks on it.
+    """An open file description of a segment's file that this process alone has, and its locks.
 
     Parameters
     ----------
     open_ : callable
-        Opens the file anew, for reading and writing.
+        Opens the file anew, for reading and writing: the descriptor must not be a duplicate.
     byte : int
-        The byte that stands for the segment.
-    mark : Mark
-        Where a holder of that byte leaves a note.
+        The byte whose lock is the lock of the segment.
+    note : HolderNote
+        Where the holder of that byte says so.
     """
 
     fd = -1  # before it is opened, and once it is closed
 
     def __init__(
-        self, open_: Callable[[], int], byte: int = FIRST, mark: Mark | None = None
+        self, open_: Callable[[], int], byte: int = FIRST, note: HolderNote | None = None
     ) -> None:
-        if not known():
+        if not hasattr(fcntl, "F_OFD_SETLK"):
             raise StorageError("this platform has no locks that end with who holds them")
-        self.byte, self.mark = byte, mark or Tail()
+        self.byte, self.note = byte, note or HolderNote()
         self._pid = os.getpid()
-        with _forking:  # who forks now waits until the child will know of it
+        with _fork_lock:  # between these two steps a forked child would not know what to close
             self.fd = open_()
-            _open.add(self.fd)
-        found = os.fstat(self.fd)
-        self.key = found.st_dev, found.st_ino, byte
+            _descriptors.add(self.fd)
+        self.key = *file_id(self.fd), byte
 
     @property
     def ours(self) -> bool:
@@ -118,7 +113,7 @@ class FileLocks:
     def take(self, byte: int) -> bool:
         """Lock a byte if nobody else has; whether that is so."""
         try:
-            self._control("F_OFD_SETLK", byte, fcntl.F_WRLCK)
+            self._control("F_OFD_SETLK", byte)
         except (BlockingIOError, PermissionError):  # POSIX allows either
             return False
         return True
@@ -126,76 +121,64 @@ class FileLocks:
     def wait(self, byte: int, timeout: float | None) -> bool:
         """Lock a byte, waiting for whoever has it, so many seconds at most; whether it is had."""
         if timeout is None:  # the kernel wakes us; a signal's handler runs meanwhile
-            self._control("F_OFD_SETLKW", byte, fcntl.F_WRLCK)
+            self._control("F_OFD_SETLKW", byte)
             return True
-        end, pause = time.monotonic() + timeout, _SOON
+        end, pause = time.monotonic() + timeout, _FIRST_PAUSE
         while not self.take(byte):
             left = end - time.monotonic()
             if left <= 0:
                 return False
             time.sleep(min(pause, left))
-            pause = min(2 * pause, _LATE)
+            pause = min(2 * pause, _LONGEST_PAUSE)
         return True
 
     def taken(self, byte: int) -> bool:
         """Whether anybody else holds a byte: who died does not."""
-        return self._control("F_OFD_GETLK", byte, fcntl.F_WRLCK) != fcntl.F_UNLCK
+        return self._control("F_OFD_GETLK", byte) != fcntl.F_UNLCK
 
     def close(self) -> None:
         """Let go of all locks."""
-        if self.fd >= 0 and self.ours:  # a child closed it long ago
-            with _forking:
-                _open.discard(self.fd)
-                # One step for the interpreter: an interrupt between two would leave it open, and
-                # locked, or have it closed twice.
+        if self.fd >= 0 and self.ours:  # a forked child closed it at once: see below
+            with _fork_lock:
+                _descriptors.discard(self.fd)
+                # `map` takes the attribute away and closes it in one bytecode instruction. An
+                # interrupt between two would leave the file open and locked, or close it twice.
                 list(map(os.close, map(vars(self).pop, ("fd",))))
 
     def __del__(self) -> None:
         self.close()
 
-    def _control(self, command: str, byte: int, kind: int) -> int:
-        asked = _flock(kind, byte)
+    def _control(self, command: str, byte: int) -> int:
+        """Have `fcntl` try a write lock; the kind of lock that it tells of."""
+        fields = {"kind": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "len": 1, "pid": 0}
         try:
-            told = fcntl.fcntl(self.fd, getattr(fcntl, command), asked)
+            flock = _FLOCK.pack(*map(fields.__getitem__, _FIELDS))
+            answer = fcntl.fcntl(self.fd, getattr(fcntl, command), flock)
         except OSError as error:
             if isinstance(error, (BlockingIOError, PermissionError)):
                 raise
             raise StorageError(f"the file system takes no locks: {error}") from error
-        return _kind(told)
+        return int(_FLOCK.unpack(answer)[_FIELDS.index("kind")])
 
 
-if sys.platform == "darwin":  # start, length, pid, kind, whence
-    _FORM, _KIND_AT = struct.Struct("qqihh"), 3
+# C's `struct flock`.
+if sys.platform == "darwin":
+    _FLOCK, _FIELDS = struct.Struct("qqihh"), ("start", "len", "pid", "kind", "whence")
+else:
+    _FLOCK, _FIELDS = struct.Struct("hhqqi4x"), ("kind", "whence", "start", "len", "pid")
 
-    def _flock(kind: int, byte: int) -> bytes:
-        return _FORM.pack(byte, 1, 0, kind, os.SEEK_SET)
-else:  # kind, whence, start, length, pid
-    _FORM, _KIND_AT = struct.Struct("hhqqi4x"), 0
-
-    def _flock(kind: int, byte: int) -> bytes:
-        return _FORM.pack(kind, os.SEEK_SET, byte, 1, 0)
+_fork_lock = threading.RLock()  # held while a process forks
+_descriptors: set[int] = set()  # of all FileLocks
 
 
-def _kind(told: bytes) -> int:
-    return int(_FORM.unpack(told)[_KIND_AT])
-
-
-def known() -> bool:
-    """Whether this platform has locks whose owner is a description."""
-    return hasattr(fcntl, "F_OFD_SETLK")
-
-
-_forking = threading.RLock()  # held while a process forks
-_open: set[int] = set()  # descriptors of all FileLocks
-
-
-def _forked() -> None:
-    for fd in _open:
+def _close_inherited() -> None:
+    """In a forked child: its copies of our descriptors would keep our locks after our death."""
+    for fd in _descriptors:
         os.close(fd)
-    _open.clear()
-    _forking.release()
+    _descriptors.clear()
+    _fork_lock.release()
 
 
 os.register_at_fork(
-    before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_forked
+    before=_fork_lock.acquire, after_in_parent=_fork_lock.release, after_in_child=_close_inherited
 )
