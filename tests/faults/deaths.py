@@ -39,7 +39,7 @@ POINTS: dict[str, tuple[str, str, bool | bytes]] = {
     "saying that it is ready": (WORKER, "Worker.serve", False),
     "attaching": (WORKER, "map_handle", False),
     "attached": (WORKER, "map_handle", True),
-    "unpickling": (WORKER, "unpack", False),
+    "unpickling": ("shmcompute.backends.processes.protocol.pickling", "unpack", False),
     "running": ("shmcompute.plans.plan", "Plan.run_chunk", False),
     "answering a plan": ("multiprocessing.connection", "Connection._send", b"Loaded"),
     "telling an error": ("multiprocessing.connection", "Connection._send", b"Failure"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import signal
@@ -74,11 +73,9 @@ def run(program, *args, check=True, fresh="", python=sys.executable, **kwargs):
 
 @functools.cache
 def server():
-    """The session's prepared process, started when a program first needs it."""
+    """The session's prepared process, started when a program first needs it; conftest closes it."""
     with leaks.kept():
-        started = prepared.Server(Path(tempfile.mkdtemp(prefix="shmcompute-tests-")))
-    atexit.register(started.close)
-    return started
+        return prepared.Server(Path(tempfile.mkdtemp(prefix="shmcompute-tests-")))
 
 
 class Half:

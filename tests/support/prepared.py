@@ -54,6 +54,8 @@ class Server:
     def close(self):
         self._process.stdin.close()
         assert self._process.wait(60) == 0
+        os.unlink(self.address)
+        os.rmdir(os.path.dirname(self.address))
 
 
 def serve():
