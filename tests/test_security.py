@@ -130,13 +130,13 @@ def test_a_file_is_read_by_what_was_opened_not_by_its_name(tmp_path, monkeypatch
     np.save(path, np.arange(8.0))
     np.save(other, np.arange(16, dtype=np.int16))
     handle = npy_file.find(path)
-    described = npy_file._described
+    read_header = npy_file._read_header
 
     def swapped(fd, name):
         os.replace(other, name)
-        return described(fd, name)
+        return read_header(fd, name)
 
-    monkeypatch.setattr(npy_file, "_described", swapped)
+    monkeypatch.setattr(npy_file, "_read_header", swapped)
     segment, array = handle.map()
     np.testing.assert_array_equal(array, np.arange(8.0))
     assert segment.layout.dtype == np.float64
@@ -207,7 +207,7 @@ def test_another_user_gets_nothing_and_gives_nothing(named):
                 with pytest.raises(SegmentExistsError):
                     sc.SharedArray([1.0], name=named + letter, storage="shm")
             reaper.reap()
-            assert not any(found.name.startswith(named) for found in reaper.listed())
+            assert not any(found.name.startswith(named) for found in reaper.list_segments())
             left = {entry for entry in os.listdir(shm.FOLDER) if entry.startswith(named)}
             assert left == {named + letter for letter in "abcdefgh"}
         finally:

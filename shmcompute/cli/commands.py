@@ -28,7 +28,7 @@ def info() -> int:
 
 def ls() -> int:
     """List the segments of this user."""
-    rows = [_row(segment) for segment in sorted(reaper.listed(), key=attrgetter("name"))]
+    rows = [_row(segment) for segment in sorted(reaper.list_segments(), key=attrgetter("name"))]
     if rows:
         write(*table([("name", "shape", "dtype", "size", "state"), *rows], right=(3,)))
     else:
@@ -39,7 +39,7 @@ def ls() -> int:
 def gc() -> int:
     """Remove segments that no process holds, and list them."""
     removed = sorted(reaper.reap(), key=attrgetter("name"))
-    alive = sum(segment.alive for segment in reaper.listed())
+    alive = sum(segment.alive for segment in reaper.list_segments())
     outcome = "no orphans"
     if removed:
         rows = [(segment.name, human(segment.size)) for segment in removed]
@@ -110,7 +110,7 @@ def machine() -> list[Fact]:
     ]
 
 
-def _row(segment: reaper.Found) -> tuple[str, ...]:
+def _row(segment: reaper.SegmentInfo) -> tuple[str, ...]:
     state = "orphaned" if not segment.alive else "warm" if segment.hidden else "alive"
     name, layout, size = segment.name, segment.layout, human(segment.size)
     if layout is None:

@@ -82,7 +82,7 @@ def demo(
     wrong = [row for row in rows if row.checked != EXACT]
     for row in wrong:
         sys.stderr.write(f"shmcompute: {row.kernel} on {row.backend}: {row.checked}\n")
-    left = len({segment.name for segment in reaper.listed()}.intersection(names))
+    left = len({segment.name for segment in reaper.list_segments()}.intersection(names))
     write(f"segments left: {left}")
     return 1 if wrong or left else 0
 

@@ -95,7 +95,7 @@ def _unmap_page(page: mmap.mmap, fd: int) -> None:
 
 
 _current: dict[str, ForkDetector] = {}  # one at most; a dict's methods are atomic
-_inherited: list[ForkDetector] = []  # in a child: its parent's
+_parent_detectors: list[ForkDetector] = []  # in a child: its parent's
 
 
 def fork_detector() -> ForkDetector:
@@ -125,5 +125,5 @@ def no_child_since(detector: ForkDetector) -> bool:
 
 def after_fork_in_child() -> None:
     """Keep the parent's page: as long as it is mapped, the parent sees that this child lives."""
-    _inherited.extend(_current.values())
+    _parent_detectors.extend(_current.values())
     _current.clear()

@@ -28,7 +28,7 @@ _warned = False
 
 
 def create(
-    made: Layout, storage: str | None = None, name: str | None = None
+    layout: Layout, storage: str | None = None, name: str | None = None
 ) -> tuple[Segment, Array]:
     """A new segment of the kind asked for, or that the environment or the host suggests."""
     if storage not in (None, "auto"):
@@ -37,29 +37,29 @@ def create(
         kind = chosen("storage", None, "STORAGE", ("auto", "shm", "array"), "auto")
     _reap_once()
     if kind != "auto":
-        return _made(kind, made, name)
+        return _create(kind, layout, name)
     try:
-        return _made("shm", made, name)
+        return _create("shm", layout, name)
     except SegmentExistsError:
         raise
     except StorageError as error:
-        return _fall_back(made, name, error)
+        return _fall_back(layout, name, error)
 
 
-def _made(kind: str, made: Layout, name: str | None) -> tuple[Segment, Array]:
-    with _typed(f'make a segment, storage="{kind}"'):
+def _create(kind: str, layout: Layout, name: str | None) -> tuple[Segment, Array]:
+    with _as_storage_error(f'make a segment, storage="{kind}"'):
         try:
-            return _CREATE[kind](made, name)
+            return _CREATE[kind](layout, name)
         except SegmentExistsError:
             raise
         except (StorageError, OSError):
             if not segment_cache.release():
                 raise
-        return _CREATE[kind](made, name)  # memory and descriptors that were kept may be enough
+        return _CREATE[kind](layout, name)  # memory and descriptors that were kept may be enough
 
 
 @contextmanager
-def _typed(doing: str) -> Iterator[None]:
+def _as_storage_error(doing: str) -> Iterator[None]:
     """What the operating system refuses, as an error of ours."""
     try:
         yield
@@ -70,9 +70,9 @@ def _typed(doing: str) -> Iterator[None]:
         raise StorageError(f"can't {doing}: {error}{hint}") from error
 
 
-def _fall_back(made: Layout, name: str | None, error: StorageError) -> tuple[Segment, Array]:
+def _fall_back(layout: Layout, name: str | None, error: StorageError) -> tuple[Segment, Array]:
     global _warned
-    result = _made("array", made, name)
+    result = _create("array", layout, name)
     if not _warned:
         _warned = True
         warnings.warn(
@@ -94,21 +94,21 @@ def _reap_once() -> None:
 
 def attach(name: str) -> tuple[Segment, Array]:
     """The shared-memory segment of that name, mapped here once however often it is asked for."""
-    with _typed(f"attach to {name!r}"):
+    with _as_storage_error(f"attach to {name!r}"):
         return map_handle(shm.find(name))
 
 
 def open_file(path: str | os.PathLike[str], mode: str) -> tuple[Segment, Array]:
     """The ``.npy`` at that path, mapped here once for each mode."""
-    with _typed(f"open {os.fspath(path)!r}"):
+    with _as_storage_error(f"open {os.fspath(path)!r}"):
         return map_handle(npy_file.find(path, mode))
 
 
 def map_handle(handle: Handle) -> tuple[Segment, Array]:
     """The segment that a handle names; the mapping there is, if there is one."""
     segment = mapped(handle)
-    with _typed(f"map {handle.name!r}"):
-        return (_again(segment) if segment is not None else None) or handle.map()
+    with _as_storage_error(f"map {handle.name!r}"):
+        return (_existing_mapping(segment) if segment is not None else None) or handle.map()
 
 
 def give(handles: Iterable[Handle]) -> None:
@@ -122,11 +122,11 @@ def give(handles: Iterable[Handle]) -> None:
 def adopt(handle: Handle) -> Array:
     """Map the segment that a handle names, and own it: its maker has given it to this process."""
     segment, array = map_handle(handle)
-    with _typed(f"take over {handle.name!r}"):
+    with _as_storage_error(f"take over {handle.name!r}"):
         handle.adopt(segment, array)
     return array
 
 
-def _again(segment: Segment) -> tuple[Segment, Array] | None:
+def _existing_mapping(segment: Segment) -> tuple[Segment, Array] | None:
     array = segment.array()
     return None if array is None else (segment, array)

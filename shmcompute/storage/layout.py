@@ -57,19 +57,19 @@ class Layout:
         """
         sizes = _sizes(shape)
         # Let NumPy settle subarray dtypes (their shape joins the array's) and "S" without a length.
-        settled = np.empty(0, dtype)
-        whole = sizes + settled.shape[1:]
+        normalized = np.empty(0, dtype)
+        full_shape = sizes + normalized.shape[1:]
         if order not in ("C", "F"):
             raise ValueError(f"unknown order: {order!r}; known: 'C', 'F'")
-        made = cls(whole, _storable(settled.dtype), order == "F" and len(whole) > 1)
+        layout = cls(full_shape, _storable(normalized.dtype), order == "F" and len(full_shape) > 1)
         # NumPy multiplies the sizes that are not 0, and so must what it is to take.
-        spanned = math.prod(filter(None, whole)) * max(1, made.dtype.itemsize)
-        if spanned + 2 * mmap.PAGESIZE > sys.maxsize:
+        extent = math.prod(filter(None, full_shape)) * max(1, layout.dtype.itemsize)
+        if extent + 2 * mmap.PAGESIZE > sys.maxsize:
             raise ValueError(
-                f"shape {whole} of {made.dtype} overflows: {spanned} bytes, "
+                f"shape {full_shape} of {layout.dtype} overflows: {extent} bytes, "
                 f"at most {sys.maxsize} can be addressed"
             )
-        return made
+        return layout
 
     @property
     def nbytes(self) -> int:
@@ -118,33 +118,33 @@ def _check_storable(dtype: np.dtype[Any]) -> None:
             "use a numeric, fixed-width string or structured dtype"
         )
     try:
-        described = npy.read(npy.written((), dtype, fortran=False))[1]
+        reread = npy.read(npy.write((), dtype, fortran=False))[1]
     except (TypeError, ValueError) as error:
         raise TypeError(f"dtype {dtype} can't be described in a .npy header: {error}") from error
-    if described != dtype:
-        raise TypeError(f"dtype {dtype} does not survive a .npy header (it becomes {described})")
+    if reread != dtype:
+        raise TypeError(f"dtype {dtype} does not survive a .npy header (it becomes {reread})")
 
 
-def sized(data: int) -> int:
+def padded(data: int) -> int:
     """Bytes from the start of a segment to its trailer, for this many bytes of data."""
     return -(-data // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-def trailer(made: Layout) -> bytes:
+def trailer(layout: Layout) -> bytes:
     """The trailer: whole pages, the record at their very end."""
-    header = npy.written(made.shape, made.dtype, fortran=made.fortran, version=2)
-    record = RECORD.pack(made.nbytes, len(header), zlib.crc32(header), VERSION, MAGIC)
-    return (header + record).rjust(sized(len(header) + len(record)), b"\0")
+    header = npy.write(layout.shape, layout.dtype, fortran=layout.fortran, version=2)
+    record = RECORD.pack(layout.nbytes, len(header), zlib.crc32(header), VERSION, MAGIC)
+    return (header + record).rjust(padded(len(header) + len(record)), b"\0")
 
 
-def claims(tail: bytes) -> bool:
+def has_magic(tail: bytes) -> bool:
     """Whether a file that ends in these bytes says that it is a segment of ours."""
     return tail.endswith(MAGIC)
 
 
 def header_length(name: str, tail: bytes, size: int) -> int:
     """Check the record at the end of a file of `size` bytes; how long its header is."""
-    if not claims(tail) or len(tail) != RECORD.size:
+    if not has_magic(tail) or len(tail) != RECORD.size:
         raise SegmentFormatError(
             f"{name!r} is not a shmcompute segment: it does not end in our magic. To map it as it "
             "is, use np.ndarray(shape, dtype, buffer=SharedMemory(name=...).buf)"
@@ -154,7 +154,7 @@ def header_length(name: str, tail: bytes, size: int) -> int:
         raise SegmentFormatError(
             f"{name!r} has layout version {version}; this shmcompute reads version {VERSION}"
         )
-    if length > npy.LONGEST or sized(data) + sized(length + RECORD.size) != size:
+    if length > npy.LONGEST or padded(data) + padded(length + RECORD.size) != size:
         raise SegmentFormatError(
             f"{name!r} is truncated or damaged: its record speaks of {data} bytes of data and a "
             f"header of {length}, the segment has {size}"
@@ -162,26 +162,27 @@ def header_length(name: str, tail: bytes, size: int) -> int:
     return int(length)
 
 
-def described(name: str, header: bytes, tail: bytes) -> Layout:
+def parse_trailer(name: str, header: bytes, tail: bytes) -> Layout:
     """The layout that a header and the record after it describe."""
     data, _, checksum, _, _ = RECORD.unpack(tail)
     if zlib.crc32(header) != checksum:
         raise SegmentFormatError(f"{name!r} is damaged: the checksum of its header does not match")
-    made = parsed(name, header)
-    if made.nbytes != data:
+    layout = parse_header(name, header)
+    if layout.nbytes != data:
         raise SegmentFormatError(
-            f"{name!r} is damaged: {made.shape} of {made.dtype} is {made.nbytes} bytes, not {data}"
+            f"{name!r} is damaged: {layout.shape} of {layout.dtype} is {layout.nbytes} bytes, "
+            f"not {data}"
         )
-    return made
+    return layout
 
 
-def parsed(name: str, header: bytes) -> Layout:
+def parse_header(name: str, header: bytes) -> Layout:
     """The layout that a ``.npy`` header tells; it can be laid over that many bytes."""
     try:
         shape, dtype, fortran = npy.read(header)
-        made = Layout.of(shape, dtype, "F" if fortran else "C")
-        if made.nbytes != math.prod(shape) * dtype.itemsize:
+        layout = Layout.of(shape, dtype, "F" if fortran else "C")
+        if layout.nbytes != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"its dtype {dtype} has no length")
-        return made
+        return layout
     except Exception as error:  # NumPy raises many kinds on damaged text
         raise SegmentFormatError(f"{name!r} is damaged: {error}") from error

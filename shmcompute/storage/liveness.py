@@ -35,12 +35,12 @@ def folder() -> Path:
     path = Path(tempfile.gettempdir()) / f"shmcompute-{os.geteuid()}"
     with suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise StorageError(
             f"{path} must be a folder of ours with mode 0700, but it is "
-            f"{stat.filemode(found.st_mode)} of user {found.st_uid}: remove it, or set TMPDIR to a "
-            "folder of your own"
+            f"{stat.filemode(status.st_mode)} of user {status.st_uid}: remove it, or set TMPDIR to "
+            "a folder of your own"
         )
     return path
 

@@ -82,13 +82,13 @@ class ArrayHandle:
         memory = np.frombuffer(base, np.uint8, count=self.layout.nbytes, offset=self.start - first)
         return Segment(self, self.layout, base, memory), self.layout.over(memory)
 
-    def locks(self, made: Layout) -> FileLocks:
+    def locks(self, layout: Layout) -> FileLocks:
         if not by_proc():
             raise StorageError(
                 f"array {self.name!r} can't be locked on this platform, where a descriptor that is "
                 'sent shares its locks; use storage="shm" or "file"'
             )
-        note = HolderNote(self.start + _note_offset(made.nbytes))
+        note = HolderNote(self.start + _note_offset(layout.nbytes))
         return FileLocks(self._descriptor, FIRST + self.start, note)
 
     def adopt(self, segment: Segment, array: Array) -> None:
@@ -117,12 +117,12 @@ class ArrayHandle:
         )
 
 
-def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
+def create(layout: Layout, name: str | None) -> tuple[Segment, Array]:
     """Make an array; its memory is reserved and zero. Its name is a label: none attach by it."""
     if name is not None:
         _check_label(name)
-    asked = _rounded(_note_offset(made.nbytes) + WORD + ALIGN)
-    _check_room(asked)
+    asked = _rounded(_note_offset(layout.nbytes) + WORD + ALIGN)
+    _check_free(asked)
     try:
         raw: Any = multiprocessing.Array("b", asked, lock=False)
         arena, start, _ = raw._wrapper._state[0]
@@ -133,11 +133,11 @@ def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
         raise _full(asked, error) from error
     memory = np.frombuffer(raw, np.uint8)
     skip = -memory.__array_interface__["data"][0] % ALIGN
-    memory = np.frombuffer(raw, np.uint8, count=made.nbytes, offset=skip)
+    memory = np.frombuffer(raw, np.uint8, count=layout.nbytes, offset=skip)
     label = name if name is not None else f"array_{secrets.token_hex(8)}"
-    handle = ArrayHandle(label, made, os.getpid(), arena.fd, file_id(arena.fd), start + skip)
+    handle = ArrayHandle(label, layout, os.getpid(), arena.fd, file_id(arena.fd), start + skip)
     # The memory has no name to remove; the descriptor goes with the last view.
-    return Segment(handle, made, raw, memory, _nothing), made.over(memory)
+    return Segment(handle, layout, raw, memory, _nothing), layout.over(memory)
 
 
 def _rounded(size: int) -> int:
@@ -171,15 +171,15 @@ def _places() -> list[str]:
     return [place for place in (str(FOLDER), tempfile.gettempdir()) if os.path.isdir(place)]
 
 
-def _check_room(asked: int) -> None:
+def _check_free(asked: int) -> None:
     # multiprocessing writes zeros before we can reserve: look first.
     if not any(shutil.disk_usage(place).free >= asked + SLACK for place in _places()):
         raise _full(asked, None)
 
 
 def _full(asked: int, error: BaseException | None) -> StorageFullError:
-    rooms = ", ".join(f"{shutil.disk_usage(place).free} in {place}" for place in _places())
+    free = ", ".join(f"{shutil.disk_usage(place).free} in {place}" for place in _places())
     return StorageFullError(
-        f"no room for an array of {asked} bytes; free: {rooms}. Close arrays, set TMPDIR to a "
+        f"no room for an array of {asked} bytes; free: {free}. Close arrays, set TMPDIR to a "
         'larger disk, or use storage="file"' + (f" ({error})" if error else "")
     )

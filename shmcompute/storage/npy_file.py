@@ -26,7 +26,7 @@ from shmcompute.errors import (
     StorageFullError,
 )
 from shmcompute.storage import npy_header as npy
-from shmcompute.storage.layout import Layout, parsed
+from shmcompute.storage.layout import Layout, parse_header
 from shmcompute.storage.segment import Segment
 from shmcompute.system.file_locks import FileLocks, file_id
 from shmcompute.typing import Array
@@ -50,12 +50,12 @@ class FileHandle:
         try:
             if file_id(fd) != self.serial:
                 raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
-            made, offset = _described(fd, self.name)
-            return _mapped(fd, self, made, offset, created=False)
+            layout, offset = _read_header(fd, self.name)
+            return _map(fd, self, layout, offset, created=False)
         finally:
             os.close(fd)
 
-    def locks(self, made: Layout) -> FileLocks:
+    def locks(self, layout: Layout) -> FileLocks:
         return FileLocks(self._again)
 
     def _again(self) -> int:
@@ -89,7 +89,7 @@ def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:
         os.close(fd)
 
 
-def create(made: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, Array]:
+def create(layout: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, Array]:
     """Make a ``.npy`` file; its disk space is reserved and reads as zero."""
     if name is None:
         raise ValueError('storage="file" needs a path: name="data.npy"')
@@ -104,7 +104,7 @@ def create(made: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, 
         raise StorageError(f"{path!r} can't be made: {error}") from error
     try:
         handle = FileHandle(path, "r+", file_id(fd))
-        return _mapped(fd, handle, made, _fill(fd, path, made), created=True)
+        return _map(fd, handle, layout, _fill(fd, path, layout), created=True)
     except BaseException:
         with suppress(OSError):
             os.unlink(path)
@@ -134,27 +134,27 @@ def _open(path: str, mode: str) -> int:
         raise
 
 
-def _fill(fd: int, path: str, made: Layout) -> int:
+def _fill(fd: int, path: str, layout: Layout) -> int:
     """Write the header and reserve the data; where the data starts."""
-    header = npy.written(made.shape, made.dtype, fortran=made.fortran)
+    header = npy.write(layout.shape, layout.dtype, fortran=layout.fortran)
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(header)
-        os.ftruncate(fd, len(header) + made.nbytes)
+        os.ftruncate(fd, len(header) + layout.nbytes)
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, len(header) + max(1, made.nbytes))
+            os.posix_fallocate(fd, 0, len(header) + max(1, layout.nbytes))
         return len(header)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"{path!r} can't be made: {error}") from error
         free = shutil.disk_usage(os.path.dirname(path)).free
         raise StorageFullError(
-            f"the disk is full: asked for {made.nbytes} bytes for {path!r}, {free} free; "
+            f"the disk is full: asked for {layout.nbytes} bytes for {path!r}, {free} free; "
             "choose a path on a larger disk"
         ) from error
 
 
-def _described(fd: int, path: str) -> tuple[Layout, int]:
+def _read_header(fd: int, path: str) -> tuple[Layout, int]:
     """What a ``.npy`` holds and where its data starts: read from what was opened, not by name."""
     with open(fd, "rb", closefd=False) as file:
         header = file.read(npy.START)
@@ -163,26 +163,26 @@ def _described(fd: int, path: str) -> tuple[Layout, int]:
         except ValueError as error:
             raise SegmentFormatError(f"{path!r} is no .npy file: {error}") from error
         header += file.read(length - len(header))
-    made, size = parsed(path, header), os.fstat(fd).st_size
-    if length + made.nbytes > size:
+    layout, size = parse_header(path, header), os.fstat(fd).st_size
+    if length + layout.nbytes > size:
         raise SegmentFormatError(
-            f"{path!r} is truncated: {made.shape} of {made.dtype} needs {length + made.nbytes} "
-            f"bytes, the file has {size}"
+            f"{path!r} is truncated: {layout.shape} of {layout.dtype} needs "
+            f"{length + layout.nbytes} bytes, the file has {size}"
         )
-    return made, length
+    return layout, length
 
 
-def _mapped(
-    fd: int, handle: FileHandle, made: Layout, offset: int, *, created: bool
+def _map(
+    fd: int, handle: FileHandle, layout: Layout, offset: int, *, created: bool
 ) -> tuple[Segment, Array]:
     access = mmap.ACCESS_READ if handle.mode == "r" else mmap.ACCESS_WRITE
     try:
-        base = mmap.mmap(fd, offset + made.nbytes, access=access)
+        base = mmap.mmap(fd, offset + layout.nbytes, access=access)
     except (OSError, ValueError) as error:
         raise StorageError(f"{handle.name!r} can't be mapped: {error}") from error
-    memory = np.frombuffer(base, np.uint8, count=made.nbytes, offset=offset)
+    memory = np.frombuffer(base, np.uint8, count=layout.nbytes, offset=offset)
     remove = partial(_remove, handle.name, handle.serial) if created else None
-    return Segment(handle, made, base, memory, remove, lasting=True), made.over(memory)
+    return Segment(handle, layout, base, memory, remove, lasting=True), layout.over(memory)
 
 
 def _remove(path: str, serial: tuple[int, int]) -> None:

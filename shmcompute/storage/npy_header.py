@@ -47,7 +47,7 @@ _CALLED = re.compile(r"[^\[({,:][\[({]")  # a bracket after a value: a call, an 
 _filters = threading.RLock()  # held by who changes the filters of warnings here
 
 
-def written(
+def write(
     shape: tuple[int, ...], dtype: np.dtype[Any], *, fortran: bool, version: int = 1
 ) -> bytes:
     """A header that every reader of ``.npy`` takes, in ASCII, of this version if it fits."""
@@ -80,12 +80,12 @@ def length(start: bytes) -> int:
     if len(start) < START or not start.startswith(npy.MAGIC_PREFIX):
         raise ValueError("it does not start like a .npy")
     size = _size(start)
-    (told,) = size.unpack_from(start, npy.MAGIC_LEN)
-    if told > LONGEST:
-        raise ValueError(f"its header claims {told} bytes; at most {LONGEST} are read")
-    if told < LEAST:
-        raise ValueError(f"its header claims {told} bytes; the least takes {LEAST}")
-    return npy.MAGIC_LEN + size.size + int(told)
+    (claimed_length,) = size.unpack_from(start, npy.MAGIC_LEN)
+    if claimed_length > LONGEST:
+        raise ValueError(f"its header claims {claimed_length} bytes; at most {LONGEST} are read")
+    if claimed_length < LEAST:
+        raise ValueError(f"its header claims {claimed_length} bytes; the least takes {LEAST}")
+    return npy.MAGIC_LEN + size.size + int(claimed_length)
 
 
 def _size(header: bytes) -> struct.Struct:
@@ -112,7 +112,7 @@ def read(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
     # Filters are the whole program's, and other threads may be changing them: leave them alone
     # where nothing is to be expected.
     with _unwarned() if _ODD.search(text) else nullcontext():
-        shape, descr, fortran = _told(_literal(text))
+        shape, descr, fortran = _check_fields(_literal(text))
         return shape, npy.descr_to_dtype(descr), fortran
 
 
@@ -139,10 +139,10 @@ def _literal(text: str) -> object:
     return ast.literal_eval(text)
 
 
-def _told(found: object) -> tuple[tuple[int, ...], Any, bool]:
-    if not isinstance(found, dict) or found.keys() != {"descr", "fortran_order", "shape"}:
+def _check_fields(fields: object) -> tuple[tuple[int, ...], Any, bool]:
+    if not isinstance(fields, dict) or fields.keys() != {"descr", "fortran_order", "shape"}:
         raise ValueError("its header does not tell descr, fortran_order and shape, and no more")
-    shape, descr, fortran = found["shape"], found["descr"], found["fortran_order"]
+    shape, descr, fortran = fields["shape"], fields["descr"], fields["fortran_order"]
     sizes = isinstance(shape, tuple) and all(type(size) is int for size in shape)
     if not sizes or not isinstance(fortran, bool):
         raise ValueError(f"its header tells shape={shape!r:.99}, fortran_order={fortran!r:.99}")

@@ -20,7 +20,7 @@ from shmcompute.storage.names import HIDDEN, check_name
 
 
 @dataclass(frozen=True)
-class Found:
+class SegmentInfo:
     """One segment of ours in the namespace."""
 
     name: str
@@ -34,18 +34,18 @@ class Found:
         return self.name.startswith(HIDDEN)
 
 
-def listed() -> Iterator[Found]:
+def list_segments() -> Iterator[SegmentInfo]:
     """Every segment of this user, alive or orphaned."""
     for name in _names():
-        found = _look(name, remove=False)
-        if found is not None:
-            yield found
+        segment = _inspect(name, remove=False)
+        if segment is not None:
+            yield segment
 
 
-def reap() -> list[Found]:
+def reap() -> list[SegmentInfo]:
     """Remove every orphan of this user; what was removed."""
-    looked = [_look(name, remove=True) for name in _names()]
-    return [found for found in looked if found is not None and not found.alive]
+    inspected = [_inspect(name, remove=True) for name in _names()]
+    return [segment for segment in inspected if segment is not None and not segment.alive]
 
 
 def _names() -> list[str]:
@@ -62,31 +62,31 @@ def _names() -> list[str]:
 def _candidate(entry: os.DirEntry[str]) -> bool:
     try:
         check_name(entry.name)
-        found = entry.stat(follow_symlinks=False)
+        status = entry.stat(follow_symlinks=False)
     except (OSError, ValueError):
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
 
 
-def _look(name: str, *, remove: bool) -> Found | None:
+def _inspect(name: str, *, remove: bool) -> SegmentInfo | None:
     """What one name is, if it is ours; removed first if nobody uses it and `remove` is set."""
     try:
         fd = shm.open_segment(name)
     except SegmentNotFoundError:
         if remove:
-            _sweep(name)
+            _remove_stale_lock(name)
         return None
     except ShmComputeError:
         return None
     try:
-        if not shm.claimed(fd, name):
+        if not shm.is_ours(fd, name):
             return None
         size, layout = os.fstat(fd).st_size, _layout(fd, name)
         lock = liveness.seize(fd, name)
         try:
-            if lock is not None and remove and (found := os.fstat(fd)).st_nlink:
-                shm.remove(name, found.st_ino)
-            return Found(name, size, lock is None, layout)
+            if lock is not None and remove and (status := os.fstat(fd)).st_nlink:
+                shm.remove(name, status.st_ino)
+            return SegmentInfo(name, size, lock is None, layout)
         finally:
             if lock is not None:
                 os.close(lock)
@@ -103,7 +103,7 @@ def _layout(fd: int, name: str) -> Layout | None:
         return None
 
 
-def _sweep(name: str) -> None:
+def _remove_stale_lock(name: str) -> None:
     """Remove a lock file whose segment is gone."""
     lock = liveness.seize(-1, name) if liveness.by_file() else None
     if lock is not None:

@@ -2,9 +2,9 @@
 
 Ownership of memory: *views own the mapping*. A `Segment` holds only a weak reference to the object
 that owns the bytes (an ``mmap``, or the ctypes array of a ``multiprocessing.Array``) or that lends
-them (where `warm` keeps memory for the next array); the ndarrays over it hold the strong ones. So a
-segment is unmapped, or kept, with its last view, in whatever order arrays, views and the
-interpreter end, and nothing here can unmap memory under a view's feet.
+them (where `segment_cache` keeps memory for the next array); the ndarrays over it hold the strong
+ones. So a segment is unmapped, or kept, with its last view, in whatever order arrays, views and
+the interpreter end, and nothing here can unmap memory under a view's feet.
 
 Ownership of the name: the process that made a segment removes its name, at ``end()`` or, at the
 latest, when the mapping goes (garbage collection, interpreter exit). A forked child is another
@@ -37,7 +37,7 @@ class Handle(Protocol):
         """Map the segment here, anew; an attacher's mapping."""
         ...
 
-    def locks(self, made: Layout) -> FileLocks:
+    def locks(self, layout: Layout) -> FileLocks:
         """Where locks of the segment stand, opened anew."""
         ...
 

@@ -1,4 +1,4 @@
-"""Memory of closed arrays, kept warm for the next ones.
+"""Memory of closed arrays, kept for the next ones.
 
 The kernel clears each new page and maps it with a fault of its own; a block that was in use costs
 neither. So the maker of a segment keeps the memory of a closed one, mapping and all, for the next
@@ -10,7 +10,7 @@ A block goes round like this, and one whose round is broken anywhere is given ba
 2. *Hidden*: the array was closed. The name is gone, which at once keeps new attachers away. An
    inode that lost its last name can't have another, so it is renamed, not removed. It stays locked
    like any segment (see `liveness`), so a reaper removes it only when we have died.
-3. *Warm*: the last ndarray is gone, too.
+3. *Cached*: the last ndarray is gone, too.
 4. *Lent* again, once nobody else could reach the old bytes: no ndarray here (whoever looks into the
    mapping holds a reference to it), no forked child, no other process (see `exclusive`).
    That is decided at the time of lending; a block that is still in use is passed over. Where a
@@ -57,11 +57,11 @@ class CachedBlock:
     def __init__(self, fd: int, path: Path, length: int) -> None:
         self.fd, self.length = fd, length
         self.path: Path | None = path  # None once somebody else has removed it
-        found = os.fstat(fd)
-        self.serial, self.size = found.st_ino, found.st_size
+        status = os.fstat(fd)
+        self.serial, self.size = status.st_ino, status.st_size
         # A name and an inode make a handle; a block never bears the same name twice, lest a stale
         # handle of one array should find another.
-        self.borne = {path.name}
+        self.names_used = {path.name}
         self.base: mmap.mmap | None = None
         self._maker = os.getpid()
         self._map(mmap.MAP_SHARED)
@@ -101,7 +101,7 @@ class CachedBlock:
         assert self.path is not None  # noqa: S101  # for mypy: what has no name is not lent
         path = self.path.with_name(name)
         os.link(self.path, path)
-        self.borne.add(name)
+        self.names_used.add(name)
         hidden, self.path = self.path, path
         with suppress(OSError):  # it stays ours until then; after that it is an orphan
             hidden.unlink()
@@ -139,12 +139,12 @@ class CachedBlock:
         os.close(self.fd)
 
 
-_blocks: dict[int, CachedBlock] = {}  # those that are warm by inode, the oldest first
-_taking = threading.Lock()
-_over = False  # True once the interpreter ends
+_blocks: dict[int, CachedBlock] = {}  # those that can be lent, by inode, the oldest first
+_take_lock = threading.Lock()
+_exiting = False  # True once the interpreter ends
 
 
-def worth(size: int) -> bool:
+def cacheable(size: int) -> bool:
     """Whether a new segment of that size should be a block."""
     # A child of multiprocessing, a worker of ours among them, runs no exit handlers, and a Pool
     # ends its own with a signal: what they kept would stay behind.
@@ -154,11 +154,15 @@ def worth(size: int) -> bool:
 
 def limit(folder: Path) -> int:
     """How many bytes may be kept: the setting, else a quarter of what is free, at most `MOST`."""
-    said = configured("WARM_BYTES")
-    return min(MOST, (kept() + memory.free_in(folder)) // 4) if said is None else said
+    configured_limit = configured("WARM_BYTES")
+    return (
+        min(MOST, (cached_bytes() + memory.free_in(folder)) // 4)
+        if configured_limit is None
+        else configured_limit
+    )
 
 
-def kept() -> int:
+def cached_bytes() -> int:
     """How many bytes are kept."""
     return sum(block.size for block in list(_blocks.values()))
 
@@ -169,7 +173,9 @@ def keep(block: CachedBlock) -> None:
     Runs inside garbage collection, in any thread: it waits for nothing.
     """
     try:
-        allowed = 0 if _over or not block.ours or block.path is None else limit(block.path.parent)
+        allowed = (
+            0 if _exiting or not block.ours or block.path is None else limit(block.path.parent)
+        )
         if block.size <= allowed:
             is_exclusive(block.fd)  # an OSError here: it could never be lent again
             _blocks[block.serial] = block
@@ -182,7 +188,7 @@ def keep(block: CachedBlock) -> None:
 
 def _trim(allowed: int) -> None:
     for serial in list(_blocks):
-        if kept() <= allowed:
+        if cached_bytes() <= allowed:
             return
         oldest = _blocks.pop(serial, None)
         if oldest is not None:
@@ -195,19 +201,21 @@ def take(length: int, size: int, name: str | None) -> CachedBlock | None:
         return None
     # Without the lock: it is taken in another thread, or below us, where garbage collection runs
     # somebody's __del__.
-    return call_with_lock(_taking, 0, lambda taken: _found(length, size, name) if taken else None)
+    return call_with_lock(
+        _take_lock, 0, lambda locked: _find(length, size, name) if locked else None
+    )
 
 
-def _found(length: int, size: int, name: str | None) -> CachedBlock | None:
+def _find(length: int, size: int, name: str | None) -> CachedBlock | None:
     for block in reversed(list(_blocks.values())):
-        fits = (block.length, block.size) == (length, size) and name not in block.borne
-        mine = fits and _blocks.pop(block.serial, None) is not None
-        if mine and _settled(block):
+        fits = (block.length, block.size) == (length, size) and name not in block.names_used
+        popped = fits and _blocks.pop(block.serial, None) is not None
+        if popped and _lendable(block):
             return block
     return None
 
 
-def _settled(block: CachedBlock) -> bool:
+def _lendable(block: CachedBlock) -> bool:
     """Whether a block can be lent; if not it waits on, or goes."""
     try:
         if block.ready():
@@ -220,25 +228,25 @@ def _settled(block: CachedBlock) -> bool:
 
 def release() -> int:
     """Give back all that is kept; how many bytes it was."""
-    given = 0
+    freed = 0
     for serial in list(_blocks):
         block = _blocks.pop(serial, None)
         if block is not None:
-            given += block.size
+            freed += block.size
             block.drop()
-    return given
+    return freed
 
 
 @atexit.register
 def _end() -> None:
-    global _over
-    _over = True
+    global _exiting
+    _exiting = True
     release()
 
 
 def _after_fork() -> None:
-    global _taking
-    _taking = threading.Lock()
+    global _take_lock
+    _take_lock = threading.Lock()
     exclusive.after_fork_in_child()
     release()  # as a child: names stay
 

@@ -10,6 +10,9 @@ own.
 `multiprocessing.shared_memory.SharedMemory` is not used for this: before Python 3.13 it registers
 each segment with a resource tracker that unlinks what others still use (gh-82300), and its
 ``close()`` unmaps under live arrays (numpy#23305).
+
+The file is long because making, attaching and removing rely on one order of lock and name, which
+would be hard to check from several files.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ from shmcompute.errors import (
     StorageError,
     StorageFullError,
 )
-from shmcompute.storage import layout as described
+from shmcompute.storage import layout as layouts
 from shmcompute.storage import liveness, segment_cache
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import PREFIX, candidates, check_name
@@ -66,13 +69,13 @@ class ShmHandle:
             )
         return segment, array
 
-    def locks(self, made: Layout) -> FileLocks:
+    def locks(self, layout: Layout) -> FileLocks:
         if liveness.by_file():
             return FileLocks(self._lock_file, note=HolderNote(0))
         # The trailer's pages begin with zeros: its header and its record leave some.
-        return FileLocks(self._again, note=HolderNote(described.sized(made.nbytes)))
+        return FileLocks(self._reopen, note=HolderNote(layouts.padded(layout.nbytes)))
 
-    def _again(self) -> int:
+    def _reopen(self) -> int:
         fd = open_segment(self.name)
         if os.fstat(fd).st_ino == self.serial:
             return fd
@@ -80,7 +83,7 @@ class ShmHandle:
         raise SegmentNotFoundError(f"the segment {self.name!r} is gone; another one has its name")
 
     def _lock_file(self) -> int:
-        os.close(self._again())  # there is none for a segment that is gone
+        os.close(self._reopen())  # there is none for a segment that is gone
         return liveness.held_file(self.name)
 
     def adopt(self, segment: Segment, array: Array) -> None:
@@ -94,41 +97,41 @@ def unavailable() -> str | None:
     return None
 
 
-def create(made: Layout, name: str | None) -> tuple[Segment, Array]:
+def create(layout: Layout, name: str | None) -> tuple[Segment, Array]:
     """Make a segment. Its memory is reserved; it is zero, or that of an array closed before."""
     if name is not None:
         check_name(name)
     if (reason := unavailable()) is not None:
         raise StorageError(f'storage="shm": {reason}; use storage="array"')
-    data, tail = described.sized(made.nbytes), described.trailer(made)
+    data, tail = layouts.padded(layout.nbytes), layouts.trailer(layout)
     block = segment_cache.take(data, data + len(tail), name) if _nameless() else None
-    again = None if block is None else _again(block, made, tail, name)
-    return _anew(made, data, tail, name) if again is None else again
+    cached = None if block is None else _create_cached(block, layout, tail, name)
+    return _create_new(layout, data, tail, name) if cached is None else cached
 
 
-def _anew(made: Layout, data: int, tail: bytes, name: str | None) -> tuple[Segment, Array]:
-    kept = segment_cache.worth(data + len(tail))
+def _create_new(layout: Layout, data: int, tail: bytes, name: str | None) -> tuple[Segment, Array]:
+    cacheable = segment_cache.cacheable(data + len(tail))
     build = partial(_fill, data=data, tail=tail)
     fd, handle, lock = (_create_linux if _nameless() else _create_posix)(name, build)
-    if kept and lock is None:
+    if cacheable and lock is None:
         with suppress(OSError, ValueError):  # raised again below, unless it can do without
-            return _lent(
-                segment_cache.CachedBlock(fd, FOLDER / handle.name, data), made, handle.name
+            return _lend(
+                segment_cache.CachedBlock(fd, FOLDER / handle.name, data), layout, handle.name
             )
-    return _mapped(fd, handle, made, lock, partial(remove, handle.name, handle.serial))
+    return _map(fd, handle, layout, lock, partial(remove, handle.name, handle.serial))
 
 
-def _again(
-    block: segment_cache.CachedBlock, made: Layout, tail: bytes, name: str | None
+def _create_cached(
+    block: segment_cache.CachedBlock, layout: Layout, tail: bytes, name: str | None
 ) -> tuple[Segment, Array] | None:
     """A segment in the memory of one that was closed; None if somebody has removed that."""
     try:
         os.pwrite(block.fd, tail, block.length)
-        for named in candidates(name):
+        for free_name in candidates(name):
             with suppress(FileExistsError):
-                block.show(named)
-                return _lent(block, made, named, used=True)
-        raise _taken(name)
+                block.show(free_name)
+                return _lend(block, layout, free_name, used=True)
+        raise _name_exists(name)
     except BaseException as error:
         block.hide()
         segment_cache.keep(block)
@@ -137,14 +140,14 @@ def _again(
         raise
 
 
-def _lent(
-    block: segment_cache.CachedBlock, made: Layout, named: str, *, used: bool = False
+def _lend(
+    block: segment_cache.CachedBlock, layout: Layout, free_name: str, *, used: bool = False
 ) -> tuple[Segment, Array]:
-    """The segment in a block, which goes back to `warm` with its last view."""
-    memory = np.frombuffer(block.memory, np.uint8, count=made.nbytes)
-    handle, back = ShmHandle(named, block.serial), partial(segment_cache.keep, block)
-    segment = Segment(handle, made, memory, memory, block.hide, used=used, finally_=back)
-    return segment, made.over(memory)
+    """The segment in a block, which goes back to `segment_cache` with its last view."""
+    memory = np.frombuffer(block.memory, np.uint8, count=layout.nbytes)
+    handle, back = ShmHandle(free_name, block.serial), partial(segment_cache.keep, block)
+    segment = Segment(handle, layout, memory, memory, block.hide, used=used, finally_=back)
+    return segment, layout.over(memory)
 
 
 def find(name: str) -> ShmHandle:
@@ -165,11 +168,11 @@ def attach(name: str) -> tuple[Segment, Array]:
     lock = None
     try:
         lock = liveness.hold(fd, name)
-        found = os.fstat(fd)
-        if not found.st_nlink:
+        status = os.fstat(fd)
+        if not status.st_nlink:
             raise SegmentNotFoundError(f"the segment {name!r} was removed just now")
-        handle, made = ShmHandle(name, found.st_ino), read_layout(fd, name)
-        return _mapped(fd, handle, made, lock, None, close_on_error=False)
+        handle, layout = ShmHandle(name, status.st_ino), read_layout(fd, name)
+        return _map(fd, handle, layout, lock, None, close_on_error=False)
     except BaseException:
         os.close(fd)
         if lock is not None:
@@ -198,14 +201,14 @@ def open_segment(name: str) -> int:
         raise
 
 
-def _check_ours(name: str, found: os.stat_result) -> None:
-    ours, regular = found.st_uid == os.geteuid(), stat.S_ISREG(found.st_mode)
+def _check_ours(name: str, status: os.stat_result) -> None:
+    ours, regular = status.st_uid == os.geteuid(), stat.S_ISREG(status.st_mode)
     if ours and (regular or not _READABLE):  # elsewhere only segments have such names
         return
     if ours:
-        raise SegmentFormatError(f"{name!r} is no segment but a {stat.filemode(found.st_mode)}")
+        raise SegmentFormatError(f"{name!r} is no segment but a {stat.filemode(status.st_mode)}")
     raise StorageError(
-        f"segment {name!r} belongs to user {found.st_uid}, this process is user {os.geteuid()}: "
+        f"segment {name!r} belongs to user {status.st_uid}, this process is user {os.geteuid()}: "
         "segments are shared between processes of one user only"
     )
 
@@ -224,17 +227,17 @@ def exists(name: str) -> bool:
 def read_layout(fd: int, name: str) -> Layout:
     """What the trailer of an open segment says; SegmentFormatError if it is not whole."""
     size = os.fstat(fd).st_size
-    start = max(0, size - described.RECORD.size)
+    start = max(0, size - layouts.RECORD.size)
     tail = _bytes_of(fd, start, size)
-    length = described.header_length(name, tail, size)
-    return described.described(name, _bytes_of(fd, start - length, start), tail)
+    length = layouts.header_length(name, tail, size)
+    return layouts.parse_trailer(name, _bytes_of(fd, start - length, start), tail)
 
 
-def claimed(fd: int, name: str) -> bool:
+def is_ours(fd: int, name: str) -> bool:
     """Whether an open segment is one of ours, whole or not."""
     size = os.fstat(fd).st_size
-    tail = _bytes_of(fd, max(0, size - described.RECORD.size), size)
-    return name.startswith(PREFIX) or described.claims(tail)
+    tail = _bytes_of(fd, max(0, size - layouts.RECORD.size), size)
+    return name.startswith(PREFIX) or layouts.has_magic(tail)
 
 
 def _bytes_of(fd: int, start: int, stop: int) -> bytes:
@@ -265,13 +268,13 @@ def _create_linux(
         build(fd)
         liveness.hold(fd, "")
         serial = os.fstat(fd).st_ino  # before it has a name: after that nothing may fail
-        for named in candidates(name):
+        for free_name in candidates(name):
             try:
-                os.link(f"/proc/self/fd/{fd}", named, dst_dir_fd=folder, follow_symlinks=True)
-                return fd, ShmHandle(named, serial), None
+                os.link(f"/proc/self/fd/{fd}", free_name, dst_dir_fd=folder, follow_symlinks=True)
+                return fd, ShmHandle(free_name, serial), None
             except FileExistsError:
                 continue
-        raise _taken(name)
+        raise _name_exists(name)
     except BaseException:
         os.close(fd)
         raise
@@ -282,9 +285,11 @@ def _create_linux(
 def _create_posix(
     name: str | None, build: Callable[[int], None]
 ) -> tuple[int, ShmHandle, int | None]:
-    for named in candidates(name):
+    for free_name in candidates(name):
         try:
-            fd = _posixshmem.shm_open(f"/{named}", os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600)
+            fd = _posixshmem.shm_open(
+                f"/{free_name}", os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600
+            )
         except FileExistsError:
             continue
         except OSError as error:
@@ -292,27 +297,27 @@ def _create_posix(
         lock = serial = None
         try:
             serial = os.fstat(fd).st_ino
-            lock = liveness.hold(fd, named)
+            lock = liveness.hold(fd, free_name)
             if sys.platform == "linux" and not os.fstat(fd).st_nlink:
                 raise _Reaped
             build(fd)
-            return fd, ShmHandle(named, serial), lock
+            return fd, ShmHandle(free_name, serial), lock
         except BaseException as error:
-            remove(named, serial)
+            remove(free_name, serial)
             os.close(fd)
             if lock is not None:
                 os.close(lock)
             if isinstance(error, _Reaped):
                 return _create_posix(name, build)  # anew
             raise
-    raise _taken(name)
+    raise _name_exists(name)
 
 
 class _Reaped(Exception):  # noqa: N818  # it never leaves this file
     """A reaper saw a new segment before its lock was there."""
 
 
-def _taken(name: str | None) -> SegmentExistsError:
+def _name_exists(name: str | None) -> SegmentExistsError:
     return SegmentExistsError(
         f"a segment called {name!r} exists: attach to it with SharedArray.attach({name!r}), choose "
         "another name, or remove it if it is orphaned (python -m shmcompute gc)"
@@ -321,7 +326,7 @@ def _taken(name: str | None) -> SegmentExistsError:
 
 def _fill(fd: int, data: int, tail: bytes) -> None:
     """Reserve the memory of a new segment and describe it."""
-    _check_room(data + len(tail))
+    _check_free(data + len(tail))
     try:
         os.ftruncate(fd, data + len(tail))
         if hasattr(os, "posix_fallocate"):
@@ -340,13 +345,13 @@ def _granule(offset: int) -> int:
 def free_bytes() -> int | None:
     """Bytes free for segments, or None where the platform does not tell."""
     try:
-        room = os.statvfs(FOLDER)
+        filesystem = os.statvfs(FOLDER)
     except OSError:
         return None
-    return room.f_bavail * room.f_frsize if room.f_blocks else None
+    return filesystem.f_bavail * filesystem.f_frsize if filesystem.f_blocks else None
 
 
-def _check_room(asked: int) -> None:
+def _check_free(asked: int) -> None:
     # Fail before memory is taken rather than after most of it was.
     free = free_bytes() if sys.platform == "linux" else None
     if free is not None and asked > free:
@@ -365,17 +370,17 @@ def _full(asked: int, error: OSError | None) -> StorageError:
     )
 
 
-def _mapped(
+def _map(
     fd: int,
     handle: ShmHandle,
-    made: Layout,
+    layout: Layout,
     lock: int | None,
     remove: Callable[[], None] | None,
     *,
     close_on_error: bool = True,
 ) -> tuple[Segment, Array]:
     try:
-        base = mmap.mmap(fd, described.sized(made.nbytes) or os.fstat(fd).st_size)
+        base = mmap.mmap(fd, layouts.padded(layout.nbytes) or os.fstat(fd).st_size)
     except (OSError, ValueError) as error:
         if close_on_error:
             os.close(fd)
@@ -384,10 +389,10 @@ def _mapped(
             if remove is not None:
                 remove()
         raise StorageError(f"segment {handle.name!r} can't be mapped: {error}") from error
-    memory = np.frombuffer(base, np.uint8, count=made.nbytes)
-    array = made.over(memory)
+    memory = np.frombuffer(base, np.uint8, count=layout.nbytes)
+    array = layout.over(memory)
     finally_ = None if lock is None else partial(os.close, lock)
-    segment = Segment(handle, made, base, memory, remove, finally_=finally_)
+    segment = Segment(handle, layout, base, memory, remove, finally_=finally_)
     os.close(fd)  # `base` keeps a duplicate, and with it the lock
     return segment, array
 

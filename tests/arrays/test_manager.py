@@ -44,7 +44,7 @@ def manager():
 
 
 def _names():
-    return {found.name for found in reaper.listed()}
+    return {found.name for found in reaper.list_segments()}
 
 
 def test_setdefault_hands_out_what_is_shared(manager):

@@ -47,7 +47,7 @@ def row_of(name, text):
 
 
 def names(*, alive):
-    return {found.name for found in reaper.listed() if found.alive is alive}
+    return {found.name for found in reaper.list_segments() if found.alive is alive}
 
 
 @pytest.fixture
@@ -107,14 +107,14 @@ class TestLs:
 
     def test_prints_any_name(self, monkeypatch, capsys):
         """A file name that stdout's encoding does not know is shown escaped."""
-        found = reaper.Found("shmc_\udcff", 0, alive=False, layout=None)
-        monkeypatch.setattr(reaper, "listed", lambda: iter([found]))
+        found = reaper.SegmentInfo("shmc_\udcff", 0, alive=False, layout=None)
+        monkeypatch.setattr(reaper, "list_segments", lambda: iter([found]))
         assert main(["ls"]) == 0
         assert row_of("shmc_\\udcff", capsys.readouterr().out).endswith("orphaned, damaged")
 
     def test_says_that_there_is_none(self, monkeypatch, capsys):
         """No segment is told in words, not by an empty table."""
-        monkeypatch.setattr(reaper, "listed", lambda: iter(()))
+        monkeypatch.setattr(reaper, "list_segments", lambda: iter(()))
         assert main(["ls"]) == 0
         assert capsys.readouterr().out.startswith("no segments")
 

@@ -30,7 +30,7 @@ with atheris.instrument_imports(include=["shmcompute.storage", "ast", "numpy.lib
     import mutations
 
     from shmcompute.storage import shm
-    from shmcompute.storage.layout import MAGIC, RECORD, VERSION, sized
+    from shmcompute.storage.layout import MAGIC, RECORD, VERSION, padded
     from shmcompute.storage.npy_header import LONGEST
 
 NAME = f"fuzz_{os.getpid()}"
@@ -50,8 +50,8 @@ def content(data: bytes) -> mutations.Content:
         claimed = 0
     claimed = min(claimed, MOST)
     tail = header + RECORD.pack(claimed, len(header), zlib.crc32(header), VERSION, MAGIC)
-    tail = tail.rjust(sized(len(tail)), b"\0")
-    return mutations.Content(b"", tail, sized(claimed) + len(tail))
+    tail = tail.rjust(padded(len(tail)), b"\0")
+    return mutations.Content(b"", tail, padded(claimed) + len(tail))
 
 
 def _prologue(text: bytes) -> bytes:
@@ -78,7 +78,7 @@ def seeds(folder: Path) -> None:
         (folder / f"header-{number}").write_bytes(b"\1" + _prologue(text) + text)
         (folder / f"npy-{number}").write_bytes(b"\3" + _prologue(text) + text + bytes(64))
         (folder / f"tail-{number}").write_bytes(
-            b"\2" + bytes(sized(layout.nbytes)) + mutations.trailer(layout)
+            b"\2" + bytes(padded(layout.nbytes)) + mutations.trailer(layout)
         )
     for number, descr in enumerate(mutations.DESCRS):
         parts = {"descr": descr, "fortran_order": "False", "shape": "(3,)"}

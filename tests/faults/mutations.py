@@ -35,7 +35,7 @@ from shmcompute import storage
 from shmcompute.errors import StorageError
 from shmcompute.storage import mp_array, shm
 from shmcompute.storage import npy_file as npy_files
-from shmcompute.storage.layout import MAGIC, RECORD, VERSION, Layout, sized, trailer
+from shmcompute.storage.layout import MAGIC, RECORD, VERSION, Layout, padded, trailer
 
 LAYOUTS = [
     Layout.of((3, 4), "<f8"),
@@ -177,7 +177,7 @@ def numpys(header):
 def segment(rng):
     """A segment of shared memory, damaged or not."""
     layout = rng.choice(LAYOUTS)
-    head, tail = rng.randbytes(sized(layout.nbytes)), trailer(layout)
+    head, tail = rng.randbytes(padded(layout.nbytes)), trailer(layout)
     whole = Content(head, tail, len(head) + len(tail), intact=True)
     match rng.randrange(10):
         case 0:
@@ -221,7 +221,7 @@ def with_record(rng, whole):
     at = rng.randrange(5)
     widths = (64, 32, 32, 32)
     fields[at] = rng.randbytes(8) if at == 4 else rng.choice(EXTREMES) % 2 ** widths[at]
-    size = rng.choice([whole.size, min(LARGEST, sized(fields[0]) + len(whole.tail))])
+    size = rng.choice([whole.size, min(LARGEST, padded(fields[0]) + len(whole.tail))])
     tail = whole.tail[: -RECORD.size] + RECORD.pack(*fields)
     return Content(whole.head, tail, size)
 
@@ -233,8 +233,8 @@ def with_header(rng, layout):
     checksum = zlib.crc32(header) if rng.random() < 0.95 else rng.getrandbits(32)
     length = len(header) if rng.random() < 0.95 else rng.choice(EXTREMES) % 2**32
     tail = header + RECORD.pack(data, length, checksum, VERSION, MAGIC)
-    tail = tail.rjust(sized(len(tail)), b"\0")
-    size = sized(data) + len(tail)
+    tail = tail.rjust(padded(len(tail)), b"\0")
+    size = padded(data) + len(tail)
     if rng.random() < 0.1:
         size += rng.choice([-4096, -1, 1, 4096])
     return Content(b"", tail, max(len(tail) - 1, min(size, LARGEST)))

@@ -91,7 +91,7 @@ def reap(folder):
     """What can't be looked at is passed over, never taken for dead."""
     with sc.SharedArray(np.arange(9.0), storage="shm") as arr:
         assert arr.name not in {found.name for found in reaper.reap()}
-        assert all(found.alive for found in reaper.listed() if found.name == arr.name)
+        assert all(found.alive for found in reaper.list_segments() if found.name == arr.name)
         assert os.path.exists(shm.FOLDER / arr.name)
 
 

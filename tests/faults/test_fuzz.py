@@ -114,7 +114,7 @@ def read():
             text = mutations.text_of(parts).encode()
             with suppress(SegmentFormatError):
                 head = npy_header.npy.magic(2, 0) + len(text).to_bytes(4, "little")
-                layout.parsed("x", head + text)
+                layout.parse_header("x", head + text)
             count += 1
     print(count)
 
@@ -134,8 +134,8 @@ def _nested(depth):
 
 def test_a_dtype_nested_too_deeply_is_refused_when_it_is_made_not_when_it_is_attached():
     made = layout.Layout.of(2, _nested(14))
-    raw = npy_header.written(made.shape, made.dtype, fortran=False)
-    assert layout.parsed("x", raw) == made
+    raw = npy_header.write(made.shape, made.dtype, fortran=False)
+    assert layout.parse_header("x", raw) == made
     with pytest.raises(TypeError, match="nested"):
         layout.Layout.of(2, _nested(17))
 

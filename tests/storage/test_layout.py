@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from shmcompute.errors import SegmentFormatError
-from shmcompute.storage import layout as described
+from shmcompute.storage import layout as layouts
 from shmcompute.storage.layout import Layout
 
 layout = Layout.of
@@ -21,17 +21,17 @@ SHAPES = hnp.array_shapes(min_dims=0, min_side=0, max_dims=6)
 
 
 def _read(tail):
-    record = tail[-described.RECORD.size :]
-    length = described.header_length("x", record, len(tail))
-    header = tail[len(tail) - described.RECORD.size - length : len(tail) - described.RECORD.size]
-    return described.described("x", header, record)
+    record = tail[-layouts.RECORD.size :]
+    length = layouts.header_length("x", record, len(tail))
+    header = tail[len(tail) - layouts.RECORD.size - length : len(tail) - layouts.RECORD.size]
+    return layouts.parse_trailer("x", header, record)
 
 
 @given(SHAPES, DTYPES, st.sampled_from("CF"))
 def test_a_trailer_tells_shape_dtype_and_order(shape, dtype, order):
     made = layout(shape, dtype, order)
-    page = described.trailer(made)
-    found = _read(b"\0" * described.sized(made.nbytes) + page)
+    page = layouts.trailer(made)
+    found = _read(b"\0" * layouts.padded(made.nbytes) + page)
     assert found == made
     assert found.dtype.itemsize == made.dtype.itemsize
     assert len(page) % 4096 == 0
@@ -42,21 +42,21 @@ def test_the_filters_of_warnings_are_left_alone(dtype, monkeypatch):
     """They are the whole program's, and other threads may be changing them."""
     monkeypatch.setattr("warnings.catch_warnings", None)
     made = layout((3,), np.dtype(dtype, metadata={"unit": "m"}), "C")
-    page = described.trailer(made)
-    assert _read(b"\0" * described.sized(made.nbytes) + page) == made
+    page = layouts.trailer(made)
+    assert _read(b"\0" * layouts.padded(made.nbytes) + page) == made
 
 
 @pytest.mark.parametrize("dtype", [[("λ", "f8")], [("a", "i1"), ("ü", "<c16", (2, 3))]])
 def test_field_names_may_be_in_any_script(dtype):
     made = layout(3, dtype)
-    assert _read(b"\0" * 4096 + described.trailer(made)) == made
+    assert _read(b"\0" * 4096 + layouts.trailer(made)) == made
 
 
 def test_a_header_may_be_longer_than_a_page():
     made = layout(2, [(f"a field with a long name {i}", "f8") for i in range(400)])
-    page = described.trailer(made)
+    page = layouts.trailer(made)
     assert len(page) > 4096
-    assert _read(b"\0" * described.sized(made.nbytes) + page) == made
+    assert _read(b"\0" * layouts.padded(made.nbytes) + page) == made
 
 
 @settings(max_examples=300)
@@ -64,7 +64,7 @@ def test_a_header_may_be_longer_than_a_page():
 def test_a_damaged_trailer_is_a_format_error_or_harmless(data):
     """Any one change of the trailer is found, unless it left what is read as it was."""
     made = layout((3, 4), "f8")
-    whole = bytearray(b"\0" * 4096 + described.trailer(made))
+    whole = bytearray(b"\0" * 4096 + layouts.trailer(made))
     at = data.draw(st.integers(4096, len(whole) - 1))
     whole[at] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(SegmentFormatError):
@@ -73,13 +73,13 @@ def test_a_damaged_trailer_is_a_format_error_or_harmless(data):
 
 @given(st.binary(max_size=9000))
 def test_any_bytes_are_a_format_error(noise):
-    for tail in (noise, noise + described.MAGIC):
+    for tail in (noise, noise + layouts.MAGIC):
         with pytest.raises(SegmentFormatError):
-            _read(tail.rjust(described.RECORD.size, b"\0"))
+            _read(tail.rjust(layouts.RECORD.size, b"\0"))
 
 
 def test_a_newer_version_says_so():
-    tail = bytearray(described.trailer(layout(1, "f8")))
+    tail = bytearray(layouts.trailer(layout(1, "f8")))
     tail[-12] = 9
     with pytest.raises(SegmentFormatError, match="version 9"):
         _read(b"\0" * 4096 + bytes(tail))

@@ -54,7 +54,7 @@ def holder():
 
 
 def _seen():
-    return {found.name: found for found in reaper.listed()}
+    return {found.name: found for found in reaper.list_segments()}
 
 
 def test_a_segment_is_listed_alive_while_its_process_lives(holder):
@@ -108,7 +108,7 @@ def test_the_next_program_that_makes_an_array_leaves_nothing_of_it(holder):
 
 
 def test_what_is_not_ours_stays():
-    for content in (b"", b"x" * 10_000, shm.described.MAGIC + b"x"):
+    for content in (b"", b"x" * 10_000, shm.layouts.MAGIC + b"x"):
         path = SHM / f"foreign_{os.getpid()}"
         path.write_bytes(content)
         try:

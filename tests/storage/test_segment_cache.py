@@ -119,7 +119,7 @@ def test_another_size_takes_memory_of_its_own():
 
 def test_a_small_array_is_not_kept():
     _closed(size=segment_cache.LEAST // 2)
-    assert segment_cache.kept() == 0
+    assert segment_cache.cached_bytes() == 0
 
 
 def test_the_old_name_is_gone_at_once():
@@ -137,7 +137,7 @@ def test_a_view_keeps_its_memory_to_itself():
     first = _inode(arr)
     view = arr.array[::2]
     arr.close()
-    assert segment_cache.kept() == 0
+    assert segment_cache.cached_bytes() == 0
     with _made(8) as other:
         assert _inode(other) != first
         assert (view == 7).all()
@@ -268,13 +268,13 @@ def test_a_forked_child_forgets_what_is_kept_and_removes_nothing():
         kept = [block.path for block in segment_cache._blocks.values()]
         child = os.fork()
         if not child:
-            code = segment_cache.kept()
+            code = segment_cache.cached_bytes()
             with sc.SharedArray.full(2 << 20, 1, np.uint8, storage="shm"):
                 pass
             sc.shutdown()
             os._exit(code)
         assert os.waitpid(child, 0)[1] == 0
-        assert segment_cache.kept() and kept and all(path.exists() for path in kept)
+        assert segment_cache.cached_bytes() and kept and all(path.exists() for path in kept)
         """
     )
 
@@ -320,13 +320,13 @@ def test_memory_that_somebody_removed_is_not_missed():
 def test_an_array_that_somebody_unlinked_is_not_kept():
     with _made() as arr:
         (SHM / arr.name).unlink()
-    assert segment_cache.kept() == 0
+    assert segment_cache.cached_bytes() == 0
 
 
 def test_0_turns_it_off(monkeypatch):
     monkeypatch.setenv("SHMCOMPUTE_WARM_BYTES", "0")
     first = _closed()
-    assert segment_cache.kept() == 0
+    assert segment_cache.cached_bytes() == 0
     assert _closed() != first
 
 
@@ -346,7 +346,7 @@ def test_no_more_is_kept_than_is_set(monkeypatch):
     assert list(segment_cache._blocks) == inodes[-2:]  # the youngest
     _closed(size=6 * MIB)  # too large: nothing makes room for it
     assert list(segment_cache._blocks) == inodes[-2:]
-    assert segment_cache.kept() <= 5 * MIB
+    assert segment_cache.cached_bytes() <= 5 * MIB
     assert len(_hidden()) == 2
 
 
@@ -383,7 +383,7 @@ def test_shutdown_gives_it_back():
     paths = _hidden()
     assert paths
     sc.shutdown()
-    assert segment_cache.kept() == 0
+    assert segment_cache.cached_bytes() == 0
     assert not any(path.exists() for path in paths)
 
 
@@ -398,9 +398,9 @@ def test_a_full_folder_gets_it_back_first(storage):
         from shmcompute.storage import shm, segment_cache
         for size in (10, 12, 9, 13):
             sc.SharedArray.full(size << 20, 1, np.uint8, storage="shm").close()
-            assert segment_cache.kept() > size << 20
+            assert segment_cache.cached_bytes() > size << 20
         with sc.SharedArray.full(14 << 20, 1, np.uint8, storage="{storage}"):
-            assert segment_cache.kept() == 0 or "{storage}" == "array"
+            assert segment_cache.cached_bytes() == 0 or "{storage}" == "array"
         """,
         size="16m",
     )
@@ -420,7 +420,7 @@ def test_descriptors_that_run_out_are_given_back_first():
         used = max(map(int, os.listdir("/proc/self/fd"))) + 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
         with sc.SharedArray.zeros(2 << 20, np.uint8, storage="shm"):
-            assert segment_cache.kept() == 0
+            assert segment_cache.cached_bytes() == 0
         """
     )
 
@@ -440,7 +440,7 @@ def test_nothing_is_left_at_exit():
                 arr.close()
             del arr
             del arrays[5]
-            assert segment_cache.kept() == 4 * ((2 << 20) + 4096)
+            assert segment_cache.cached_bytes() == 4 * ((2 << 20) + 4096)
             '''
         os.environ["SHMCOMPUTE_WARM_BYTES"] = str(64 << 20)
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -454,7 +454,7 @@ def test_nothing_is_left_at_exit():
 def _keep_in_child(connection):
     with sc.SharedArray.full(SIZE, 1, np.uint8, storage="shm"):
         pass
-    connection.send(segment_cache.kept())
+    connection.send(segment_cache.cached_bytes())
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
@@ -515,7 +515,7 @@ def test_threads_that_make_and_drop_arrays_never_share_one():
     for thread in threads:
         thread.join()
     assert not wrong
-    assert segment_cache.kept() <= 64 * MIB
+    assert segment_cache.cached_bytes() <= 64 * MIB
 
 
 def test_without_leases_nothing_is_kept(monkeypatch):
@@ -526,7 +526,7 @@ def test_without_leases_nothing_is_kept(monkeypatch):
 
     monkeypatch.setattr(segment_cache, "is_exclusive", refuse)
     first = _closed()
-    assert segment_cache.kept() == 0
+    assert segment_cache.cached_bytes() == 0
     assert _closed() != first
 
 

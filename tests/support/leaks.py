@@ -87,16 +87,16 @@ def names():
 def _found():
     """What is ours. To look at others' might keep them from using their memory again."""
     _ours.intersection_update(reaper._names())  # names are not used twice: forget those that went
-    looks = [reaper._look(name, remove=False) for name in _ours]
+    looks = [reaper._inspect(name, remove=False) for name in _ours]
     return [found for found in looks if found is not None]
 
 
 _ours = set()  # names of the segments that this process made or mapped
 
 
-def _recorded(fd, handle, *args, _real=shm._mapped, **keywords):
+def _recorded(fd, handle, *args, _real=shm._map, **keywords):
     _ours.add(handle.name)
     return _real(fd, handle, *args, **keywords)
 
 
-shm._mapped = _recorded
+shm._map = _recorded
