@@ -131,12 +131,12 @@ def test_a_partial_of_a_jitted_kernel_is_checked_too(arr):
 
 
 def test_threads_run_jitted_kernels_without_the_gil():
-    """The twin is compiled once, and only where the kernel holds the GIL."""
+    """The variant is compiled once, and only where the kernel holds the GIL."""
     from shmcompute.kernels.variants import nogil
 
-    twin = nogil(kernels.affine)
-    assert twin.targetoptions["nogil"]
-    assert nogil(kernels.affine) is twin
+    variant = nogil(kernels.affine)
+    assert variant.targetoptions["nogil"]
+    assert nogil(kernels.affine) is variant
     assert nogil(kernels.affine_nogil) is kernels.affine_nogil
     assert not nogil(kernels.affine_prange).targetoptions["parallel"]
 

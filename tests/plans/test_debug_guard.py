@@ -278,7 +278,7 @@ def test_arrays_of_python_objects_are_passed_as_they_are(pools):
 
 
 def test_workers_compile_nothing(pools):
-    """A copy has the Numba type of its original, and the twin comes with its machine code."""
+    """A copy has the Numba type of its original, and the variant comes with its machine code."""
     pool = pools["forkserver"]
     with sc.SharedArray(np.zeros((30, 4), order="F")) as arr:
         count = pool.running.compilations()
@@ -296,10 +296,10 @@ def _fill(x, value):
 
 
 def test_twins_are_made_once_and_only_where_they_are_needed():
-    twin = bounded(kernels.affine)
-    assert twin.targetoptions["boundscheck"]
-    assert bounded(kernels.affine) is twin
-    assert bounded(twin) is twin
+    variant = bounded(kernels.affine)
+    assert variant.targetoptions["boundscheck"]
+    assert bounded(kernels.affine) is variant
+    assert bounded(variant) is variant
     assert not kernels.affine.targetoptions.get("boundscheck")
 
 

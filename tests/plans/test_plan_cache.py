@@ -138,7 +138,7 @@ def test_bad_options_are_refused_after_a_good_call(pools):
 
 
 def test_a_kernel_that_is_compiled_anew_is_new_for_threads_too(pools):
-    """Their twin of it goes along."""
+    """Their variant of it goes along."""
     namespace = {"nb": nb, "GAIN": 2.0}
     source = "@nb.njit\ndef kernel(x):\n    for i in range(x.size):\n        x[i] = x[i] * GAIN\n"
     exec(source, namespace)

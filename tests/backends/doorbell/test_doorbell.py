@@ -66,7 +66,7 @@ def test_a_seat_takes_its_share(block, first, step, expected):
 
 def test_chunks_of_a_seat_that_stopped_are_undone(block):
     """Static: what it had not counted. Dynamic: what it was writing, and what nobody took."""
-    bell = DoorbellCaller(block, 0)
+    caller = DoorbellCaller(block, 0)
     slot = block.slot(0)
     for step, undone in ((2, {2, 4, 6}), (0, {1, *range(2, 8)})):
         block.write(block.address + control_block.CURSOR, 0)
@@ -76,28 +76,28 @@ def test_chunks_of_a_seat_that_stopped_are_undone(block):
             block.address, slot, control_block.take(block.address, slot, control_block.NONE)
         )
         assert second == (2 if step else 1)
-        assert bell.undone(8, [0], step) == undone
+        assert caller.undone(8, [0], step) == undone
     block.write(slot + control_block.CURRENT, control_block.TAKING)
-    assert bell.undone(8, [0], 0) == set(range(8))
+    assert caller.undone(8, [0], 0) == set(range(8))
 
 
 def test_a_ring_wakes_a_sleeper_and_its_answer_wakes_the_caller(block):
     """Many times, asleep and awake on either side."""
-    bell, seat = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
+    caller, worker = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
     rounds = 2000
 
     def answer():
         for _ in range(rounds):
-            assert seat.wait() == 7
-            seat.answer()
+            assert worker.wait() == 7
+            worker.answer()
 
     thread = threading.Thread(target=answer)
     thread.start()
     for number in range(rounds):
-        bell.ring(7, 1, own=False, step=1)
-        while not bell.finished():
+        caller.ring(7, 1, own=False, step=1)
+        while not caller.finished():
             pass
-        assert not bell.owes(0), number
+        assert not caller.owes(0), number
     thread.join()
 
 
@@ -117,52 +117,52 @@ def test_who_sleeps_on_the_callers_core_is_woken_last(monkeypatch):
 
 
 def test_a_note_is_answered_apart_from_runs(block):
-    bell, seat = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
-    bell.noter(0)()
-    assert bell.owes(0)
-    assert seat.wait() == control_block.NOTE
-    seat.answer()
-    assert not bell.owes(0)
-    assert bell.finished()
+    caller, worker = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
+    caller.noter(0)()
+    assert caller.owes(0)
+    assert worker.wait() == control_block.NOTE
+    worker.answer()
+    assert not caller.owes(0)
+    assert caller.finished()
 
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_who_has_not_begun_is_late(block, step):
-    bell, slot = DoorbellCaller(block, 0), block.slot(0)
-    bell.ring(7, 1, own=False, step=step)
-    assert (bell.late(0), bell.late(1)) == (True, False)
+    caller, slot = DoorbellCaller(block, 0), block.slot(0)
+    caller.ring(7, 1, own=False, step=step)
+    assert (caller.late(0), caller.late(1)) == (True, False)
     number = control_block.take(block.address, slot, control_block.NONE)
-    assert not bell.late(0)
+    assert not caller.late(0)
     control_block.take(block.address, slot, number)
     control_block.answer(block.address, slot)
-    assert not bell.late(0)
+    assert not caller.late(0)
 
 
 def test_a_late_answer_is_not_the_next_runs(block):
     """A worker may be slow to count itself out, after the caller has given up that run."""
-    bell, seats = (
+    caller, workers = (
         DoorbellCaller(block, 0),
         [DoorbellWorker(block, number, 0) for number in range(2)],
     )
-    bell.ring(1, 2, own=False, step=2)
+    caller.ring(1, 2, own=False, step=2)
     pending = block.read(block.address + control_block.PENDING)
-    seats[0].answer()
-    bell.reset(1)  # it died
-    bell.ring(2, 2, own=False, step=2)
+    workers[0].answer()
+    caller.reset(1)  # it died
+    caller.ring(2, 2, own=False, step=2)
     assert block.read(block.address + control_block.PENDING) >> 32 != pending >> 32
-    seats[0].answer()
-    assert not bell.finished()
-    assert bell.owes(1)
-    seats[1].answer()
-    assert bell.finished()
+    workers[0].answer()
+    assert not caller.finished()
+    assert caller.owes(1)
+    workers[1].answer()
+    assert caller.finished()
 
 
 def test_a_new_workers_slot_is_silent(block):
-    bell = DoorbellCaller(block, 0)
-    bell.ring(3, 2, own=False, step=2)
-    assert bell.owes(1)
-    bell.reset(1)
-    assert not bell.owes(1)
+    caller = DoorbellCaller(block, 0)
+    caller.ring(3, 2, own=False, step=2)
+    assert caller.owes(1)
+    caller.reset(1)
+    assert not caller.owes(1)
 
 
 def test_a_repeated_plan_is_a_ring(pools):
@@ -267,7 +267,7 @@ def test_a_callers_share_may_overrun_too(schedule):
         sc.parallel_apply(kernel, arr, **options, pool=pool)
 
 
-def test_numba_without_its_compiler_is_served_by_pipe():
+def test_numba_without_its_compiler_runs_python():
     done = kernels.run(
         """
         import numba as nb, numpy as np, shmcompute as sc
