@@ -1,4 +1,7 @@
-"""`SharedArray`: a typed, owned view of a segment that speaks NumPy."""
+"""`SharedArray`: a typed, owned view of a segment that speaks NumPy.
+
+The file is long because it is one class, whose methods are documented for users.
+"""
 
 from __future__ import annotations
 

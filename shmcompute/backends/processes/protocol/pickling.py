@@ -3,6 +3,8 @@
 By value (cloudpickle) go functions and classes that a worker can't import: those of ``__main__``,
 of notebooks, lambdas, closures. An ndarray that looks into a segment goes as its handle, offset,
 shape and strides, wherever in the arguments it stands.
+
+The file is long because both directions stand side by side: what one packs, the other unpacks.
 """
 
 from __future__ import annotations
