@@ -8,6 +8,7 @@ call returns. So everything here waits in slices of `SLICE` seconds.
 
 from __future__ import annotations
 
+import _thread
 import math
 import threading
 import time
@@ -74,6 +75,41 @@ class Latch:
     def wait(self, timeout: float = math.inf) -> bool:
         """Return when it is open, or after `timeout` seconds; whether it is open."""
         return call_with_lock(self._lock, timeout, bool)
+
+
+def call_uninterrupted(function: Callable[[], None]) -> None:
+    """Call `function` where no handler of a signal runs: in a thread, if this is the main one.
+
+    What an interrupt raises meanwhile waits until the function has returned; a second one does not.
+    A mask of signals is no help: the system hands one to any thread that takes it, and Python runs
+    the handler in the main thread all the same.
+    """
+    errors: list[BaseException] = []
+    returned = Latch()
+
+    def work() -> None:
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001  # it is raised below
+            errors.append(error)
+        finally:
+            returned.open()
+
+    if threading.current_thread() is not threading.main_thread():
+        function()
+        return
+    try:
+        # Not `threading.Thread`, whose start() waits for an Event: see `Latch`.
+        _thread.start_new_thread(work, ())
+    except RuntimeError:  # no thread to be had
+        work()
+    try:
+        returned.wait()
+    except BaseException:
+        returned.wait()
+        raise
+    if errors:
+        raise errors[0]
 
 
 def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ from steps import interrupted
 import shmcompute as sc
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Wakeup
-from shmcompute.system.interrupts import Latch, call_with_lock
+from shmcompute.system.interrupts import Latch, call_uninterrupted, call_with_lock
 
 OURS = str(Path(sc.__file__).parent)
 stepped = pytest.mark.skipif(sys.version_info[:2] == (3, 13), reason="its tracing misses steps")
@@ -151,3 +152,67 @@ def test_a_pool_is_free_after_an_interrupt():
         assert interrupted(call, check, every=3, within=OURS) > 50
         call()
         np.testing.assert_array_equal(arr.array, 1.0)
+
+
+def test_what_is_called_uninterrupted_returns_before_an_interrupt_is_raised():
+    returned = []
+
+    def interrupt(*_):
+        raise TimeoutError
+
+    def work():
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        threading.Event().wait(0.05)
+        returned.append(threading.get_ident())
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(TimeoutError):
+            call_uninterrupted(work)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert returned
+    assert returned[0] != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        call_uninterrupted(lambda: 1 // 0)
+
+
+def test_workers_whose_start_is_interrupted_are_started_whole():
+    """A start that is given up half-way would print, here and in the child."""
+    done = kernels.run(
+        """
+        import os, random, signal
+        from multiprocessing import active_children
+        import numpy as np, shmcompute as sc
+        from shmcompute.errors import WorkerLostError
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        random.seed(5)
+        with sc.Pool(2, start_method="forkserver") as pool, sc.SharedArray(np.zeros(64)) as arr:
+            step = sc.plan(lambda x: x.fill(1), arr, pool=pool.ready())
+            step()
+            signal.signal(signal.SIGALRM, interrupt)
+            for _ in range(40):
+                for child in active_children()[:1]:
+                    os.kill(child.pid, signal.SIGKILL)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.01))
+                    while True:
+                        try:
+                            step()
+                        except WorkerLostError:
+                            pass
+                except KeyboardInterrupt:
+                    pass
+            pool.ready()
+            arr[:] = 0
+            sc.parallel_apply(lambda x: x.fill(2), arr, pool=pool, retries=3)
+            print(arr.array.sum())
+        """,
+        check=False,  # an interrupt in a finalizer prints, and can't be helped
+    )
+    assert done.stdout == "128.0\n", done.stderr
+    assert "forkserver.py" not in done.stderr
+    assert "Bad file descriptor" not in done.stderr

@@ -106,7 +106,9 @@ class WorkerGroup:
         if len(self.workers) == self.size:
             return
         try:
-            self._start_missing()
+            # A start that is given up half-way leaves a child that prints, and a fork server that
+            # ends.
+            interrupts.call_uninterrupted(self._start_missing)
         finally:  # also if one could not be started
             self._watch()
 
