@@ -73,7 +73,10 @@ class Results(Iterator[T]):
             self._submit_ahead()
             if not self._submitted:
                 self._end()
-            result = _outcome(self._take_next(timeout))
+            try:
+                result = _outcome(self._take_next(timeout))
+            except StopIteration as error:  # it would seem to be the end of all
+                raise RuntimeError("a task raised StopIteration") from error
             if not self._chunked:
                 return result  # type: ignore[no-any-return]
             self._chunk = result[::-1]

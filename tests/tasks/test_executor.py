@@ -456,6 +456,32 @@ def test_imap_goes_on_after_an_item_that_failed(any_pool):
     assert list(found) == [3]
 
 
+@pytest.mark.parametrize("kind", ["map", "imap", "imap_unordered"])
+def test_a_task_that_raises_stop_iteration_ends_no_map(any_pool, kind):
+    results = getattr(any_pool, kind)(next, map(iter, ([1], [], [2])))
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(results)
+
+
+class Counter:
+    """A function with state."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, step):
+        self.count += step
+        return self.count
+
+
+def test_tasks_find_a_function_as_it_was_sent(process_pool):
+    """As with the standard library; not as another task left it that the same worker had."""
+    counter = Counter()
+    assert list(process_pool.map(counter, [1] * 8)) == [1] * 8
+    assert [process_pool.submit(counter, 1).result() for _ in range(4)] == [1] * 4
+    assert list(process_pool.imap(counter.__call__, [1] * 8)) == [1] * 8
+
+
 def test_imap_can_be_asked_again_when_a_result_was_late(pools):
     with Latch() as gate:
         found = pools["threads"].imap(_waits, [gate.array])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,7 +11,7 @@ from typing import Any
 from shmcompute.backends.processes import task_batch
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Poller, Wakeup
-from shmcompute.backends.processes.protocol import Lost, messages
+from shmcompute.backends.processes.protocol import Imports, Lost, messages
 from shmcompute.backends.processes.task_batch import TaskBatch, pack_item, settle
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import WorkerProcess
@@ -56,7 +55,6 @@ class Dispatcher:
         self._busy: dict[WorkerProcess, TaskBatch | None] = {}  # None: it forgets segments
         self._idle: list[WorkerProcess] = []
         self._ended: dict[WorkerProcess, frozenset[Handle]] = {}  # what each has still to forget
-        self._paths: dict[WorkerProcess, tuple[str, ...]] = {}  # the sys.path that each knows
         self._pace = math.inf  # seconds that the latest task took
         self._cancelled = False
         self._spare = False  # whether a worker was free when the tasks had been handed out
@@ -140,10 +138,11 @@ class Dispatcher:
 
     def _attends(self, worker: WorkerProcess) -> bool:
         """Have a worker attend; False if it is gone, which the poller tells in a moment."""
-        path = self._paths[worker] = tuple(sys.path)
+        imports = Imports.current()
+        worker.follow(imports)
         worker.note()
         try:
-            worker.pipe.ask(messages.Attend(path))
+            worker.pipe.ask(messages.Attend(imports))
         except Lost:
             return False
         return True
@@ -164,9 +163,8 @@ class Dispatcher:
         if not tasks:
             self._idle.append(worker)
             return
-        if self._paths[worker] != (path := tuple(sys.path)):
-            self._paths[worker] = path
-            self._send(worker, messages.Attend(path), None)
+        if worker.follow(imports := Imports.current()):
+            self._send(worker, messages.Attend(imports), None)
         batch = TaskBatch(self._group.caller, worker.number, items)
         self._send(worker, batch.message(tasks), batch)
         self._begun = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import sys
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from shmcompute.backends.doorbell import (
     spin,
 )
 from shmcompute.backends.processes.plan_registry import PlanRegistry
-from shmcompute.backends.processes.protocol import Lost, messages, pickling
+from shmcompute.backends.processes.protocol import Imports, Lost, messages, pickling
 from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
 from shmcompute.errors import (
     KernelSerializationError,
@@ -180,9 +179,13 @@ class WorkerGroup:
         packed = self.registry.packed(plan)
         number = self.registry.number(packed)
         current = self.registry.current()
-        path = tuple(sys.path)
+        imports = Imports.current()
+        for worker in workers:
+            worker.follow(imports)
         lacking = [worker for worker in workers if number not in worker.plans]
-        loads = [messages.Load(number, packed, _stale(worker, current), path) for worker in lacking]
+        loads = [
+            messages.Load(number, packed, _stale(worker, current), imports) for worker in lacking
+        ]
         loaded, errors = self._ask(lacking, loads, deadline)
         for worker in loaded:
             worker.plans = (worker.plans & current) | {number}

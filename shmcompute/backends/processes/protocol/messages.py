@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from shmcompute.backends.processes.protocol.imports import Imports
 from shmcompute.chunking import Chunk, Number
 from shmcompute.storage import Handle
 
@@ -46,7 +47,7 @@ class Load:
     plan: int
     packed: PackedPlan
     stale: tuple[int, ...]
-    path: tuple[str, ...]  # the parent's sys.path: where the kernel's module is found
+    imports: Imports  # of the parent: where the kernel's module is found
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Forget:
 class Attend:
     """To a worker: take what comes by the pipe, without a ring, until `Rest`. Answer: to that."""
 
-    path: tuple[str, ...]  # the parent's sys.path
+    imports: Imports  # of the parent
 
 
 class Task(NamedTuple):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import pickle
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 from shmcompute.backends.doorbell import NOTE, DoorbellHandle, prepare
-from shmcompute.backends.processes.protocol import Pipe, messages, pickling
+from shmcompute.backends.processes.protocol import Imports, Pipe, messages, pickling
 from shmcompute.chunking import Number
 from shmcompute.errors import KernelSerializationError, ShmComputeError
 from shmcompute.kernels import Compilations
@@ -31,7 +29,6 @@ class Worker:
         self._types: dict[int, tuple[type[Number], ...]] = {}  # of each plan's numbers
         # Views own mappings: as long as an array stands here its segment stays mapped.
         self._kept: dict[Handle, Array] = {}
-        self._function: tuple[bytes, Any] = b"", None  # of the latest task, as long as more come
 
     def serve(self) -> None:
         """Answer rings and messages until `Exit`."""
@@ -84,13 +81,13 @@ class Worker:
         """Do what a message says and answer it; False if it was `Exit`."""
         failure: messages.Failure | None = None
         match message:
-            case messages.Load(number, packed, stale, path):
-                _look_in(path)
+            case messages.Load(number, packed, stale, imports):
+                self._follow(imports)
                 failure = self._load(number, packed, stale)
             case messages.Forget(handles, stale):
                 self._forget(handles, stale)
-            case messages.Attend(path):
-                _look_in(path)
+            case messages.Attend(imports):
+                self._follow(imports)
                 self._attend()
         leaves = isinstance(message, messages.Exit)
         self._answer(None if leaves else messages.Loaded(failure))
@@ -111,10 +108,8 @@ class Worker:
 
     def _attend(self) -> None:
         """Do what comes by the pipe, until told to rest."""
-        self._function = b"", None
         while self._attended(self._pipe.receive()):
             pass
-        self._function = b"", None
 
     def _attended(self, message: object) -> bool:
         """Answer a message, unless it was to rest. Nothing of a task stays in this process."""
@@ -127,8 +122,8 @@ class Worker:
             case messages.Forget(handles, stale):
                 self._forget(handles, stale)
                 self._pipe.send(messages.Loaded())
-            case messages.Attend(path):  # it has changed
-                _look_in(path)
+            case messages.Attend(imports):  # they have changed
+                self._follow(imports)
         return not isinstance(message, messages.Rest)
 
     def _called(self, task: messages.Task) -> messages.Result | messages.Failure:
@@ -145,10 +140,9 @@ class Worker:
     def _unpacked(self, task: messages.Task) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         try:
             self._keep(task.handles)
-            # Tasks of one map have one function, which may take long to unpickle.
-            if self._function[0] != task.function:
-                self._function = task.function, pickle.loads(task.function)
-            return self._function[1], *pickle.loads(task.arguments)
+            # Anew for each task, as in the standard library: a function may have state, which no
+            # task is to find as another has left it.
+            return pickle.loads(task.function), *pickle.loads(task.arguments)
         except ShmComputeError:
             raise
         except BaseException as error:  # unpickling runs any code
@@ -175,9 +169,7 @@ class Worker:
         if any(mapped(handle) for handle in handles):
             gc.collect()  # a function that came by value is a cycle, and may hold a view
 
-
-def _look_in(path: Iterable[str]) -> None:
-    """Import from where the parent would, also from folders that it came to know since."""
-    if sys.path != (folders := list(path)):
-        sys.path[:] = folders
-    importlib.invalidate_caches()
+    def _follow(self, imports: Imports) -> None:
+        """Import as the parent would by now; plans may hold what a module was before."""
+        if imports.follow():
+            self._drop(list(self._plans))
