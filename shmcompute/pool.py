@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -164,6 +165,35 @@ class Pool(Executor):
     def close(self) -> None:
         """Wait for the call that runs and for all tasks, then end the workers. Idempotent."""
         self.shutdown()
+
+    def terminate_workers(self) -> None:
+        """End the worker processes now (SIGTERM), whatever they do, and take no more work.
+
+        Tasks that were not begun are cancelled; those that run, and a call that runs, raise
+        `WorkerLostError`. It does not wait. As in `concurrent.futures` of Python 3.14.
+
+        Raises
+        ------
+        NotImplementedError
+            If the workers are no processes.
+
+        Examples
+        --------
+        >>> import time, shmcompute as sc
+        >>> with sc.Pool(2) as pool:
+        ...     sleeping = pool.map(time.sleep, [60] * 10)
+        ...     pool.terminate_workers()
+        """
+        self._end_workers(signal.SIGTERM)
+
+    def kill_workers(self) -> None:
+        """The same by SIGKILL, also of workers that are stopped or handle SIGTERM."""
+        self._end_workers(signal.SIGKILL)
+
+    def _end_workers(self, number: int) -> None:
+        if self._own is not None:
+            self._own.end_workers(number)
+            self._close()
 
     def _end(self) -> None:
         """The program ends, and its tasks have."""

@@ -55,6 +55,13 @@ class Backend(ABC):
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         """Close when tasks are done, those that were not begun cancelled if so asked."""
 
+    def end_workers(self, signal: int) -> None:
+        """Close now: cancel tasks that were not begun, and send workers a signal that ends them."""
+        raise NotImplementedError(
+            "only worker processes can be ended while they work, and this pool has none; "
+            "shutdown(wait=False, cancel_futures=True) leaves what runs to its end"
+        )
+
     @abstractmethod
     def close(self, *, wait: bool = True) -> None:
         """End the workers, after the call that runs if `wait`. Idempotent."""

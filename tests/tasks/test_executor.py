@@ -855,6 +855,8 @@ def test_a_call_waits_for_the_tasks_that_run_and_no_others(own_pool):
             target=sc.parallel_apply, args=(affine, arr, 1.0, 1.0), kwargs={"pool": own_pool}
         )
         call.start()
+        while not own_pool.running._fair_lock.wanted:
+            time.sleep(0.001)
         waiting = [own_pool.submit(_look, arr.array) for _ in range(50)]
         gate.open()
         running.result()
@@ -924,6 +926,51 @@ def test_a_shutdown_may_cancel_what_was_not_begun(name):
         assert cancelled[:1] == [False]
         assert cancelled[2:] == [True] * 8
         assert all(future.done() for future in some)
+
+
+@pytest.mark.parametrize("end", ["terminate_workers", "kill_workers"])
+def test_workers_that_are_ended_end_now(own_pool, end):
+    with Latch() as latch:
+        running = [own_pool.submit(latch.wait_here) for _ in range(2)]
+        assert own_pool.submit(abs, -1).cancel()
+        waiting = [own_pool.submit(abs, -1) for _ in range(5)]
+        while not all(task.running() for task in running):
+            time.sleep(0.001)
+        pids = own_pool.pids
+        getattr(own_pool, end)()
+        for task in running:
+            assert isinstance(task.exception(60), WorkerLostError)
+        assert all(task.cancelled() for task in waiting)
+        with pytest.raises(ClosedError):
+            own_pool.submit(abs, -1)
+        own_pool.shutdown()
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+        getattr(own_pool, end)()  # and it may be said again
+
+
+def test_so_does_a_call_that_runs(own_pool):
+    with Latch() as latch, sc.SharedArray(np.zeros(4)) as arr:
+
+        def wait(x, wait_here):
+            x += 1
+            wait_here()
+
+        def call():
+            sc.parallel_apply(wait, arr, latch.wait_here, pool=own_pool, retries=5)
+
+        with futures.ThreadPoolExecutor(1) as executor:
+            running = executor.submit(call)
+            while arr[0] == 0:
+                time.sleep(0.001)
+            own_pool.kill_workers()
+            assert isinstance(running.exception(60), (WorkerLostError, ClosedError))
+
+
+def test_where_workers_are_no_processes_there_is_nothing_to_end(pools):
+    for name in ("threads", "serial"):
+        with pytest.raises(NotImplementedError, match="shutdown"):
+            pools[name].kill_workers()
+        assert pools[name].submit(abs, -1).result() == 1
 
 
 def test_a_pool_that_is_dropped_does_its_tasks_and_ends():

@@ -181,6 +181,11 @@ class Processes(Backend):
         self._closed = True
         self._tasks.close(self, wait=wait, cancel=cancel_futures)
 
+    def end_workers(self, signal: int) -> None:
+        self._closed = True
+        self._group.end(signal)
+        self._tasks.end(self)
+
     def close(self, *, wait: bool = True) -> None:
         self._closed = True
         call_with_lock(self._lock, math.inf if wait else LEAVE, self._leave)

@@ -68,6 +68,15 @@ class TaskQueue:
         elif wait and self.thread is not threading.current_thread():
             thread.join()
 
+    def end(self, pool: Backend) -> None:
+        """Cancel those that no worker has, take no more, and close the pool in the background."""
+        with self._lock:
+            self._closed = True
+        with suppress(IndexError):  # there are no more
+            while True:
+                self._items.popleft().cancel()
+        self.close(pool, wait=False, cancel=True)
+
     def _start(self, pool: Backend, *items: WorkItem) -> None:
         thread = threading.Thread(target=self._serve, args=(pool,), name="shmcompute-dispatcher")
         self._wakeup.open()

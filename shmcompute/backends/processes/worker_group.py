@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import signal
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from shmcompute.backends.processes.plan_registry import PlanRegistry
 from shmcompute.backends.processes.protocol import Imports, Lost, messages, pickling
 from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
 from shmcompute.errors import (
+    ClosedError,
     KernelSerializationError,
     KernelTimeoutError,
     ShmComputeError,
@@ -88,6 +90,7 @@ class WorkerGroup:
         self._first_core = int(caller_runs) if pin else None
         self.deaths = select.poll()
         self._seen_alive = 0.0
+        self._ended = False
 
     def staff(self) -> None:
         """Replace workers that died and start those that are missing."""
@@ -114,12 +117,25 @@ class WorkerGroup:
     def _start_missing(self) -> None:
         present = {worker.number for worker in self.workers}
         for number in sorted(set(range(self.size)) - present):
+            self._check()
             handle = DoorbellHandle(self.mapping.fd, self.size, number, self._spin)
             worker = WorkerProcess(self._context, number, self._threads, self.caller, handle)
             self.workers.insert(number, worker)
+            if self._ended:  # since it began to start
+                worker.send_signal(signal.SIGKILL)
             if self._first_core is not None:
                 with suppress(OSError):  # it died, which is noticed where it is needed
                     cores.pin(worker.process.pid, number + self._first_core)
+
+    def end(self, number: int) -> None:
+        """Send all a signal that ends them, from any thread; none is started from now on."""
+        self._ended = True
+        for worker in list(self.workers):
+            worker.send_signal(number)
+
+    def _check(self) -> None:
+        if self._ended:
+            raise ClosedError("this pool's workers were ended; make another one")
 
     def drop(self, worker: WorkerProcess) -> None:
         """One is dead, and must not be rung for."""

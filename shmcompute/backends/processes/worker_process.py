@@ -162,6 +162,12 @@ class WorkerProcess:
         _oom_kills = max(before, cgroup.oom_kills() or 0)
         return _oom_kills > before
 
+    def send_signal(self, number: int) -> None:
+        """From any thread: it may be closed meanwhile."""
+        with suppress(ValueError, OSError):  # it is closed, or has ended
+            if self.alive:
+                os.kill(self.process.pid, number)
+
     def leave(self) -> None:
         """Ask it to end."""
         with suppress(Lost, OSError):
