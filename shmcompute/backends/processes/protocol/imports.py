@@ -12,7 +12,7 @@ import importlib
 import sys
 import weakref
 from collections.abc import Iterable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import NamedTuple, Protocol
 
 
@@ -83,6 +83,26 @@ def watch_reloads(keeper: Keeper) -> None:
     """Have `keeper` told of each reload from now on."""
     _finder.keepers.add(keeper)
     _finder.install()
+
+
+_named: dict[tuple[str, str], tuple[FunctionType, int]] = {}
+
+
+def renamed(function: FunctionType) -> bool:
+    """Whether its name, as workers know it, means another function that was sent before.
+
+    A name is set anew by a decorator that is put around later, by a patch, by code that is executed
+    in the module again; nothing of that a worker can follow.
+    """
+    module = function.__module__
+    if module is None or "<locals>" in function.__qualname__:  # it goes by value
+        return False
+    loaded = _finder.reloads.get(module, 0)
+    first, when = _named.setdefault((module, function.__qualname__), (function, loaded))
+    if when != loaded:
+        _named[module, function.__qualname__] = function, loaded
+        return False
+    return first is not function
 
 
 def enter_worker() -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import cloudpickle
@@ -27,6 +27,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from shmcompute.arrays import SharedArray, receive
+from shmcompute.backends.processes.protocol.imports import renamed
 from shmcompute.backends.processes.protocol.messages import Failure, PackedPlan, Result, Task
 from shmcompute.errors import KernelSerializationError, RemoteKernelError, ShmComputeError
 from shmcompute.kernels import Kernel, NumbaKernel, reduce_dispatcher
@@ -72,6 +73,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
                 # Else it has constants that no compiler makes.
                 if marshal.loads(code) == value:  # noqa: S302  # it was made a line above
                     return marshal.loads, (code,)
+        elif isinstance(value, FunctionType) and renamed(value):
+            return self._dynamic_function_reduce(value)  # by value
         elif isinstance(value, Dispatcher) and (sent := reduce_dispatcher(value)) is not None:
             return sent
         return super().reducer_override(value)

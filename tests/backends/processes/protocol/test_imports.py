@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 import types
@@ -84,6 +85,25 @@ def test_a_kernel_that_uses_another_module_follows(module, process_pool):
         arr[:] = 1
         run()
         np.testing.assert_array_equal(arr.array, 5)
+
+
+def test_a_name_that_means_another_function_by_now(module, process_pool, monkeypatch):
+    """By a decorator that is put around it, as a patch does."""
+    scaling = importlib.import_module("scaling")
+    original = scaling.times
+    assert process_pool.submit(scaling.times, 3).result() == 6
+
+    @functools.wraps(original)
+    def negative(v):
+        return -original(v)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(scaling, "times", negative)
+        assert process_pool.submit(scaling.times, 3).result() == -6
+        assert list(process_pool.map(scaling.times, [1, 2])) == [-2, -4]
+    assert process_pool.submit(scaling.times, 3).result() == 6
+    exec("def times(v): return 10 * v", scaling.__dict__)  # noqa: S102
+    assert process_pool.submit(scaling.times, 3).result() == 30
 
 
 def test_a_module_that_can_no_more_be_loaded_is_named_by_who_needs_it(
