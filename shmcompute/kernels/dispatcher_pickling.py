@@ -31,18 +31,31 @@ def refresh() -> None:
 
 
 def reduce_dispatcher(dispatcher: Any) -> tuple[Any, ...] | None:
-    """A dispatcher with its machine code, as ``__reduce__`` returns it; None if that can't travel.
+    """A dispatcher with its machine code, as ``__reduce__`` returns it; None if it is none of ours.
 
-    The receiver then compiles the source.
+    Where machine code can't travel the receiver compiles the source.
     """
+    states = dispatcher._reduce_states()
+    if not {"can_compile", "sigs"} <= states.keys():
+        return None
+    versions = _reduce_versions(dispatcher)
+    packed = serialize.dumps((states, pipeline_of(dispatcher)))
+    return _rebuild_dispatcher, (type(dispatcher), packed, versions)
+
+
+def pipeline_of(dispatcher: Any) -> Any:
+    """The ``pipeline_class`` that it was made with, which Numba itself does not send."""
+    return dispatcher._compiler.pipeline_class
+
+
+def _reduce_versions(dispatcher: Any) -> list[bytes]:
+    """Its machine code; none if one of its versions can't travel."""
     try:
         versions = [_reduce_version(compiled) for compiled in dispatcher.overloads.values()]
     except Exception:  # noqa: BLE001  # private parts: whatever it is, the source will do
-        return None
-    states = dispatcher._reduce_states()
-    if None in versions or not {"can_compile", "sigs"} <= states.keys():
-        return None
-    return _rebuild_dispatcher, (type(dispatcher), serialize.dumps(states), versions)
+        return []
+    travelling = [version for version in versions if version is not None]
+    return travelling if len(travelling) == len(versions) else []
 
 
 def _reduce_version(compiled: Compiled) -> bytes | None:
@@ -75,9 +88,10 @@ def _without_globals(part: Any) -> Any:
 
 def _rebuild_dispatcher(kind: Any, packed: bytes, versions: list[bytes]) -> Any:
     """The dispatcher that was sent; the one that is here already if it has the same origin."""
-    states = pickle.loads(packed)
+    states, pipeline = pickle.loads(packed)
     # Numba returns the dispatcher that has the same uuid: in a forked worker the parent's own.
     dispatcher = kind._rebuild(**states | {"can_compile": True, "sigs": []})
+    dispatcher._compiler.pipeline_class = pipeline
     dispatcher._can_compile = True  # one that was here may have it switched off
     for version in versions:
         with suppress(Exception):  # private parts: the source will do

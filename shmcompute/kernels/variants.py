@@ -8,6 +8,8 @@ from typing import Any
 from numba.core.dispatcher import Dispatcher
 from numba.np.ufunc.gufunc import GUFunc
 
+from shmcompute.kernels.dispatcher_pickling import pipeline_of
+
 # The variants of each dispatcher or gufunc, by the names of the options that differ.
 _variants: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], Any]] = weakref.WeakKeyDictionary()
 
@@ -63,7 +65,9 @@ def _variant(dispatcher: Dispatcher, **options: bool) -> Dispatcher:
 
 def _compiled_like(dispatcher: Dispatcher, options: dict[str, Any]) -> Dispatcher:
     """Another dispatcher of the same function, compiled for the same types if these were given."""
-    variant = type(dispatcher)(dispatcher.py_func, targetoptions=options)
+    # All of what a decorator takes: what is not passed on here is lost in threads and debugging.
+    pipeline = pipeline_of(dispatcher)
+    variant = type(dispatcher)(dispatcher.py_func, dispatcher.locals, options, pipeline)
     if not getattr(dispatcher, "_can_compile", True):
         for signature in dispatcher.nopython_signatures:
             variant.compile(signature)
