@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import Any
 
 from shmcompute import config
@@ -46,6 +45,10 @@ class BoundPlan:
             pool = default_pool("serial") if context.inside_kernel() else self._pool
             pool.running.run(self._plan, self._values, self._timeout)
 
+    def run(self, plan: Plan) -> None:
+        """Run this plan, or a part of it, where and as this one is run."""
+        BoundPlan(plan, self._pool, self._arrays, self._timeout)()
+
     def __repr__(self) -> str:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
 
@@ -54,7 +57,7 @@ class DebugPlan(BoundPlan):
     """The same under ``debug=True``."""
 
     def __call__(self) -> None:
-        run_watched(super().__call__, self._plan)
+        run_watched(self.run, self._plan)
 
 
 def plan(
@@ -143,11 +146,14 @@ def parallel_apply(
         How often chunks that a worker left when it died are run again, by others, within this call.
         What a chunk is about to write is copied first, and put back before it is run again: each
         chunk is done exactly once. After any failure, chunks that were not done read as before.
+        Refused is a kernel that brings a shared array along, in a partial, a closure or a
+        container, to be written by all chunks.
     debug : bool, optional
         Whether to look for what a wrong kernel does beside its work, slowly. Each chunk is run on
         copies between guard zones, and written back if all went well: else it reads as before.
         Each worker takes some three times the memory that its chunk reaches over. Numba's kernels
-        are compiled with ``boundscheck``. By default ``SHMCOMPUTE_DEBUG``, as it was when the pool
+        are compiled with ``boundscheck``. Where a kernel brings arrays along that all chunks see,
+        chunks run one after another, and what each has changed there is looked at. By default ``SHMCOMPUTE_DEBUG``, as it was when the pool
         was made.
 
     Raises
@@ -164,7 +170,8 @@ def parallel_apply(
         Under ``debug``, for a kernel that wrote outside of its part, or what it was to read. An
         index that Numba finds out of bounds is an ``IndexError``.
     RuntimeWarning
-        Under ``debug``, of a kernel that changed nothing, or that sees what other chunks write.
+        Under ``debug``, of a kernel that changed nothing, that sees what other chunks write, or
+        whose chunks change the same elements of what it brings along without atomics or a lock.
     Exception
         What a kernel raises comes as its own type, with a note that names the chunk and the
         worker's traceback as its cause. Other chunks may have run.
@@ -191,7 +198,7 @@ def parallel_apply(
     if debug or (debug is None and chosen.debug):
         guarded = Options(axis, chunksize, schedule, retries, debug=True)
         bound = _bound(kernel, args, guarded, chosen, seconds)
-        run_watched(partial(BoundPlan.__call__, bound), bound._plan)
+        run_watched(bound.run, bound._plan)
         return
     options = Options(axis, chunksize, schedule, retries)
     key, values = call_key(kernel, args, options)

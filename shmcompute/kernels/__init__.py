@@ -1,6 +1,7 @@
 """Kernels: callables for chunks, and how machine code calls those that are jitted."""
 
 from shmcompute.kernels.base import Kernel
+from shmcompute.kernels.captured import Captured, Captures
 from shmcompute.kernels.dispatcher_pickling import (
     Compilations,
     own_symbols,
@@ -15,6 +16,8 @@ from shmcompute.kernels.ufunc import UfuncKernel
 
 __all__ = [
     "SCALAR_FORMATS",
+    "Captured",
+    "Captures",
     "Compilations",
     "Kernel",
     "NativePlan",

@@ -15,6 +15,7 @@ from typing import Any
 
 from shmcompute.chunking import Arguments, Chunk
 from shmcompute.errors import KernelTypeError
+from shmcompute.kernels.captured import Captures
 from shmcompute.kernels.native_plan import NativeCall
 
 
@@ -53,6 +54,12 @@ class Kernel(ABC):
     def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | None:
         """The same call without Python, if that is possible."""
         return None
+
+    def captures(self) -> Captures:
+        """The arrays that it may write although they are no arguments of the call."""
+        found = Captures()
+        found.look(self.function, "itself")
+        return found
 
     def check_arity(
         self, signature: inspect.Signature, args: list[Any], keywords: Mapping[str, Any]

@@ -14,6 +14,7 @@ from numba.np.ufunc.gufunc import GUFunc
 from shmcompute.chunking import Arguments, Chunk, Part
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
+from shmcompute.kernels.captured import Captures
 from shmcompute.kernels.variants import bounded_gufunc
 
 UFUNCS = (np.ufunc, DUFunc, GUFunc)
@@ -42,6 +43,9 @@ class UfuncKernel(Kernel):
             self.function(*given, out=tuple(args[i] for i in self.outputs))
         else:
             self.function(*given)  # a gufunc without outputs writes its arguments
+
+    def captures(self) -> Captures:
+        return Captures() if self.outputs else super().captures()  # it writes its outputs alone
 
     def bounded(self) -> Kernel:
         ufunc = unwrap(self.function)[0]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import MARKERS, Chunk, bind, bytes_of, check_chain, chunks
+from shmcompute.chunking import MARKERS, Chunk, Constant, bind, bytes_of, check_chain, chunks
+from shmcompute.kernels import Captures
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans.debug_warnings import warn_of_races
 from shmcompute.plans.plan import Link, Plan
+from shmcompute.storage import locate
 from shmcompute.system import cores
 
 Calls = list[tuple[Any, ...]]  # a kernel and its arguments each
@@ -50,9 +55,45 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
         link.kernel.check(link.arguments, cut)
     values, static = links[-1].arguments.values, options.schedule == "static"
     plan = Plan(links, cut, values, static, retries, debug=options.debug)
+    if options.debug or retries:
+        plan = _with_captured(plan, target)
     if options.debug:
         warn_of_races(plan)
     return plan
+
+
+def _with_captured(plan: Plan, target: Target) -> Plan:
+    """The plan that knows what its kernels may write beside their arguments.
+
+    Raises
+    ------
+    ValueError
+        If such a thing is shared, and with retries would have to be put back.
+    """
+    captures = [_captures(link) for link in plan.links]
+    arrays = [array for found in captures for array in found.arrays]
+    if target.shared:  # of others a worker has a copy
+        arrays = [one for one in arrays if locate(one.array) is not None]
+        if plan.retries and arrays:
+            where, array = arrays[0]
+            raise ValueError(
+                f"retries={plan.retries}: kernel {plan.name} brings a shared array along, {where} "
+                f"(shape {array.shape}, {array.dtype}), of which all chunks may write all: what a "
+                "dead worker has changed there can't be told from what others have. Pass what is "
+                "only read as an argument, sc.whole(x), or make that view read-only; else call it "
+                "without retries"
+            )
+    careful = any(found.careful for found in captures)
+    return replace(plan, captured=tuple(arrays), careful=careful)
+
+
+def _captures(link: Link) -> Captures:
+    """What a kernel brings along, or finds within containers and objects that it is passed."""
+    found = link.kernel.captures()
+    for position, argument in enumerate(link.arguments.bound):
+        if isinstance(argument, Constant) and not isinstance(argument.value, np.ndarray):
+            found.look(argument.value, f"argument {position}")
+    return found
 
 
 def calls_of(kernel: Any, args: tuple[Any, ...]) -> Calls:

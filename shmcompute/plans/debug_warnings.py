@@ -27,11 +27,17 @@ def warn_of_races(plan: Plan) -> None:
             )
 
 
-def run_watched(run: Callable[[], None], plan: Plan) -> None:
-    """Run a plan, and warn if its kernels have changed nothing."""
+def run_watched(run: Callable[[Plan], None], plan: Plan) -> None:
+    """Run a plan, and warn if its kernels have changed nothing, or what other chunks change."""
     before = _hashes(plan)
-    run()
-    if before and before == _hashes(plan):
+    if plan.captured:
+        from shmcompute.plans.debug_captured import run_each  # noqa: PLC0415  # for debugging only
+
+        touched = run_each(run, plan, CALLER)
+    else:
+        run(plan)
+        touched = False
+    if not touched and before and before == _hashes(plan):
         warnings.warn(
             f"kernel {plan.name} changed nothing of what it was given to write. A kernel writes in "
             "place, x[...] = ...; x = ... makes another array, which is dropped. What it is to "

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from shmcompute.chunking import Arguments, Chunk, Part, Values, address
-from shmcompute.kernels import Kernel, NativePlan, make_native_plan
+from shmcompute.kernels import Captured, Kernel, NativePlan, make_native_plan
 from shmcompute.plans.journal import Journal
 from shmcompute.system.context import nesting
 from shmcompute.typing import Array
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,9 @@ class Plan:
     retries: int = 0  # how often the chunks of dead workers are run again
     journal: Journal | None = None  # with retries: the old content of chunks
     debug: bool = False  # whether kernels get guarded copies
-    number: int = field(default_factory=itertools.count(1).__next__)  # unique in this process
+    captured: tuple[Captured, ...] = ()  # with retries or debug: what else kernels may write,
+    careful: bool = False  # and whether they do it as if others wrote there, too
+    number: int = field(default_factory=_numbers.__next__)  # unique in this process
 
     @cached_property
     def name(self) -> str:
@@ -81,6 +85,16 @@ class Plan:
             if isinstance(argument, Part) and argument.writes
         ]
         return list({address(view): view for view in views}.values())
+
+    def only(self, numbers: Sequence[int]) -> Plan:
+        """The plan of some of its chunks."""
+        chunks = tuple(self.chunks[number] for number in numbers)
+        return replace(self, chunks=chunks, number=next(_numbers))
+
+    def targets(self) -> list[Array]:
+        """The arrays among its arguments that chunks write."""
+        parts = itertools.chain.from_iterable(link.arguments.bound for link in self.links)
+        return [part.view for part in parts if isinstance(part, Part) and part.writes]
 
     def blame(self, error: BaseException, number: int) -> None:
         """Say in which chunk an error arose."""
