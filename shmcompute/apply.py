@@ -153,8 +153,8 @@ def parallel_apply(
         copies between guard zones, and written back if all went well: else it reads as before.
         Each worker takes some three times the memory that its chunk reaches over. Numba's kernels
         are compiled with ``boundscheck``. Where a kernel brings arrays along that all chunks see,
-        chunks run one after another, and what each has changed there is looked at. By default ``SHMCOMPUTE_DEBUG``, as it was when the pool
-        was made.
+        chunks run one after another, and what each has changed there is looked at. By default
+        ``SHMCOMPUTE_DEBUG``, as it was when the pool was made.
 
     Raises
     ------

@@ -5,7 +5,8 @@ first copies what its kernel is about to write, then marks the chunk as begun, r
 as done. Copies and marks are in a segment, so they outlive the worker. Whenever a worker dies, each
 chunk is therefore untouched; or begun, with its old content in the journal; or done.
 
-The state of a chunk is a single byte that changes in one store, so no state in between can be seen.
+The state of a chunk is one aligned word that changes in one store, so no state in between can be
+seen; it is wide enough for the row of any worker.
 """
 
 from __future__ import annotations
@@ -21,8 +22,7 @@ from shmcompute.typing import Array
 
 LINE = 64  # bytes; copies start at multiples of it
 # States of a chunk. In between: begun, and one more than the row that has its old content.
-UNTOUCHED, DONE = 0, 255
-ROWS = DONE - 1
+UNTOUCHED, DONE = 0, 2**32 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Journal:
 
     Parameters
     ----------
-    states : ndarray of uint8, shape (chunks,)
+    states : ndarray of uint32, shape (chunks,)
     rows : ndarray of uint8, shape (workers, bytes)
         Old content; a worker writes only its own row, the calling process the last one.
     """
@@ -43,11 +43,12 @@ class Journal:
     def create(cls, chunks: int, workers: int, size: int) -> Journal:
         """A journal for chunks that write `size` bytes at most."""
         width = max(LINE, size)
-        states = _rounded(chunks)
+        states = _rounded(4 * chunks)
         layout = storage.Layout.of((states + workers * width,), np.uint8, "C")
         segment, memory = storage.create(layout)
         segment.clear()
-        return cls(memory[:chunks], memory[states:].reshape(workers, width))
+        words = memory[: 4 * chunks].view(np.uint32)
+        return cls(words, memory[states:].reshape(workers, width))
 
     def keep(self, number: int, parts: Iterable[Array]) -> None:
         """Copy what chunk `number` is about to write, and only then mark it as begun."""

@@ -13,6 +13,7 @@ import shmcompute as sc
 from shmcompute.config import START_METHODS
 from shmcompute.errors import WorkerLostError
 from shmcompute.plans.journal import Journal
+from shmcompute.system import context
 
 
 @pytest.fixture(params=[*METHODS, "poll", "caller"])
@@ -118,3 +119,19 @@ def test_a_journal_gives_back_bit_by_bit(dtype):
     assert [part.tobytes() for part in parts] == before
     journal.commit(0)
     assert journal.undone() == [1]
+
+
+@pytest.mark.parametrize("row", [0, 253, 254, 255, 256, 999])
+def test_a_chunk_that_any_worker_has_begun_is_not_done(row, monkeypatch):
+    """However many there are."""
+    monkeypatch.setattr(context, "worker", row)
+    part, journal = np.arange(16), Journal.create(3, 1000, 128)
+    journal.keep(1, [part])
+    assert journal.undone() == [0, 1, 2]
+    part[:] = 7
+    journal.restore(1, [part])
+    np.testing.assert_array_equal(part, np.arange(16))
+    journal.keep(1, [part])
+    journal.commit(1)
+    journal.restore(1, [part])
+    assert journal.undone() == [0, 2]
