@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import pickle
+import sys
+import types
 from contextlib import suppress
 from typing import Any
 
@@ -92,6 +94,7 @@ def _rebuild_dispatcher(kind: Any, packed: bytes, versions: list[bytes]) -> Any:
     # Numba returns the dispatcher that has the same uuid: in a forked worker the parent's own.
     dispatcher = kind._rebuild(**states | {"can_compile": True, "sigs": []})
     dispatcher._compiler.pipeline_class = pipeline
+    _keep_own_globals(dispatcher, set())
     dispatcher._can_compile = True  # one that was here may have it switched off
     for version in versions:
         with suppress(Exception):  # private parts: the source will do
@@ -100,6 +103,28 @@ def _rebuild_dispatcher(kind: Any, packed: bytes, versions: list[bytes]) -> Any:
         dispatcher.compile(signature)
     dispatcher._can_compile = states["can_compile"]
     return dispatcher
+
+
+def _keep_own_globals(function: Any, seen: set[Any]) -> None:
+    """Have object mode find the globals of jitted functions that came by value, callees too.
+
+    It looks them up in the module that a function names, which here is another one of that name,
+    unless the function names none.
+    """
+    source = getattr(function, "py_func", function)
+    name, own = source.__module__, source.__globals__
+    if source in seen or own is vars(sys.modules.get(name, types)):
+        return
+    seen.add(source)
+    if source is not function:
+        source.__module__ = None
+    values = [*own.values()]
+    for cell in source.__closure__ or ():
+        with suppress(ValueError):  # not filled yet
+            values.append(cell.cell_contents)
+    for value in values:
+        if isinstance(value, (Dispatcher, types.FunctionType)):
+            _keep_own_globals(value, seen)
 
 
 def _add_version(dispatcher: Dispatcher, packed: bytes) -> None:
