@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
+from numba.np.numpy_support import ufunc_find_matching_loop
 from numba.np.ufunc.dufunc import DUFunc
 from numba.np.ufunc.gufunc import GUFunc
 
@@ -39,7 +41,9 @@ class UfuncKernel(Kernel):
 
     def __call__(self, args: list[Any]) -> None:
         given = [args[i] for i in self.inputs]
-        if self.outputs:
+        if self.outputs and _is_dynamic(unwrap(self.function)[0]):
+            self.function(*given, *(args[i] for i in self.outputs))  # it does not know out=(...,)
+        elif self.outputs:
             self.function(*given, out=tuple(args[i] for i in self.outputs))
         else:
             self.function(*given)  # a gufunc without outputs writes its arguments
@@ -55,14 +59,51 @@ class UfuncKernel(Kernel):
 
 
 def _resolve(ufunc: Any, operands: list[Any]) -> None:
-    """Raise if the ufunc has no loop for operands of these types."""
+    """Raise if the ufunc has no loop for operands of these types, nor can compile one."""
+    types = tuple(map(_type, operands))
+    if _is_dynamic(ufunc):
+        _compile_loop(ufunc, operands)
     inner = getattr(ufunc, "ufunc", ufunc)  # Numba wraps its own
-    if isinstance(inner, np.ufunc) and inner.types:
-        inner.resolve_dtypes(tuple(map(_type, operands)))
-    elif ufunc.signature is None:
-        # A dynamic ufunc without loops so far: a call on arrays of no elements compiles one.
+    try:
+        found = inner.resolve_dtypes(types) if inner.types else None
+    except TypeError:
+        if not isinstance(ufunc, DUFunc) or getattr(ufunc, "_frozen", False):
+            raise
+        found = None
+    if found is None:
+        # Compiles one, as a call does that finds no loop: on arrays of no elements.
         empty = [np.empty(0, x.dtype) if isinstance(x, np.ndarray) else x for x in operands]
         ufunc(*empty[: ufunc.nin], out=tuple(empty[ufunc.nin :]))
+    elif not ufunc.nout and any(map(_is_converted, operands, found)):
+        raise TypeError(
+            f"it writes what it is given, and NumPy would give it copies, converted from "
+            f"({_listed(types)}) to ({_listed(found)}), which are dropped; give it such arrays, or "
+            "a signature for these"
+        )
+
+
+def _is_converted(operand: Any, dtype: np.dtype[Any]) -> bool:
+    """Whether a loop of this type would write a copy of an array."""
+    return isinstance(operand, np.ndarray) and operand.flags.writeable and operand.dtype != dtype
+
+
+def _listed(types: Sequence[Any]) -> str:
+    return ", ".join(map(str, types))
+
+
+def _is_dynamic(ufunc: Any) -> bool:
+    """Whether it is a gufunc that Numba compiles when it is called."""
+    return isinstance(ufunc, GUFunc) and ufunc.is_dynamic and not getattr(ufunc, "_frozen", False)
+
+
+@global_compiler_lock
+def _compile_loop(gufunc: Any, operands: list[Any]) -> None:
+    """What the first call with such operands would do before it runs."""
+    types = gufunc._get_ewise_dtypes(operands)
+    if not (gufunc.types and ufunc_find_matching_loop(gufunc.ufunc, types)):
+        if gufunc.find_ewise_function(types) == (None, None):
+            gufunc.add(gufunc._get_function_type(*operands))
+        gufunc.build_ufunc()
 
 
 def _type(operand: Any) -> Any:

@@ -150,3 +150,60 @@ def test_an_object_mode_kernel_runs(any_pool):
 @nb.jit(forceobj=True)
 def _object_mode(x):
     x += 1
+
+
+def test_dynamic_gufuncs_are_compiled_for_what_they_get(pools):
+    """Numba's own take no ``out=(array,)``, and each type needs a loop of its own."""
+
+    @nb.guvectorize("(n),()->(n),()")
+    def scaled(x, k, out, total):
+        total[0] = 0
+        for i in range(x.shape[0]):
+            out[i] = x[i] * k
+            total[0] += x[i]
+
+    for backend in ("serial", "threads", "forkserver"):
+        for dtype in ("f8", "c16"):
+            x = np.arange(12, dtype=dtype).reshape(4, 3)
+            with (
+                sc.SharedArray(x) as a,
+                sc.SharedArray.zeros((4, 3), dtype) as out,
+                sc.SharedArray.zeros(4, dtype) as total,
+            ):
+                factor = x.dtype.type(2)
+                sc.parallel_apply(scaled, out, total, sc.read(a), factor, pool=pools[backend])
+                np.testing.assert_array_equal(out.array, x * 2)
+                np.testing.assert_array_equal(total.array, x.sum(axis=1))
+
+
+def test_a_dynamic_gufunc_that_does_not_compile_is_refused(arr):
+    @nb.guvectorize("(n)->(n)")
+    def shout(x, out):
+        out[:] = x.upper()
+
+    _refused(arr, KernelTypeError, "shout", shout)
+
+
+def test_a_gufunc_that_would_write_copies_is_refused():
+    """NumPy converts what has no loop of its own, and drops what was written there."""
+
+    @nb.guvectorize([(nb.float64[:], nb.float64[:])], "(n),(n)")
+    def add_to(x, y):
+        for i in range(x.shape[0]):
+            x[i] += y[i]
+
+    with sc.SharedArray(np.ones((4, 3))) as a, sc.SharedArray(np.ones((4, 3), "f4")) as b:
+        sc.parallel_apply(add_to, a, sc.read(b), backend="threads")
+        np.testing.assert_array_equal(a.array, 2)
+        _refused(b, KernelTypeError, "copies", add_to, sc.read(a))
+
+
+def test_a_dynamic_ufunc_compiles_another_loop_where_those_it_has_do_not_do(pools):
+    @nb.vectorize
+    def successor(x):
+        return x + 1
+
+    for dtype in ("f8", "c16"):
+        with sc.SharedArray(np.ones(4, dtype)) as arr:
+            sc.parallel_apply(successor, arr, pool=pools["threads"])
+            np.testing.assert_array_equal(arr.array, 2)
