@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +31,7 @@ class UfuncKernel(Kernel):
 
     outputs: tuple[int, ...]  # positions of the arguments that are written
     inputs: tuple[int, ...]
+    alone: bool = False  # whether no other thread may be in such a ufunc meanwhile
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
         ufunc, partial_args, _ = unwrap(self.function)
@@ -40,6 +44,13 @@ class UfuncKernel(Kernel):
             ) from error
 
     def __call__(self, args: list[Any]) -> None:
+        with _lone if self.alone else nullcontext():
+            self._call(args)
+
+    def threaded(self) -> Kernel:
+        return replace(self, alone=_starts_threads(unwrap(self.function)[0]))
+
+    def _call(self, args: list[Any]) -> None:
         given = [args[i] for i in self.inputs]
         if self.outputs and _is_dynamic(unwrap(self.function)[0]):
             self.function(*given, *(args[i] for i in self.outputs))  # it does not know out=(...,)
@@ -56,6 +67,19 @@ class UfuncKernel(Kernel):
         if not isinstance(ufunc, GUFunc):
             return self
         return replace(self, function=rewrap(self.function, bounded_gufunc(ufunc)))
+
+
+_lone = threading.Lock()
+
+
+def _starts_threads(ufunc: Any) -> bool:
+    """Whether it may be one of Numba's with ``target="parallel"``.
+
+    Numba's portable threading layer aborts the process when two threads enter it. Such a ufunc is
+    one of NumPy's, but for an object that frees the machine code that it calls.
+    """
+    parts = gc.get_referents(ufunc) if type(ufunc) is np.ufunc else ()
+    return any(type(part).__name__ == "_UFuncCleaner" for part in parts)
 
 
 def _resolve(ufunc: Any, operands: list[Any]) -> None:

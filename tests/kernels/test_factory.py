@@ -207,3 +207,19 @@ def test_a_dynamic_ufunc_compiles_another_loop_where_those_it_has_do_not_do(pool
         with sc.SharedArray(np.ones(4, dtype)) as arr:
             sc.parallel_apply(successor, arr, pool=pools["threads"])
             np.testing.assert_array_equal(arr.array, 2)
+
+
+def test_threads_enter_a_parallel_ufunc_one_at_a_time():
+    """Numba's portable threading layer aborts the process when two do."""
+    program = """
+    import numba as nb, numpy as np, shmcompute as sc
+    nb.config.THREADING_LAYER = "workqueue"
+    @nb.vectorize(["f8(f8)"], target="parallel")
+    def increment(x):
+        return x + 1
+    with sc.Pool(2, backend="threads") as pool, sc.SharedArray.zeros(20000) as arr:
+        for _ in range(50):
+            sc.parallel_apply(increment, arr, chunksize=500, pool=pool)
+        print(arr.array.min(), arr.array.max())
+    """
+    assert kernels.run(program).stdout == "50.0 50.0\n"
