@@ -82,7 +82,7 @@ class NumbaKernel(Kernel):
                 template, _, folded, named = self.dispatcher.get_call_template(types, keywords)
                 typing = template(self.dispatcher.typingctx)
                 signature = typing.apply(folded, named)
-        except (NumbaError, TypeError, ValueError, NotImplementedError) as error:
+        except Exception as error:  # compiling runs any code, and not all is Numba's errors
             _forget_frames(error)
             raise KernelTypeError(
                 f"kernel {self.name} does not compile for {_listed(types)}: {_uncoloured(error)}"

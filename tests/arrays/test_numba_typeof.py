@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import kernels
 import numba as nb
 import numpy as np
 import pytest
@@ -57,3 +58,31 @@ def test_a_closed_one_is_refused():
     arr.close()
     with pytest.raises(sc.errors.ClosedError):
         scale(arr, 2.0)
+
+
+def test_as_a_global_it_is_refused():
+    """Numba would freeze its content; the error says what to do instead, for kernels too."""
+    program = """
+    import numba as nb, numpy as np, shmcompute as sc
+    table = sc.SharedArray(np.arange(5.0))
+    @nb.njit
+    def add(x):
+        for i in range(x.size):
+            x[i] += table[i]
+    @nb.njit
+    def through_another(x):
+        add(x)
+    @nb.vectorize
+    def elementwise(x):
+        return x + table[0]
+    try:
+        add(np.zeros(5))
+    except nb.core.errors.TypingError as error:
+        print("Pass it as an argument" in str(error))
+    for kernel in (add, through_another, elementwise):
+        try:
+            sc.parallel_apply(kernel, np.zeros(5), backend="threads")
+        except sc.errors.KernelTypeError as error:
+            print("sc.whole(x)" in str(error))
+    """
+    assert kernels.run(program).stdout == "True\n" * 4
