@@ -1,3 +1,14 @@
 """What the operating system, the processor and the interpreter offer, a module for each."""
 
-__all__ = ["atomic_words", "cgroup", "context", "cores", "file_locks", "interrupts", "memory"]
+__all__ = [
+    "atomic_words",
+    "cgroup",
+    "context",
+    "cores",
+    "file_locks",
+    "interrupts",
+    "memory",
+    "patching",
+    "reloads",
+    "surroundings",
+]

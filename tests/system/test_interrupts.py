@@ -206,13 +206,14 @@ def test_workers_whose_start_is_interrupted_are_started_whole():
                             pass
                 except KeyboardInterrupt:
                     pass
-            pool.ready()
-            arr[:] = 0
-            sc.parallel_apply(lambda x: x.fill(2), arr, pool=pool, retries=3)
-            print(arr.array.sum())
+            while arr.array.sum() != 128:
+                try:
+                    sc.parallel_apply(lambda x: x.fill(2), arr, pool=pool)
+                except WorkerLostError:  # the last that was killed
+                    pass
         """,
         check=False,  # an interrupt in a finalizer prints, and can't be helped
     )
-    assert done.stdout == "128.0\n", done.stderr
+    assert done.returncode == 0, done.stderr
     assert "forkserver.py" not in done.stderr
     assert "Bad file descriptor" not in done.stderr

@@ -949,21 +949,16 @@ def test_workers_that_are_ended_end_now(own_pool, end):
 
 
 def test_so_does_a_call_that_runs(own_pool):
-    with Latch() as latch, sc.SharedArray(np.zeros(4)) as arr:
+    def sleep(x):
+        x += 1
+        time.sleep(600)
 
-        def wait(x, wait_here):
-            x += 1
-            wait_here()
-
-        def call():
-            sc.parallel_apply(wait, arr, latch.wait_here, pool=own_pool, retries=5)
-
-        with futures.ThreadPoolExecutor(1) as executor:
-            running = executor.submit(call)
-            while arr[0] == 0:
-                time.sleep(0.001)
-            own_pool.kill_workers()
-            assert isinstance(running.exception(60), (WorkerLostError, ClosedError))
+    with sc.SharedArray(np.zeros(4)) as arr, futures.ThreadPoolExecutor(1) as executor:
+        call = executor.submit(sc.parallel_apply, sleep, arr, pool=own_pool, retries=5)
+        while arr[0] == 0 and not call.done():
+            time.sleep(0.001)
+        own_pool.kill_workers()
+        assert isinstance(call.exception(60), (WorkerLostError, ClosedError))
 
 
 def test_where_workers_are_no_processes_there_is_nothing_to_end(pools):

@@ -137,7 +137,7 @@ class Processes(Backend):
             return False
         with self._lock:
             try:
-                if not (self._silent and group.holds(run.generation)):
+                if not (self._silent and group.holds(run.generation) and run.current):
                     return False
                 if group.registry.ended or self._closed:
                     return False

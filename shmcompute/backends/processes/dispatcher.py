@@ -11,12 +11,13 @@ from typing import Any
 from shmcompute.backends.processes import task_batch
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Poller, Wakeup
-from shmcompute.backends.processes.protocol import Imports, Lost, messages
+from shmcompute.backends.processes.protocol import Lost, messages
 from shmcompute.backends.processes.task_batch import TaskBatch, pack_item, settle
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import WorkerProcess
 from shmcompute.errors import ShmComputeError, WorkerLostError
 from shmcompute.storage import Handle
+from shmcompute.system.surroundings import surroundings
 from shmcompute.tasks import WorkItem
 
 BATCH_BYTES = 1 << 14  # about how many bytes of tasks go together
@@ -138,11 +139,11 @@ class Dispatcher:
 
     def _attends(self, worker: WorkerProcess) -> bool:
         """Have a worker attend; False if it is gone, which the poller tells in a moment."""
-        imports = Imports.current()
-        worker.follow(imports)
+        around = surroundings()
+        worker.follow(around)
         worker.note()
         try:
-            worker.pipe.ask(messages.Attend(imports))
+            worker.pipe.ask(messages.Attend(around))
         except Lost:
             return False
         return True
@@ -163,8 +164,8 @@ class Dispatcher:
         if not tasks:
             self._idle.append(worker)
             return
-        if worker.follow(imports := Imports.current()):
-            self._send(worker, messages.Attend(imports), None)
+        if worker.follow(around := surroundings()):
+            self._send(worker, messages.Attend(around), None)
         batch = TaskBatch(self._group.caller, worker.number, items)
         self._send(worker, batch.message(tasks), batch)
         self._begun = True

@@ -19,6 +19,7 @@ from shmcompute.chunking import Values
 from shmcompute.errors import WorkerLostError
 from shmcompute.plans import Plan
 from shmcompute.system import cores, interrupts
+from shmcompute.system.surroundings import surroundings
 
 GRACE = 0.5  # seconds that workers have to end their chunk, once the call is lost
 
@@ -55,6 +56,8 @@ class DoorbellRun:
         deadline: float | None,
     ) -> None:
         self.generation = group.registry.generation
+        # Where its kernel finds modules and files; to machine code it is all one.
+        self._around = None if plan.native is not None else surroundings()
         self._number = number
         self._workers = workers
         self._caller = caller = group.caller
@@ -70,6 +73,11 @@ class DoorbellRun:
         if not own or native is not None:
             share = (caller.own if own else 0), (0 if native is None else native.address)
             self._run = partial(caller.run, number, len(workers), *share, self._step, caller.spin)
+
+    @property
+    def current(self) -> bool:
+        """Whether its workers find modules and files where the caller does now."""
+        return self._around is None or self._around == surroundings()
 
     def complete(self, plan: Plan, values: Values) -> None:
         """Run every chunk, or raise what went wrong once nobody writes any more."""

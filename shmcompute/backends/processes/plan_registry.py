@@ -6,7 +6,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 
-from shmcompute.backends.processes.protocol import pickling, watch_reloads
+from shmcompute.backends.processes.protocol import pickling
 from shmcompute.backends.processes.protocol.messages import PackedPlan
 from shmcompute.errors import ClosedError
 from shmcompute.plans import Plan
@@ -42,11 +42,6 @@ class PlanRegistry:
         self._packed: weakref.WeakKeyDictionary[Plan, PackedPlan] = weakref.WeakKeyDictionary()
         self._last = 0
         self._watched: set[Handle] = set()
-        watch_reloads(self)
-
-    def expire(self) -> None:
-        """A module was loaded again: workers are to follow before they run another plan."""
-        self.generation += 1
 
     def packed(self, plan: Plan) -> PackedPlan:
         """The plan as bytes; ClosedError if its arrays were closed since."""

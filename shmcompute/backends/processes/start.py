@@ -1,5 +1,7 @@
 """How worker processes start: without the program's main module, in the background, and soon.
 
+Nothing that starts here looks for modules in the working directory, unless the program does.
+
 The standard library's fork server is asked to import what all workers need, and is started ahead of
 the first of them.
 """
@@ -13,7 +15,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, resource_tracker, spawn, util
 from multiprocessing.context import BaseContext
@@ -21,6 +23,8 @@ from typing import Any
 
 from shmcompute.backends.doorbell import prepare
 from shmcompute.system.interrupts import Latch
+from shmcompute.system.patching import patched
+from shmcompute.system.surroundings import surroundings
 
 PRELOAD = "shmcompute.backends.processes.worker.preload"
 SERVER_END = 1.0  # seconds that a fork server has to end
@@ -49,13 +53,13 @@ def start_server_ahead(start_method: str) -> None:
 
 
 def _run_server() -> None:
-    with suppress(OSError, EOFError), _as_if_no_main(multiprocessing.get_context("forkserver")):
+    with suppress(OSError, EOFError), _prepared(multiprocessing.get_context("forkserver")):
         forkserver.ensure_running()
 
 
 def start(process: Any, context: BaseContext) -> None:
     """Start a process of that context, as if the program had no main module."""
-    with _as_if_no_main(context):
+    with _prepared(context):
         _start(process)
 
 
@@ -95,36 +99,78 @@ def pidfd(pid: int) -> int | None:
 
 
 @contextmanager
-def _as_if_no_main(context: BaseContext) -> Iterator[None]:
-    """Have processes that start meanwhile not import ``__main__``, so that no script needs a guard.
-
-    ``spawn`` and ``forkserver`` send the child the path of the parent's main module, which the
-    child runs again. In this thread, and while this lasts, they leave it out; what a kernel needs
-    of the main module travels by value.
-    """
-    with _starting, _unwarned(context), _uninterrupted(context):
+def _prepared(context: BaseContext) -> Iterator[None]:
+    """Have processes that this thread starts meanwhile be prepared as ours are."""
+    with _starting, _unwarned(context), _commanded(context), _uninterrupted(context):
         if context.get_start_method() == "forkserver":
             _preload()
-        get_data = spawn.get_preparation_data  # of nobody who starts at the same time
-        spawn.get_preparation_data = _without_main(get_data)  # type: ignore[assignment]  # typed as itself
-        try:
-            yield
-        finally:
-            spawn.get_preparation_data = get_data
+        yield
 
 
-def _without_main(get_data: Callable[[str], dict[str, Any]]) -> Callable[[str], dict[str, Any]]:
-    """The same preparation data, in this thread without where the main module is."""
-    starter = threading.get_ident()
+@contextmanager
+def _commanded(context: BaseContext) -> Iterator[None]:
+    """Interpreters that are started by a command, and then told what they need, as we would.
 
-    def get_data_without_main(name: str) -> dict[str, Any]:
-        data = get_data(name)
-        if threading.get_ident() == starter:
-            data.pop("init_main_from_name", None)
-            data.pop("init_main_from_path", None)
-        return data
+    Not so under fork, where the child would keep what is patched.
+    """
+    if context.get_start_method() == "fork":
+        yield
+        return
+    with (
+        patched(util, "spawnv_passfds", _in_no_folder),
+        patched(spawn, "get_preparation_data", lambda _: _preparation),
+    ):
+        yield
 
-    return get_data_without_main
+
+def _in_no_folder(spawnv: Callable[..., int]) -> Callable[..., int]:
+    """Start interpreters whose command finds no modules in the working directory."""
+
+    def spawnv_safely(executable: bytes, args: list[Any], fds: Sequence[int]) -> int:
+        if "-c" in args:
+            at = args.index("-c")
+            args = [*args[:at], "-P", "-c", _with_path(args[at + 1]), *args[at + 2 :]]
+        return spawnv(executable, args, fds)
+
+    return spawnv_safely
+
+
+def _with_path(command: str) -> str:
+    """The fork server's command with our path, which 3.11 and 3.12 send and then forget.
+
+    Set once the command has imported what is the standard library's.
+    """
+    if "multiprocessing.forkserver" not in command:
+        return command
+    path = list(surroundings().path)
+    return command.replace("; ", f"; import sys; sys.path[:] = {path!r}; ", 1)
+
+
+def _preparation(name: str) -> dict[str, Any]:
+    """What a new process is told about this one: all but where its main module is.
+
+    `multiprocessing` would have the child run that again, so each script would need a guard; and
+    some main modules can't be told (``python -m pdb``). What a kernel needs of it travels by value.
+    """
+    around, process = surroundings(), multiprocessing.current_process()
+    data: dict[str, Any] = {
+        "name": name,
+        "authkey": process.authkey,
+        "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]  # typeshed's gap
+        "sys_path": list(around.path),
+        "sys_argv": sys.argv,
+        "orig_dir": multiprocessing.process.ORIGINAL_DIR,  # type: ignore[attr-defined]
+    }
+    if around.folder is not None:
+        data["dir"] = around.folder
+    # A library's own method, such as loky's, is not known there. To ask without `allow_none` would
+    # settle it for the program.
+    method = multiprocessing.get_start_method(allow_none=True)
+    if method in multiprocessing.get_all_start_methods():
+        data["start_method"] = method
+    if util._logger is not None:  # type: ignore[attr-defined]
+        data["log_level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
+    return data
 
 
 @contextmanager

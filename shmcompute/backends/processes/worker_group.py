@@ -20,7 +20,7 @@ from shmcompute.backends.doorbell import (
     spin,
 )
 from shmcompute.backends.processes.plan_registry import PlanRegistry
-from shmcompute.backends.processes.protocol import Imports, Lost, messages, pickling
+from shmcompute.backends.processes.protocol import Lost, messages, pickling
 from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
 from shmcompute.errors import (
     ClosedError,
@@ -30,7 +30,8 @@ from shmcompute.errors import (
     WorkerLostError,
 )
 from shmcompute.plans import Plan
-from shmcompute.system import cores, interrupts
+from shmcompute.system import cores, interrupts, reloads
+from shmcompute.system.surroundings import surroundings
 
 # Seconds for which workers that were seen alive count as alive. Who dies within them is found a
 # moment later, as if it had died in the run.
@@ -91,6 +92,7 @@ class WorkerGroup:
         self.deaths = select.poll()
         self._seen_alive = 0.0
         self._ended = False
+        reloads.watch()
 
     def staff(self) -> None:
         """Replace workers that died and start those that are missing."""
@@ -195,12 +197,12 @@ class WorkerGroup:
         packed = self.registry.packed(plan)
         number = self.registry.number(packed)
         current = self.registry.current()
-        imports = Imports.current()
-        for worker in workers:
-            worker.follow(imports)
-        lacking = [worker for worker in workers if number not in worker.plans]
+        around = surroundings()
+        lacking = [
+            worker for worker in workers if worker.follow(around) or number not in worker.plans
+        ]
         loads = [
-            messages.Load(number, packed, _stale(worker, current), imports) for worker in lacking
+            messages.Load(number, packed, _stale(worker, current), around) for worker in lacking
         ]
         loaded, errors = self._ask(lacking, loads, deadline)
         for worker in loaded:

@@ -14,15 +14,14 @@ from typing import Any
 
 from shmcompute.backends.doorbell import DoorbellCaller, DoorbellHandle
 from shmcompute.backends.processes import start
-from shmcompute.backends.processes.protocol import Imports, Lost, Pipe, messages
+from shmcompute.backends.processes.protocol import Lost, Pipe, messages
 from shmcompute.backends.processes.worker import worker_main
 from shmcompute.errors import WorkerLostError
 from shmcompute.system import cgroup, interrupts
+from shmcompute.system.surroundings import Surroundings
 
 UNKNOWN = 255  # stands in for an exit code that nobody can tell
 LEAVE = 1.0  # seconds that a worker has to end by itself
-
-NOTHING = Imports((), (), True)  # was told to a worker so far
 
 _started: weakref.WeakSet[Any] = weakref.WeakSet()  # processes
 _oom_kills = 0  # of this cgroup, when a worker was last found lost
@@ -50,8 +49,8 @@ class WorkerProcess:
         Whether it has said that it takes messages.
     plans : set of int
         Numbers of the plans that it holds.
-    imports : Imports
-        Those that it was told.
+    around : Surroundings or None
+        Those that it was last told.
     note : callable
         Has it read its pipe, where a message is on its way.
     """
@@ -72,7 +71,7 @@ class WorkerProcess:
         self.number = number
         self.ready = False
         self.plans: set[int] = set()
-        self.imports = NOTHING
+        self.around: Surroundings | None = None
         self._caller = caller
         self.note = caller.noter(number)
         self._oom_kills = cgroup.oom_kills() or 0
@@ -99,15 +98,15 @@ class WorkerProcess:
         # fork and spawn, which a grandchild may hold open.
         self.end = int(self.process.sentinel if self._pidfd is None else self._pidfd)
 
-    def follow(self, imports: Imports) -> bool:
+    def follow(self, around: Surroundings) -> bool:
         """Note that it is being told these; whether it does not know them yet.
 
         It drops its plans when it loads a module again.
         """
-        known, self.imports = self.imports, imports
-        if known.reloads != imports.reloads:
+        known, self.around = self.around, around
+        if known is not None and known.reloads != around.reloads:
             self.plans.clear()
-        return known != imports
+        return known != around
 
     @property
     def alive(self) -> bool:

@@ -218,3 +218,109 @@ def test_other_threads_keep_their_main_module_while_a_pool_starts():
         """
     )
     assert done.stdout == "0 True\n"
+
+
+def test_nothing_is_imported_from_the_working_directory(tmp_path):
+    """Unless the program does so: there may be any files, named like any module."""
+    for name in sys.stdlib_module_names - {"__main__"}:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a file of somebody else')\n")
+    done = run(
+        """
+        import sys
+        sys.path[:] = filter(None, sys.path)
+        import numpy as np, shmcompute as sc
+        for method in ("forkserver", "spawn"):
+            with sc.Pool(1, start_method=method) as pool, sc.SharedArray(np.zeros(2)) as arr:
+                sc.parallel_apply(np.negative, arr, pool=pool)
+                print(pool.submit(abs, -1).result())
+        """,
+        cwd=tmp_path,
+    )
+    assert done.stdout == "1\n1\n"
+
+
+FOLDERS = """
+import os, sys
+import numpy as np, shmcompute as sc
+
+def size(x):
+    x[:] = os.path.getsize("data")
+
+def late(x):
+    import of_folder_1
+    of_folder_1.kernel(x)
+
+def check(value):
+    print(*(int(found) for found in (arr[0], value)))
+
+os.chdir(sys.argv[1])
+sys.path.insert(0, "")
+with sc.Pool(1) as pool, sc.SharedArray(np.zeros(2)) as arr:
+    import of_folder_0
+    for number in range(2):
+        sc.parallel_apply(size, arr, pool=pool)  # the same call, in another folder
+        check(pool.submit(os.path.getsize, "data").result())
+        os.chdir(sys.argv[2])
+    sc.parallel_apply(late, arr, pool=pool)
+    import of_folder_1
+    check(pool.submit(of_folder_1.value).result())
+with sc.Pool(1) as pool, sc.SharedArray(np.zeros(2)) as arr:  # it never saw the first folder
+    sc.parallel_apply(of_folder_0.kernel, arr, pool=pool)
+    check(pool.submit(of_folder_0.value).result())
+    os.mkdir("gone")
+    os.chdir("gone")
+    os.rmdir(os.getcwd())
+    with sc.Pool(1) as other:
+        sc.parallel_apply(np.negative, arr, pool=other)
+        check(other.submit(abs, -3).result())
+"""
+
+
+def test_workers_are_in_the_callers_folder(tmp_path):
+    """Also after os.chdir(); what was imported before by a relative entry is found, too."""
+    folders = [tmp_path / str(number) for number in range(2)]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        (folder / "data").write_text("x" * (number + 5))
+        (folder / f"of_folder_{number}.py").write_text(
+            f"def kernel(x):\n    x[:] = {number + 10}\ndef value():\n    return {number + 10}\n"
+        )
+    done = run(FOLDERS, *folders)
+    assert done.stdout.splitlines() == ["5 5", "6 6", "11 11", "10 10", "-10 3"]
+
+
+def test_a_main_module_that_can_not_be_told_is_none_of_workers_business():
+    """A debugger's has no ``__spec__``, and some libraries' start methods only they know."""
+    done = run(
+        """
+        import __main__, multiprocessing
+        import shmcompute as sc
+        del __main__.__spec__
+
+        class Odd(type(multiprocessing.get_context("spawn"))):
+            _name = "known to its library alone"
+
+        def works(method):
+            with sc.Pool(1, start_method=method) as pool:
+                print(pool.submit(abs, -1).result())
+
+        works("forkserver")
+        print(multiprocessing.get_start_method(allow_none=True))  # is still to be chosen
+        multiprocessing.context._default_context._actual_context = Odd()
+        works("spawn")
+        """
+    )
+    assert done.stdout == "1\nNone\n1\n"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_worker_starts_processes_as_any_process_does(method, pools):
+    """Nothing that is changed while it starts stays with it."""
+
+    def found():
+        from multiprocessing import spawn, util
+
+        functions = spawn.get_preparation_data, util.spawnv_passfds
+        return [function.__code__.co_name for function in functions]
+
+    assert pools[method].submit(found).result() == ["get_preparation_data", "spawnv_passfds"]

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shmcompute.backends.processes.protocol.imports import Imports
 from shmcompute.chunking import Chunk, Number
 from shmcompute.storage import Handle
+from shmcompute.system.surroundings import Surroundings
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Load:
     plan: int
     packed: PackedPlan
     stale: tuple[int, ...]
-    imports: Imports  # of the parent: where the kernel's module is found
+    around: Surroundings  # the parent's: where the kernel's module and its files are found
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Forget:
 class Attend:
     """To a worker: take what comes by the pipe, without a ring, until `Rest`. Answer: to that."""
 
-    imports: Imports  # of the parent
+    around: Surroundings  # the parent's
 
 
 class Task(NamedTuple):

@@ -27,12 +27,12 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from shmcompute.arrays import SharedArray, receive
-from shmcompute.backends.processes.protocol.imports import renamed
 from shmcompute.backends.processes.protocol.messages import Failure, PackedPlan, Result, Task
 from shmcompute.errors import KernelSerializationError, RemoteKernelError, ShmComputeError
 from shmcompute.kernels import Kernel, NumbaKernel, reduce_dispatcher
 from shmcompute.plans import Link, Plan
 from shmcompute.storage import Handle, adopt, locate, map_handle, mapped
+from shmcompute.system.reloads import renamed
 from shmcompute.tasks import Function, describe
 from shmcompute.typing import Array
 

@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from shmcompute.backends.doorbell import NOTE, DoorbellHandle, prepare
-from shmcompute.backends.processes.protocol import Imports, Pipe, messages, pickling
+from shmcompute.backends.processes.protocol import Pipe, messages, pickling
 from shmcompute.chunking import Number
 from shmcompute.errors import KernelSerializationError, ShmComputeError
 from shmcompute.kernels import Compilations
 from shmcompute.plans import Plan
 from shmcompute.storage import Handle, give, map_handle, mapped
+from shmcompute.system.surroundings import Surroundings
 from shmcompute.typing import Array
 
 
@@ -81,13 +82,13 @@ class Worker:
         """Do what a message says and answer it; False if it was `Exit`."""
         failure: messages.Failure | None = None
         match message:
-            case messages.Load(number, packed, stale, imports):
-                self._follow(imports)
+            case messages.Load(number, packed, stale, around):
+                self._enter(around)
                 failure = self._load(number, packed, stale)
             case messages.Forget(handles, stale):
                 self._forget(handles, stale)
-            case messages.Attend(imports):
-                self._follow(imports)
+            case messages.Attend(around):
+                self._enter(around)
                 self._attend()
         leaves = isinstance(message, messages.Exit)
         self._answer(None if leaves else messages.Loaded(failure))
@@ -122,8 +123,8 @@ class Worker:
             case messages.Forget(handles, stale):
                 self._forget(handles, stale)
                 self._pipe.send(messages.Loaded())
-            case messages.Attend(imports):  # they have changed
-                self._follow(imports)
+            case messages.Attend(around):  # they have changed
+                self._enter(around)
         return not isinstance(message, messages.Rest)
 
     def _called(self, task: messages.Task) -> messages.Result | messages.Failure:
@@ -169,7 +170,7 @@ class Worker:
         if any(mapped(handle) for handle in handles):
             gc.collect()  # a function that came by value is a cycle, and may hold a view
 
-    def _follow(self, imports: Imports) -> None:
-        """Import as the parent would by now; plans may hold what a module was before."""
-        if imports.follow():
+    def _enter(self, around: Surroundings) -> None:
+        """Find modules and files as the parent does by now; plans may hold what a module was."""
+        if around.enter():
             self._drop(list(self._plans))

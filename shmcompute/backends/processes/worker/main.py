@@ -24,10 +24,10 @@ from numba.np.ufunc import parallel
 from threadpoolctl import ThreadpoolController
 
 from shmcompute.backends.doorbell import DoorbellHandle
-from shmcompute.backends.processes.protocol import Lost, Pipe, enter_worker
+from shmcompute.backends.processes.protocol import Lost, Pipe
 from shmcompute.backends.processes.worker.loop import Worker
 from shmcompute.kernels import own_symbols
-from shmcompute.system import context
+from shmcompute.system import context, reloads
 from shmcompute.system.atomic_words import jitted
 
 LAST = 19  # the niceness of who has no claim on a core
@@ -55,7 +55,7 @@ def worker_main(
     # It is daemonic only for multiprocessing to end it with its parent: tasks may start processes.
     multiprocessing.current_process().daemon = False
     context.enter_worker(number)
-    enter_worker()
+    reloads.enter_worker()
     _take_on(environ)
     np.random.seed()  # else all that were forked draw the same numbers
     atexit.register(_end_at_once)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-import types
 
 import numpy as np
 import pytest
 
 import shmcompute as sc
-from shmcompute.backends.processes.protocol import Imports
+from shmcompute.system import reloads
 
 
 @pytest.fixture
@@ -121,11 +120,8 @@ def test_a_module_that_can_no_more_be_loaded_is_named_by_who_needs_it(
 
 
 def test_what_was_never_loaded_is_not_loaded_by_a_reload():
-    ours = types.ModuleType("shmcompute_test_module")
-    sys.modules[ours.__name__] = ours
-    del sys.modules[ours.__name__]
-    number = max((n for _, n in Imports.current().reloads), default=0) + 1
-    path, _, writes = Imports.current()
-    assert Imports(path, ((ours.__name__, number),), writes).follow()
-    assert ours.__name__ not in sys.modules
-    assert not Imports(path, ((ours.__name__, number),), writes).follow()
+    name = "shmcompute_test_module"
+    number = max((number for _, number in reloads.noted()), default=0) + 1
+    assert reloads.follow([(name, number)])
+    assert name not in sys.modules
+    assert not reloads.follow([(name, number)])
