@@ -16,6 +16,7 @@ from shmcompute.errors import SegmentExistsError, StorageError
 from shmcompute.storage import mp_array, npy_file, reaper, segment_cache, shm
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.segment import Handle, Segment, mapped
+from shmcompute.system import limits
 from shmcompute.typing import Array
 
 _CREATE: dict[str, Callable[[Layout, str | None], tuple[Segment, Array]]] = {
@@ -66,8 +67,8 @@ def _as_storage_error(doing: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        hint = "; raise the limit (ulimit -n) or close arrays" if error.errno == EMFILE else ""
-        raise StorageError(f"can't {doing}: {error}{hint}") from error
+        hint = ", or close arrays" if error.errno == EMFILE else ""
+        raise StorageError(f"can't {doing}: {limits.described(error)}{hint}") from error
 
 
 def _fall_back(layout: Layout, name: str | None, error: StorageError) -> tuple[Segment, Array]:

@@ -1,24 +1,17 @@
 """``storage="array"``: the fallback, on a lock-free `multiprocessing.Array`.
 
-Its memory is a file that was unlinked as soon as it was made, under /dev/shm or, where that is
-too small, in the temp directory: it needs no name and can't outlive its processes. A process that
-already runs reaches it through the maker's descriptor: on Linux by opening ``/proc/<pid>/fd/<n>``
-(no socket, no thread, any number of times), elsewhere by `multiprocessing.reduction.DupFd`, which
-can be received once.
-
-Relied on within ``multiprocessing``: a ctypes array's ``_wrapper._state`` holds its arena, and an
-arena its ``fd`` and ``size``. Both have stood so since Python 3.3.
+Its memory is a file that was unlinked as soon as it was made (see `array_heap`): it needs no name
+and can't outlive its processes. A process that already runs reaches it through the maker's
+descriptor: on Linux by opening ``/proc/<pid>/fd/<n>`` (no socket, no thread, any number of times),
+where that is not to be had by `multiprocessing.reduction.DupFd`, which can be received once.
 """
 
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import os
 import secrets
-import shutil
 import sys
-import tempfile
 import weakref
 from dataclasses import dataclass, field, replace
 from multiprocessing import reduction
@@ -31,24 +24,34 @@ from shmcompute.errors import (
     SegmentExistsError,
     SegmentNotFoundError,
     StorageError,
-    StorageFullError,
 )
+from shmcompute.storage import array_heap
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import check_name
-from shmcompute.storage.segment import Segment, live
-from shmcompute.storage.shm import FOLDER
+from shmcompute.storage.segment import Segment, live, mapped
 from shmcompute.system.file_locks import FIRST, FileLocks, HolderNote, file_id
 from shmcompute.typing import Array
 
 ALIGN = 64  # bytes: a cache line, and enough for longdouble; multiprocessing aligns to 8
 WORD = 8  # bytes
 LARGE = 1 << 20  # bytes
-SLACK = 8 << 20  # multiprocessing may take this much more than it is asked for
 
 
-def by_proc() -> bool:
-    """Whether a descriptor of another process can be opened under /proc."""
-    return sys.platform == "linux" and setting("SEND_DESCRIPTORS") != "1"
+def _reopens() -> bool:
+    """Whether a process can open its own descriptors anew, under /proc."""
+    linux = sys.platform == "linux" and setting("SEND_DESCRIPTORS") != "1"
+    return linux and os.path.exists("/proc/self/fd")
+
+
+def _opened_by_others(fd: int) -> bool:
+    """Whether other processes of this user can open a descriptor of ours, under /proc."""
+    # It may be another namespace's. And what is root's there is closed to them: it is so of a
+    # process that was root and became this user, or whose program has capabilities.
+    return (
+        _reopens()
+        and os.readlink("/proc/self") == str(os.getpid())
+        and os.stat("/proc/self/fd").st_uid == os.fstat(fd).st_uid == os.geteuid()
+    )
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ class ArrayHandle:
 
     def __reduce__(self) -> tuple[Any, ...]:
         fields = (self.name, self.layout, self.pid, self.fd, self.serial, self.start)
-        sent = None if by_proc() else reduction.DupFd(self.fd)
-        return ArrayHandle, (*fields, sent)
+        segment = mapped(self)  # one that has ended is only named, for others to forget
+        sends = segment is not None and not segment.ended and not _opened_by_others(self.fd)
+        return ArrayHandle, (*fields, reduction.DupFd(self.fd) if sends else None)
 
     def map(self) -> tuple[Segment, Array]:
         fd = self._descriptor()
@@ -76,33 +80,46 @@ class ArrayHandle:
             length = self.start - first + max(1, self.layout.nbytes)
             base = mmap.mmap(fd, length, offset=first)
         except (OSError, ValueError, OverflowError) as error:
-            raise StorageError(f"array {self.name!r} can't be mapped: {error}") from error
-        finally:
             os.close(fd)
+            raise StorageError(f"array {self.name!r} can't be mapped: {error}") from error
+        handle = self
+        if self.sent is None:
+            os.close(fd)
+        else:  # it came once: what needs it again finds ours
+            handle = self._kept(fd, base)
         memory = np.frombuffer(base, np.uint8, count=self.layout.nbytes, offset=self.start - first)
-        return Segment(self, self.layout, base, memory), self.layout.over(memory)
+        return Segment(handle, self.layout, base, memory), self.layout.over(memory)
 
     def locks(self, layout: Layout) -> FileLocks:
-        if not by_proc():
+        if not _reopens():
             raise StorageError(
-                f"array {self.name!r} can't be locked on this platform, where a descriptor that is "
-                'sent shares its locks; use storage="shm" or "file"'
+                f"array {self.name!r} can't be locked here: without /proc its descriptor can't be "
+                'opened anew, and one that is sent shares its locks; use storage="shm" or "file"'
             )
         note = HolderNote(self.start + _note_offset(layout.nbytes))
         return FileLocks(self._descriptor, FIRST + self.start, note)
 
     def adopt(self, segment: Segment, array: Array) -> None:
         """Others will reach it through a descriptor of ours: the maker may end before we do."""
-        fd = self._descriptor()
-        weakref.finalize(array.base, os.close, fd)
-        segment.handle = replace(self, pid=os.getpid(), fd=fd, sent=None)
+        if self.sent is None:
+            segment.handle = self._kept(self._descriptor(), array.base)
         segment.own(_nothing)
+
+    def _kept(self, fd: int, base: Any) -> ArrayHandle:
+        """The handle by a descriptor of ours, which is kept as long as the mapping."""
+        weakref.finalize(base, os.close, fd)
+        return replace(self, pid=os.getpid(), fd=fd, sent=None)
 
     def _descriptor(self) -> int:
         try:
             if self.sent is not None:
                 return int(self.sent.detach())
             fd = os.open(f"/proc/{self.pid}/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise StorageError(
+                f"array {self.name!r} can't be opened: {error}. Its maker has changed users since, "
+                "or its program has capabilities that ours lacks"
+            ) from error
         except OSError as error:
             raise self._gone() from error
         if file_id(fd) != self.serial:
@@ -122,20 +139,12 @@ def create(layout: Layout, name: str | None) -> tuple[Segment, Array]:
     if name is not None:
         _check_label(name)
     asked = _rounded(_note_offset(layout.nbytes) + WORD + ALIGN)
-    _check_free(asked)
-    try:
-        raw: Any = multiprocessing.Array("b", asked, lock=False)
-        arena, start, _ = raw._wrapper._state[0]
-        # Reserve the whole arena: later arrays may be given what is left of it.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(arena.fd, 0, arena.size)
-    except (OSError, MemoryError) as error:
-        raise _full(asked, error) from error
+    raw, fd, start = array_heap.allocate(asked)
     memory = np.frombuffer(raw, np.uint8)
     skip = -memory.__array_interface__["data"][0] % ALIGN
     memory = np.frombuffer(raw, np.uint8, count=layout.nbytes, offset=skip)
     label = name if name is not None else f"array_{secrets.token_hex(8)}"
-    handle = ArrayHandle(label, layout, os.getpid(), arena.fd, file_id(arena.fd), start + skip)
+    handle = ArrayHandle(label, layout, os.getpid(), fd, file_id(fd), start + skip)
     # The memory has no name to remove; the descriptor goes with the last view.
     return Segment(handle, layout, raw, memory, _nothing), layout.over(memory)
 
@@ -164,22 +173,3 @@ def _check_label(name: str) -> None:
 
 def _nothing() -> None:
     pass
-
-
-def _places() -> list[str]:
-    """Where multiprocessing may put the memory."""
-    return [place for place in (str(FOLDER), tempfile.gettempdir()) if os.path.isdir(place)]
-
-
-def _check_free(asked: int) -> None:
-    # multiprocessing writes zeros before we can reserve: look first.
-    if not any(shutil.disk_usage(place).free >= asked + SLACK for place in _places()):
-        raise _full(asked, None)
-
-
-def _full(asked: int, error: BaseException | None) -> StorageFullError:
-    free = ", ".join(f"{shutil.disk_usage(place).free} in {place}" for place in _places())
-    return StorageFullError(
-        f"no room for an array of {asked} bytes; free: {free}. Close arrays, set TMPDIR to a "
-        'larger disk, or use storage="file"' + (f" ({error})" if error else "")
-    )

@@ -28,6 +28,7 @@ from shmcompute.errors import (
 from shmcompute.storage import npy_header as npy
 from shmcompute.storage.layout import Layout, parse_header
 from shmcompute.storage.segment import Segment
+from shmcompute.system import limits
 from shmcompute.system.file_locks import FileLocks, file_id
 from shmcompute.typing import Array
 
@@ -147,6 +148,9 @@ def _fill(fd: int, path: str, layout: Layout) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"{path!r} can't be made: {error}") from error
+        limit = limits.explain(error)
+        if limit is not None:
+            raise StorageFullError(f"no {layout.nbytes} bytes for {path!r}: {limit}") from error
         free = shutil.disk_usage(os.path.dirname(path)).free
         raise StorageFullError(
             f"the disk is full: asked for {layout.nbytes} bytes for {path!r}, {free} free; "

@@ -43,6 +43,7 @@ from shmcompute.storage import liveness, segment_cache
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import PREFIX, candidates, check_name
 from shmcompute.storage.segment import Segment
+from shmcompute.system import limits
 from shmcompute.system.file_locks import FileLocks, HolderNote
 from shmcompute.typing import Array
 
@@ -92,7 +93,10 @@ class ShmHandle:
 
 def unavailable() -> str | None:
     """Why there is no shared memory on this host, or None if there is."""
-    if sys.platform == "linux" and not os.access(FOLDER, os.W_OK | os.X_OK):
+    effective = os.access in os.supports_effective_ids
+    if sys.platform == "linux" and not os.access(
+        FOLDER, os.W_OK | os.X_OK, effective_ids=effective
+    ):
         return f"{FOLDER} is missing or not writable"
     return None
 
@@ -250,7 +254,10 @@ def _bytes_of(fd: int, start: int, stop: int) -> bytes:
 
 
 def _nameless() -> bool:
-    return sys.platform == "linux" and hasattr(os, "O_TMPFILE") and not liveness.by_file()
+    """Whether a segment can be made without a name; it gets one by way of /proc."""
+    if sys.platform != "linux" or not hasattr(os, "O_TMPFILE") or liveness.by_file():
+        return False
+    return os.path.exists("/proc/self/fd")
 
 
 def _create_linux(
@@ -361,6 +368,9 @@ def _check_free(asked: int) -> None:
 def _full(asked: int, error: OSError | None) -> StorageError:
     if error is not None and error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
         return StorageError(f"shared memory of {asked} bytes could not be reserved: {error}")
+    limit = None if error is None else limits.explain(error)
+    if limit is not None:
+        return StorageFullError(f"shared memory of {asked} bytes could not be had: {limit}")
     free = free_bytes()
     return StorageFullError(
         f"shared memory is full: asked for {asked} bytes, "
@@ -388,7 +398,8 @@ def _map(
                 os.close(lock)
             if remove is not None:
                 remove()
-        raise StorageError(f"segment {handle.name!r} can't be mapped: {error}") from error
+        told = limits.described(error) if isinstance(error, OSError) else error
+        raise StorageError(f"segment {handle.name!r} can't be mapped: {told}") from error
     memory = np.frombuffer(base, np.uint8, count=layout.nbytes)
     array = layout.over(memory)
     finally_ = None if lock is None else partial(os.close, lock)

@@ -7,6 +7,7 @@ __all__ = [
     "cores",
     "file_locks",
     "interrupts",
+    "limits",
     "memory",
     "patching",
     "reloads",

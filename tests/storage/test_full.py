@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from kernels import run
 from methods import METHODS
 
 
@@ -139,3 +140,93 @@ def test_memory_that_was_closed_can_be_used_again_at_once():
         size="16m",
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+# Hosts by what to mount: in the first three shared memory can't be had, in the last no /proc.
+HOSTS = {
+    "missing": "mount -t tmpfs tmpfs /dev; mknod -m 666 /dev/null c 1 3; mknod /dev/urandom c 1 9",
+    "read-only": "mount -t tmpfs -o ro tmpfs /dev/shm",
+    "no inodes": "mount -t tmpfs -o nr_inodes=1 tmpfs /dev/shm",
+    "nothing can be written": "mount -t tmpfs -o ro tmpfs /dev/shm",
+    "no /proc": "mount -t tmpfs tmpfs /proc",
+}
+EVERYTHING = """
+import ctypes, subprocess, sys, tempfile, warnings
+import numpy as np, shmcompute as sc
+
+ctypes.CDLL(None).unshare(0x20000)  # mounts of its own from here on
+subprocess.run("mount --make-rprivate /;" + sys.argv[1], shell=True, check=True)
+if sys.argv[2] == "nothing can be written":
+    tempfile.tempdir = "/proc"
+warnings.simplefilter("ignore", DeprecationWarning)
+warnings.filterwarnings("ignore", 'storage="array" is used', RuntimeWarning)
+
+def put(queue):
+    queue.put(np.full(3, 5.0))
+
+def made():
+    return sc.SharedArray(np.full(300_000, 3.0))
+
+with sc.Pool(2, start_method="fork") as pool, sc.SharedArray(np.ones(100_000)) as arr:
+    sc.parallel_apply(np.negative, arr, pool=pool)
+    with pool.submit(made).result() as result, sc.ArrayQueue(3, "f8", slots=2) as queue:
+        sc.parallel_apply(np.negative, result, pool=pool, retries=1)
+        pool.submit(put, queue).result()
+        with arr.lock():
+            print(arr.storage, arr[-1], result[-1], queue.get()[-1], pool.submit(abs, -1).result())
+    with sc.SharedArray(np.ones(10), storage="array") as late:
+        sc.parallel_apply(np.negative, late, pool=pool)
+        print(late[-1])
+    sc.parallel_apply(np.negative, arr, pool=pool)  # who was to forget an array has done so
+"""
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_everything_works_where_there_is_no_shared_memory(host):
+    """The fallback takes the next place that can be written, or memory that needs none."""
+    env = {key: value for key, value in os.environ.items() if key != "SHMCOMPUTE_STORAGE"}
+    done = run(EVERYTHING, HOSTS[host], host, env=env)
+    storage = "shm" if host == "no /proc" else "array"
+    assert done.stdout == f"{storage} -1.0 -3.0 5.0 1\n-1.0\n"
+
+
+def test_a_process_that_gave_up_root_shares_arrays_with_its_workers():
+    """Its descriptors are closed to others, so they are sent."""
+    done = run(
+        """
+        import os, warnings
+        from multiprocessing import resource_sharer  # the user may not be able to read it
+        import numpy as np, shmcompute as sc
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for user in (0, 65534):
+            os.setuid(user)
+            with sc.SharedArray(np.ones(4), storage="array") as arr:
+                with sc.Pool(2, start_method="fork") as pool:
+                    pool.ready()
+                    with sc.SharedArray(np.ones(4), storage="array") as late:
+                        sc.parallel_apply(np.negative, late, pool=pool)
+                        with late.lock():
+                            print(late[0])
+        """
+    )
+    assert done.stdout == "-1.0\n-1.0\n"
+
+
+def test_a_limit_on_the_size_of_files_is_told_as_such(tmp_path):
+    """It holds for every storage; what fits is made."""
+    done = run(
+        """
+        import resource, sys
+        import numpy as np, shmcompute as sc
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+        for storage in ("auto", "shm", "array", "file"):
+            name = sys.argv[1] if storage == "file" else None
+            try:
+                sc.SharedArray.empty(1_000_000, storage=storage, name=name)
+            except sc.errors.StorageFullError as error:
+                print("ulimit -f" in str(error), "1000000" in str(error))
+            sc.SharedArray.empty(1000, storage=storage, name=name).close()
+        """,
+        tmp_path / "file",
+    )
+    assert done.stdout == "True True\n" * 4

@@ -121,7 +121,7 @@ class WorkerProcess:
 
         try:
             return bool(psutil.Process(self.process.pid).status() == psutil.STATUS_STOPPED)
-        except psutil.Error:  # it has ended
+        except (psutil.Error, OSError):  # it has ended, or there is no /proc
             return False
 
     @property

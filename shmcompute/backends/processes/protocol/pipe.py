@@ -70,9 +70,10 @@ class Pipe:
         return message
 
     def send(self, message: object) -> None:
+        # What is sent is made of bytes, numbers and handles: it needs no reducers.
+        data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
         try:
-            # What is sent is made of bytes, numbers and handles: it needs no reducers.
-            self._connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
+            self._connection.send_bytes(data)
         except OSError as error:
             raise Lost from error
 
