@@ -159,7 +159,8 @@ def parallel_apply(
     Raises
     ------
     TypeError, ValueError
-        For arguments that can't be split, before anything runs.
+        For arguments that can't be split, or that see what other chunks write in another argument,
+        before anything runs.
     KernelTypeError
         If the kernel does not take them, before anything runs.
     KernelSerializationError
@@ -170,8 +171,8 @@ def parallel_apply(
         Under ``debug``, for a kernel that wrote outside of its part, or what it was to read. An
         index that Numba finds out of bounds is an ``IndexError``.
     RuntimeWarning
-        Under ``debug``, of a kernel that changed nothing, that sees what other chunks write, or
-        whose chunks change the same elements of what it brings along without atomics or a lock.
+        Under ``debug``, of a kernel that changed nothing, that brings along what other chunks
+        write, or whose chunks change the same elements of it without atomics or a lock.
     Exception
         What a kernel raises comes as its own type, with a note that names the chunk and the
         worker's traceback as its cause. Other chunks may have run.

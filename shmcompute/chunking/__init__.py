@@ -1,6 +1,6 @@
 """What each chunk of a call sees: markers, bound arguments, chunks, aliasing."""
 
-from shmcompute.chunking.aliasing import address, check_chain, crossing, overlap
+from shmcompute.chunking.aliasing import Access, address, check_chain, crossing, overlap
 from shmcompute.chunking.arguments import (
     VALUES,
     Arguments,
@@ -21,6 +21,7 @@ from shmcompute.chunking.schedule import Chunk, chunks
 __all__ = [
     "MARKERS",
     "VALUES",
+    "Access",
     "Arguments",
     "Bound",
     "Chunk",

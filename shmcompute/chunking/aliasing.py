@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from shmcompute.storage import in_mapping_of
 from shmcompute.typing import Array
 
 WORK = 100_000  # steps that NumPy may take to tell whether two views overlap: some milliseconds
@@ -21,6 +22,21 @@ class Access(NamedTuple):
     axis: int | None  # along which it is split; None: each chunk sees all of it
     writes: bool
 
+    @property
+    def length(self) -> int:
+        """Elements along the axis."""
+        return 0 if self.axis is None else self.view.shape[self.axis]
+
+    @property
+    def stride(self) -> int:
+        """Bytes from one index of the axis to the next."""
+        return 0 if self.axis is None else self.view.strides[self.axis]
+
+    def halves(self) -> tuple[Array, Array]:
+        """What the first index of the axis sees, and what all others do."""
+        first, others = np.split(self.view, [1], self.axis or 0)
+        return first, others
+
 
 def check_chunks(access: Access) -> None:
     """Refuse a view that repeats its own memory: two chunks would write the same elements.
@@ -29,13 +45,13 @@ def check_chunks(access: Access) -> None:
     ------
     ValueError
     """
-    position, view, axis, _ = access
-    if axis is None or view.shape[axis] < 2 or _distinct(view):
+    if access.length < 2 or _distinct(access.view):
         return
-    if overlap(*np.split(view, [1], axis)):
+    if overlap(*access.halves()):
         raise ValueError(
-            f"argument {position} (shape {view.shape}, strides {view.strides}) repeats its memory "
-            f"along axis {axis}: two chunks would write the same elements"
+            f"argument {access.position} (shape {access.view.shape}, strides "
+            f"{access.view.strides}) repeats its memory along axis {access.axis}: two chunks would "
+            "write the same elements"
         )
 
 
@@ -51,21 +67,35 @@ def _distinct(view: Array) -> bool:
     return True
 
 
-def check_written(accesses: Sequence[Access]) -> None:
-    """Refuse two written arguments that overlap: two workers would write the same elements.
+def check_shared(accesses: Sequence[Access]) -> None:
+    """Refuse arguments of which one is written while chunks see the same memory in another.
+
+    What a chunk finds in memory that another chunk writes depends on which of them ran before. Two
+    arguments that are one array, cut alike, are allowed: each chunk sees what it writes itself.
 
     Raises
     ------
     ValueError
     """
-    written = [access for access in accesses if access.writes]
-    for one, other in itertools.combinations(written, 2):
-        if not _same_parts(one, other) and overlap(one.view, other.view):
-            raise ValueError(
-                f"arguments {one.position} (shape {one.view.shape}) and {other.position} (shape "
-                f"{other.view.shape}) are both written and overlap in memory; pass one of them as "
-                "sc.read(x), or a copy"
-            )
+    crossed = crossing(accesses)
+    if crossed is None:
+        return
+    written, seen = crossed
+    both = f"{_named(written)} and {_named(seen)}"
+    if seen.writes:
+        raise ValueError(
+            f"{both} are both written and overlap in memory; pass one of them as sc.read(x) of a "
+            "copy, or make it two calls"
+        )
+    raise ValueError(
+        f"{both} overlap in memory: the second sees what other chunks write in the first, so the "
+        "result would depend on which of them ran before; write to another array, or read a copy: "
+        "sc.whole(x.copy()), sc.read(sc.SharedArray(x))"
+    )
+
+
+def _named(access: Access) -> str:
+    return f"argument {access.position} (shape {access.view.shape})"
 
 
 def check_chain(links: Sequence[Sequence[Access]], lengths: Sequence[int]) -> None:
@@ -89,19 +119,40 @@ def check_chain(links: Sequence[Sequence[Access]], lengths: Sequence[int]) -> No
                 )
 
 
-def crossing(accesses: Sequence[Access]) -> tuple[int, int] | None:
-    """Positions of a written argument and of one that sees that memory in other chunks."""
+def crossing(accesses: Sequence[Access]) -> tuple[Access, Access] | None:
+    """A written argument and one through which chunks see, or write, that memory as well."""
     for written, seen in itertools.permutations(accesses, 2):
         if _crosses(written, seen):
-            return written.position, seen.position
+            return written, seen
     return None
 
 
 def _crosses(written: Access, seen: Access) -> bool:
-    """Whether a chunk may see what another chunk writes."""
-    if not written.writes or (seen.axis is not None and _same_parts(written, seen)):
+    """Whether a chunk may see, or overwrite, what another chunk writes."""
+    if not written.writes or _same_parts(written, seen) or not _share(written.view, seen.view):
         return False
-    return overlap(written.view, seen.view)
+    return seen.writes or _reaches_over(written, seen)
+
+
+def _reaches_over(written: Access, seen: Access) -> bool:
+    """Whether an index of the one argument reads what another index of the other writes.
+
+    Rows of which some columns are written and others are read do not, though they overlap.
+    """
+    if written.length < 2:  # all of it is one chunk
+        return False
+    if seen.axis is None or written.stride != seen.stride:
+        return True
+    # With equal strides what holds for the first index holds for each.
+    (written_first, written_rest), (seen_first, seen_rest) = written.halves(), seen.halves()
+    return _share(written_first, seen_rest) or _share(written_rest, seen_first)
+
+
+def _share(one: Array, other: Array) -> bool:
+    """Whether two views share an element, be it through two mappings of one file."""
+    if not (one.size and other.size):
+        return False
+    return overlap(one, in_mapping_of(one, other))
 
 
 def _same_parts(one: Access, other: Access) -> bool:

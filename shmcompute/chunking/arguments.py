@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking.aliasing import Access, address, check_chunks, check_written
+from shmcompute.chunking.aliasing import Access, address, check_chunks, check_shared
 from shmcompute.chunking.markers import Read, Split, Whole, offset
 from shmcompute.chunking.schedule import Chunk
 from shmcompute.storage import locate
@@ -135,15 +135,15 @@ def bind(args: Sequence[Any], axis: int, *, shared: bool, earlier: Values = ()) 
     TypeError
         For a plain ndarray that must be shared, or a marker around something that is no array.
     ValueError
-        For nothing to split, unlike lengths, an axis out of range, overlapping or read-only
-        targets.
+        For nothing to split, unlike lengths, an axis out of range, read-only targets, and arguments
+        that overlap what chunks write in another.
     """
     values = [*earlier]
     bound = tuple(_bound(position, arg, axis, shared, values) for position, arg in enumerate(args))
     length = _length(bound)
     arguments = Arguments(bound, length, tuple(values))
-    if sum(isinstance(arg, Part) and arg.writes for arg in bound) > 1:
-        check_written(arguments.accesses())
+    if len(accesses := arguments.accesses()) > 1:
+        check_shared(accesses)
     return arguments
 
 

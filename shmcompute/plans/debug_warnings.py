@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from shmcompute.chunking import crossing
+from shmcompute.chunking import Access, crossing
 from shmcompute.kernels import UfuncKernel
 from shmcompute.plans.plan import Plan
 
@@ -13,15 +13,16 @@ CALLER = 3  # stack level, from `run_watched`, of the code that called `parallel
 
 
 def warn_of_races(plan: Plan) -> None:
-    """Warn of a kernel that sees in one argument what other chunks write in another."""
-    for link in plan.links if len(plan.chunks) > 1 else ():
-        positions = crossing(link.arguments.accesses())
-        if positions is not None:
-            written, seen = positions
+    """Warn of a kernel that brings along memory of which chunks write parts."""
+    written = [access for link in plan.links for access in link.arguments.accesses()]
+    alone = plan.careful or len(plan.chunks) < 2
+    for where, array in () if alone else plan.captured:
+        crossed = crossing([*written, Access(-1, array, None, writes=False)])
+        if crossed is not None:
             warnings.warn(
-                f"kernel {link.kernel.name}: argument {seen} sees memory that argument {written} "
-                "writes in other chunks; what it finds there depends on which of them ran before. "
-                "A copy, sc.whole(x.copy()), stays as it was",
+                f"kernel {plan.name} brings along, as {where}, memory that argument "
+                f"{crossed[0].position} writes in other chunks; what it finds there depends on "
+                "which of them ran before. A copy stays as it was",
                 RuntimeWarning,
                 stacklevel=CALLER + 2,
             )

@@ -3,6 +3,7 @@
 from shmcompute.storage import reaper, segment_cache, shm
 from shmcompute.storage.factory import adopt, attach, create, give, map_handle, open_file
 from shmcompute.storage.layout import Layout
+from shmcompute.storage.npy_file import in_mapping_of
 from shmcompute.storage.segment import Handle, Segment, live, locate, mapped
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "attach",
     "create",
     "give",
+    "in_mapping_of",
     "live",
     "locate",
     "map_handle",

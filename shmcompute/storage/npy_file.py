@@ -27,7 +27,7 @@ from shmcompute.errors import (
 )
 from shmcompute.storage import npy_header as npy
 from shmcompute.storage.layout import Layout, parse_header
-from shmcompute.storage.segment import Segment
+from shmcompute.storage.segment import Segment, locate
 from shmcompute.system import limits
 from shmcompute.system.file_locks import FileLocks, file_id
 from shmcompute.typing import Array
@@ -88,6 +88,24 @@ def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:
         return FileHandle(path, mode, file_id(fd))
     finally:
         os.close(fd)
+
+
+def in_mapping_of(one: Array, view: Array) -> Array:
+    """`view` by the addresses of `one`, where both look into one file that is mapped twice.
+
+    A file that is opened once to be read and once to be written has two mappings, which share
+    memory though no address tells.
+    """
+    place, other = locate(one), locate(view)
+    if place is None or other is None or place[0] is other[0]:
+        return view
+    mine, its = place[0].handle, other[0].handle
+    base = place[0].array()
+    if not isinstance(mine, FileHandle) or not isinstance(its, FileHandle) or base is None:
+        return view
+    if mine.serial != its.serial:
+        return view
+    return np.ndarray(view.shape, view.dtype, base.base, other[1], view.strides)
 
 
 def create(layout: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment, Array]:

@@ -78,9 +78,9 @@ def test_a_failure_names_the_chunk_and_the_kernels(any_pool):
 
 def test_what_would_see_half_of_another_link_is_refused(pools):
     pool = pools["serial"]
-    x, y = np.zeros((8, 8)), np.zeros(8)
+    x, y, z = np.zeros((8, 8)), np.zeros(8), np.zeros(8)
     with pytest.raises(ValueError, match="sees in other parts"):
-        sc.parallel_apply([add_ones, (np.add, y, sc.whole(y))], y, pool=pool)
+        sc.parallel_apply([add_ones, (np.add, z, sc.whole(y))], y, pool=pool)
     with pytest.raises(ValueError, match="sees in other parts"):
         sc.parallel_apply([np.negative, (np.negative, sc.split(x, axis=1))], x, pool=pool)
     with pytest.raises(ValueError, match="sees in other parts"):

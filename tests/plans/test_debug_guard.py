@@ -334,16 +334,18 @@ def test_a_kernel_that_wrote_nothing_is_told_of(any_pool):
         sc.parallel_apply(np.sqrt, arr, pool=any_pool, debug=True)  # which did write its ones
 
 
-def test_a_kernel_that_sees_what_other_chunks_write_is_told_of(arr, any_pool):
-    def kernel(x, before):
+def test_a_kernel_that_holds_what_other_chunks_write_is_told_of(arr, any_pool):
+    def kernel(before, x):
         x += before.sum()
 
-    with pytest.warns(RuntimeWarning, match="argument 1 sees memory that argument 0") as caught:
-        step = sc.plan(kernel, arr, sc.whole(arr), chunksize=10, pool=any_pool, debug=True)
+    with pytest.warns(RuntimeWarning, match="of its partial, memory that argument 0") as caught:
+        step = sc.plan(
+            functools.partial(kernel, arr.array), arr, chunksize=10, pool=any_pool, debug=True
+        )
     assert caught[0].filename == __file__
     step()
     total = arr.array.sum()
-    sc.parallel_apply(kernel, arr, sc.whole(arr.array.copy()), pool=any_pool, debug=True)
+    sc.parallel_apply(functools.partial(kernel, arr.array.copy()), arr, pool=any_pool, debug=True)
     assert arr.array.sum() == total * 41
 
 
