@@ -5,6 +5,7 @@ from typing import Any
 from shmcompute.arrays import numba_typeof as _numba_typeof  # noqa: F401  # for Numba to know it
 from shmcompute.arrays.atomics import atomic_add, atomic_max, atomic_min, compare_exchange
 from shmcompute.arrays.shared_array import Shape, SharedArray, receive
+from shmcompute.arrays.subclasses import refuse_subclass
 
 __all__ = [
     "Shape",
@@ -15,6 +16,7 @@ __all__ = [
     "atomic_min",
     "compare_exchange",
     "receive",
+    "refuse_subclass",
 ]
 
 

@@ -30,6 +30,7 @@ from shmcompute.arrays.atomics_codegen import (
     unlike_indices,
 )
 from shmcompute.arrays.shared_array import SharedArray
+from shmcompute.arrays.subclasses import refuse_subclass
 from shmcompute.system.atomic_words import jitted
 from shmcompute.typing import Array
 
@@ -81,7 +82,7 @@ def atomic_add(a: SharedArray | Array, index: Index, value: Number) -> Any:
     333 [334 333 343]
     """
     try:
-        return _add(a.array if type(a) is SharedArray else a, index, value)
+        return _add(a if type(a) is np.ndarray else _elements(a), index, value)
     except Exception:  # noqa: BLE001  # `_slowly` says what is wrong
         return _slowly("atomic_add", _add, a, index, value)
 
@@ -99,7 +100,7 @@ def atomic_max(a: SharedArray | Array, index: Index, value: Number) -> Any:
     0.0 2.5
     """
     try:
-        return _max(a.array if type(a) is SharedArray else a, index, value)
+        return _max(a if type(a) is np.ndarray else _elements(a), index, value)
     except Exception:  # noqa: BLE001
         return _slowly("atomic_max", _max, a, index, value)
 
@@ -117,7 +118,7 @@ def atomic_min(a: SharedArray | Array, index: Index, value: Number) -> Any:
     7 7 2
     """
     try:
-        return _min(a.array if type(a) is SharedArray else a, index, value)
+        return _min(a if type(a) is np.ndarray else _elements(a), index, value)
     except Exception:  # noqa: BLE001
         return _slowly("atomic_min", _min, a, index, value)
 
@@ -136,9 +137,17 @@ def compare_exchange(a: SharedArray | Array, index: Index, expected: Number, new
     0 42
     """
     try:
-        return _exchange(a.array if type(a) is SharedArray else a, index, expected, new)
+        return _exchange(a if type(a) is np.ndarray else _elements(a), index, expected, new)
     except Exception:  # noqa: BLE001
         return _slowly("compare_exchange", _exchange, a, index, expected, new)
+
+
+def _elements(a: Any) -> Any:
+    """What Numba is handed: it takes any subclass of ndarray for its elements."""
+    if isinstance(a, SharedArray):
+        return a.array
+    refuse_subclass("the array", a)
+    return a
 
 
 def _slowly(name: str, compiled: Any, a: Any, index: Any, *values: Any) -> Any:
@@ -147,6 +156,7 @@ def _slowly(name: str, compiled: Any, a: Any, index: Any, *values: Any) -> Any:
     if not isinstance(array, np.ndarray):
         kind = type(array).__name__
         raise TypeError(f"{name}: expected a SharedArray or a view of one, got {kind}")
+    refuse_subclass(f"{name}: the array", array)
     if array.dtype.name not in KINDS or not array.dtype.isnative:
         raise TypeError(no_atomics(name, array.dtype))
     if not array.flags.writeable:

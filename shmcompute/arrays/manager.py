@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from shmcompute.arrays.shared_array import Shape, SharedArray
+from shmcompute.arrays.subclasses import refuse_subclass
 from shmcompute.errors import ClosedError, SegmentExistsError, ShmComputeError
 
 _Server: Any = SharedMemoryManager._Server  # type: ignore[attr-defined]  # typeshed leaves it out
@@ -130,6 +131,7 @@ class ArraysProxy(BaseProxy, MutableMapping[str, SharedArray]):
 
     def copy_in(self, data: ArrayLike | SharedArray, dtype: DTypeLike | None = None) -> SharedArray:
         """An array that the manager makes, with `data` in it."""
+        refuse_subclass("data", data)
         source = np.asarray(data, dtype=dtype)
         array = self.zeros(source.shape, source.dtype, "F" if source.flags.fnc else "C")
         np.copyto(array.array, source)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from shmcompute import storage
 from shmcompute.arrays.lock import ArrayLock
+from shmcompute.arrays.subclasses import refuse_subclass
 from shmcompute.errors import ClosedError, StorageError
 from shmcompute.storage import Handle, Segment
 from shmcompute.typing import Array
@@ -61,7 +62,8 @@ class SharedArray(NDArrayOperatorsMixin):
     Raises
     ------
     TypeError
-        For a dtype that holds Python objects, before anything is allocated.
+        For a dtype that holds Python objects, and for a subclass of ndarray whose meaning would be
+        lost (a mask, a unit, a matrix), before anything is allocated.
     ValueError
         For a bad shape, name, order or storage.
     StorageFullError
@@ -97,6 +99,7 @@ class SharedArray(NDArrayOperatorsMixin):
     ) -> None:
         self._array = None  # so that a failure below leaves something that can be dropped
         self._dependents = []
+        refuse_subclass("data", data)
         source = np.asarray(data) if isinstance(data, (np.ndarray, SharedArray)) else None
         if source is None:
             source = np.asarray(data, dtype=dtype)
@@ -160,6 +163,7 @@ class SharedArray(NDArrayOperatorsMixin):
         storage: str = "auto",
     ) -> Self:
         """A new array that holds `fill_value` everywhere; see `SharedArray`."""
+        refuse_subclass("fill_value", fill_value)
         wanted = np.asarray(fill_value).dtype if dtype is None else dtype
         self = cls.empty(shape, wanted, order, name, storage)
         self._fill(fill_value)
@@ -343,7 +347,8 @@ class SharedArray(NDArrayOperatorsMixin):
     def __reduce__(self) -> tuple[Any, ...]:
         self.array  # noqa: B018  # closed: say so here, not in the process that receives it
         self._segment.check()
-        return _attached, (self._segment.handle,)
+        own = getattr(self, "__dict__", None)  # of a subclass
+        return _attached, (self._segment.handle, type(self)), own or None
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         return np.array(self.array, dtype=dtype, copy=copy)
@@ -407,5 +412,5 @@ def receive(handle: Handle) -> SharedArray:
     return SharedArray._of(*storage.map_handle(handle), owned=True)
 
 
-def _attached(handle: Handle) -> SharedArray:
-    return SharedArray._of(*storage.map_handle(handle), owned=False)
+def _attached(handle: Handle, kind: type[SharedArray] = SharedArray) -> SharedArray:
+    return kind._of(*storage.map_handle(handle), owned=False)

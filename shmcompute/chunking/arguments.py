@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from shmcompute.arrays import SharedArray
+from shmcompute.arrays import SharedArray, refuse_subclass
 from shmcompute.chunking.aliasing import Access, address, check_chunks, check_shared
 from shmcompute.chunking.markers import Read, Split, Whole, offset
 from shmcompute.chunking.schedule import Chunk
@@ -174,7 +174,7 @@ def _bound(position: int, arg: Any, axis: int, shared: bool, values: list[Number
         view = _array(position, arg.value, shared=False)
         if shared and locate(view) is None:
             view = np.array(
-                view, order="A"
+                view, order="A", subok=True
             )  # as it will arrive, so its type is the same everywhere
         return Constant(_read_only(view))
     if isinstance(arg, (Split, Read)):
@@ -214,13 +214,15 @@ def _array(position: int, value: Any, shared: bool) -> Array:
             f"argument {position}: expected a SharedArray or an ndarray inside split(), read() or "
             f"whole(), got {type(value).__name__}"
         )
+    refuse_subclass(f"argument {position}", value)
     if shared and value.size and locate(value) is None:
         raise TypeError(
             f"argument {position} is a plain ndarray of shape {value.shape}, which worker "
             "processes can't write in place: wrap it, sc.SharedArray(x); or pass sc.whole(x) to "
             'send each worker a read-only copy; or choose backend="threads"'
         )
-    return value.view(np.ndarray)
+    # Records keep their attributes. A memmap would be pickled with the file behind it.
+    return value if type(value) is np.recarray else value.view(np.ndarray)
 
 
 def _read_only(view: Array) -> Array:

@@ -132,7 +132,7 @@ class _Shadow:
 
     def copy(self, operand: _Operand) -> Array:
         """What the kernel gets."""
-        copy = self._view(operand, self._memory, operand.array.dtype)
+        copy = self._view(operand, self._memory, operand.array.dtype).view(type(operand.array))
         copy.flags.writeable = operand.writes
         return copy
 

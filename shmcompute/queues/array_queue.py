@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from shmcompute import config
-from shmcompute.arrays import Shape, SharedArray
+from shmcompute.arrays import Shape, SharedArray, refuse_subclass
 from shmcompute.errors import QueueClosedError
 from shmcompute.queues import slot_ring
 from shmcompute.queues.reservation import Peek, Reservation
@@ -143,6 +143,7 @@ class ArrayQueue:
                 np.copyto(slot, source)
 
     def _checked(self, array: ArrayLike) -> Array:
+        refuse_subclass("what is put", array)
         source = np.asarray(array)
         if source.dtype != self.dtype:
             raise TypeError(

@@ -62,7 +62,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, SharedArray) and not value.closed:
             self.handles.add(value.segment.handle)
-        elif type(value) is np.ndarray and (reduced := reduce_view(value)) is not None:
+        elif isinstance(value, np.ndarray) and (reduced := reduce_view(value)) is not None:
             self.handles.add(reduced[1][0])
             return reduced
         elif isinstance(value, CodeType):
@@ -103,7 +103,7 @@ def reduce_view(view: Array) -> tuple[Any, ...] | None:
         return None
     segment, offset = place
     segment.check()
-    return _rebuild_view, (
+    described = (
         segment.handle,
         offset,
         view.shape,
@@ -111,6 +111,10 @@ def reduce_view(view: Array) -> tuple[Any, ...] | None:
         view.dtype,
         view.flags.writeable,
     )
+    if type(view) is np.ndarray:
+        return _rebuild_view, described
+    state = object.__getstate__(view)
+    return _rebuild_subclass, (*described, type(view)), state, None, None, _set_state
 
 
 def _rebuild_view(
@@ -130,6 +134,23 @@ def _rebuild_view(
     if not writeable:
         view.flags.writeable = False
     return view
+
+
+def _rebuild_subclass(*described: Any) -> Array:
+    *plain, kind = described
+    return _rebuild_view(*plain).view(kind)
+
+
+def _set_state(view: Array, state: Any) -> None:
+    """What `object.__setstate__` would be: ndarray's own takes elements."""
+    attributes, slots = state if isinstance(state, tuple) else (state, None)
+    if attributes:
+        vars(view).update(attributes)
+    for name, value in (slots or {}).items():
+        setattr(view, name, value)
+    mask = getattr(view, "_mask", None)
+    if isinstance(mask, np.ndarray) and locate(mask) is None:
+        mask.flags.writeable = False  # a copy: what is written to it would be lost
 
 
 def pack(plan: Plan) -> PackedPlan:
