@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
 import numpy as np
-from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import ArrayLike, DTypeLike
 
 from shmcompute import storage
 from shmcompute.arrays.lock import ArrayLock
+from shmcompute.arrays.numpy_protocols import NumpyProtocols, plain
 from shmcompute.arrays.subclasses import refuse_subclass
 from shmcompute.errors import ClosedError, StorageError
 from shmcompute.storage import Handle, Segment
@@ -25,7 +25,7 @@ from shmcompute.typing import Array
 Shape = SupportsIndex | Iterable[SupportsIndex]
 
 
-class SharedArray(NDArrayOperatorsMixin):
+class SharedArray(NumpyProtocols):
     """A NumPy array that other processes work on in place.
 
     Copies `data` into shared memory once. The process that made it owns it: leaving the ``with``
@@ -81,7 +81,6 @@ class SharedArray(NDArrayOperatorsMixin):
     """
 
     __slots__ = ("__weakref__", "_array", "_dependents", "_owned", "_segment")
-    __hash__ = None  # type: ignore[assignment]  # == compares elements, as for ndarray
 
     _array: Array | None
     _segment: Segment
@@ -350,39 +349,14 @@ class SharedArray(NDArrayOperatorsMixin):
         own = getattr(self, "__dict__", None)  # of a subclass
         return _attached, (self._segment.handle, type(self)), own or None
 
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
-        return np.array(self.array, dtype=dtype, copy=copy)
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        out = kwargs.get("out")
-        if out is not None:
-            kwargs["out"] = tuple(_plain(part) for part in out)
-        result = getattr(ufunc, method)(*(_plain(part) for part in inputs), **kwargs)
-        # NumPy returns what it was given as `out`: so do we, for `arr += 1` to stay a SharedArray.
-        if isinstance(out, tuple) and len(out) == 1 and isinstance(out[0], SharedArray):
-            return out[0]
-        return result
-
     def __getitem__(self, key: Any) -> Any:
-        return self.array[_plain(key)]
+        return self.array[plain(key)]
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.array[_plain(key)] = _plain(value)
-
-    def __bool__(self) -> bool:
-        return bool(self.array)
+        self.array[plain(key)] = plain(value)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.array)
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        return self.array.__dlpack__(**kwargs)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self.array.__dlpack_device__()
 
 
 def _created(
@@ -401,10 +375,6 @@ def _order(order: str, source: Array) -> str:
     if order in ("C", "F"):
         return order
     return "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
-
-
-def _plain(value: Any) -> Any:
-    return value.array if isinstance(value, SharedArray) else value
 
 
 def receive(handle: Handle) -> SharedArray:
