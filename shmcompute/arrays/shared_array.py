@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
@@ -348,6 +349,22 @@ class SharedArray(NumpyProtocols):
         self._segment.check()
         own = getattr(self, "__dict__", None)  # of a subclass
         return _attached, (self._segment.handle, type(self)), own or None
+
+    def __copy__(self) -> Self:
+        """A new array with the same content, as of an ndarray; what pickles is the same array."""
+        kind = self.storage if self.storage != "file" else "auto"  # a path of its own it has not
+        order = "F" if self._segment.layout.fortran else "C"
+        copy = self.empty(self.shape, self.dtype, order, storage=kind)
+        copy._fill(self.array)
+        if hasattr(self, "__dict__"):  # of a subclass
+            vars(copy).update(vars(self))
+        return copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copy = memo[id(self)] = self.__copy__()
+        if hasattr(self, "__dict__"):
+            vars(copy).update(deepcopy(vars(self), memo))
+        return copy
 
     def __getitem__(self, key: Any) -> Any:
         return self.array[plain(key)]

@@ -42,6 +42,9 @@ class _Offset:
     def __repr__(self) -> str:
         return "shmcompute.offset"
 
+    def __reduce__(self) -> str:
+        return "offset"  # there is but one, also where it is copied or sent to
+
 
 offset: Final = _Offset()
 

@@ -271,6 +271,9 @@ class ArrayQueue:
         if self.owner:
             self.unlink()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # a copy of what holds it speaks through the same queue
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _attached, (self._memory, self._item, self.slots)
 

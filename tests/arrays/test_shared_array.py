@@ -284,13 +284,63 @@ def test_truth_is_as_ambiguous_as_numpys():
             list(scalar)
 
 
-def test_a_copy_is_a_handle():
-    """copy.copy and pickle give another SharedArray over the same memory, not the owner."""
+def test_a_pickle_is_a_handle():
+    """It gives another SharedArray over the same memory, not the owner."""
     with sc.SharedArray(np.arange(3.0)) as arr:
-        again = copy.copy(arr)
+        again = pickle.loads(pickle.dumps(arr))
         assert not again.owner
         assert np.shares_memory(again.array, arr.array)
         assert len(pickle.dumps(sc.SharedArray(np.zeros(10**6)))) < 1000
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_copy_is_an_array_of_its_own(copied, any_storage):
+    """As of an ndarray: with the same content, dtype and order, and no way back."""
+    source = np.asfortranarray(np.arange(6).reshape(2, 3), "i2")
+    arr = sc.SharedArray(source, **{key: any_storage[key] for key in any_storage})
+    again = copied(arr)
+    arr[:] = 7
+    arr.close()
+    with again:
+        np.testing.assert_array_equal(again.array, source)
+        assert (again.dtype, again.array.strides) == (source.dtype, source.strides)
+        assert again.owner
+        assert again.storage != "file"
+    with pytest.raises(ClosedError):
+        copied(arr)
+    if arr.storage == "file":
+        arr.unlink()
+
+
+class Model:
+    def __init__(self, weights):
+        self.weights = self.same = weights
+        self.rows = {"first": weights[0]}
+
+
+class Layer(sc.SharedArray):
+    """Whose own attributes are copied with it."""
+
+
+def test_what_holds_arrays_is_copied_with_them():
+    model = Model(Layer(np.zeros((2, 2))))
+    model.weights.bias = [0]
+    best = copy.deepcopy(model)
+    model.weights += 5
+    model.weights.bias[0] = 5
+    assert not best.weights.array.any()
+    assert not best.rows["first"].any()
+    assert best.same is best.weights
+    assert (type(best.weights), best.weights.bias) == (Layer, [0])
+    assert copy.copy(model.weights).bias is model.weights.bias
+    best.weights.close()
+    model.weights.close()
+
+
+def test_a_copy_leaves_nothing_behind():
+    with sc.SharedArray(np.zeros(3)) as arr:
+        path = f"/dev/shm/{copy.deepcopy(arr).name}"
+        assert not os.path.exists(path)
 
 
 def _double(arr):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -177,6 +180,11 @@ def test_chunks_see_what_they_should(arr, square):
     assert (table.shape, start, word) == ((14,), 2, "word")
     assert type(start) is int
     assert np.shares_memory(x, arr.array)
+
+
+def test_there_is_one_offset():
+    for again in (copy.deepcopy(sc.offset), pickle.loads(pickle.dumps(sc.offset))):
+        assert again is sc.offset
 
 
 def test_samples_have_every_layout_that_chunks_have():

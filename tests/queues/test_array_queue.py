@@ -1,6 +1,7 @@
 """`ArrayQueue`: nothing lost, nothing twice, nobody waits for the dead."""
 
 import contextlib
+import copy
 import ctypes
 import multiprocessing
 import os
@@ -577,6 +578,14 @@ def _under_kills(total, seed):
             "items lost beside the victims' own": max(0, int((put & (seen[:] == 0)).sum()) - 1),
             "producers that did not end": max(0, int((sent[:] < total).sum()) - 1),
         }
+
+
+def test_a_copy_is_the_same_queue():
+    with sc.ArrayQueue(3, float, slots=1) as queue:
+        for copied in (copy.copy, copy.deepcopy):
+            copied({"queue": queue})["queue"].put(np.ones(3))
+            copied(queue).get(timeout=1)
+            assert queue.empty()
 
 
 def _stuck(processes):
