@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from shmcompute import storage
+from shmcompute.arrays.content import is_hashed
 from shmcompute.arrays.lock import ArrayLock
 from shmcompute.arrays.numpy_protocols import NumpyProtocols, plain
 from shmcompute.arrays.subclasses import refuse_subclass
@@ -346,9 +347,16 @@ class SharedArray(NumpyProtocols):
 
     def __reduce__(self) -> tuple[Any, ...]:
         self.array  # noqa: B018  # closed: say so here, not in the process that receives it
+        if is_hashed():
+            return np.asarray, (self.array,)
         self._segment.check()
         own = getattr(self, "__dict__", None)  # of a subclass
         return _attached, (self._segment.handle, type(self)), own or None
+
+    def __dask_tokenize__(self) -> Any:
+        from dask.base import normalize_token  # noqa: PLC0415  # dask asks, so it is there
+
+        return normalize_token(self.array)
 
     def __copy__(self) -> Self:
         """A new array with the same content, as of an ndarray; what pickles is the same array."""
