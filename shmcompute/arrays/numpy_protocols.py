@@ -36,6 +36,8 @@ class NumpyProtocols(NDArrayOperatorsMixin):
         raise NotImplementedError
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if dtype is not None and np.dtype(dtype).subdtype is not None:
+            dtype = None  # whoever asks repeats the elements, as that dtype has it, himself
         return np.array(self.array, dtype=dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:

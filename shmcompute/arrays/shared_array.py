@@ -101,9 +101,9 @@ class SharedArray(NumpyProtocols):
         self._array = None  # so that a failure below leaves something that can be dropped
         self._dependents = []
         refuse_subclass("data", data)
-        source = np.asarray(data) if isinstance(data, (np.ndarray, SharedArray)) else None
-        if source is None:
-            source = np.asarray(data, dtype=dtype)
+        source = plain(data)
+        if not isinstance(source, np.ndarray) or _asks_elements(dtype):
+            source, dtype = np.asarray(source, dtype=dtype), None
         wanted = source.dtype if dtype is None else dtype
         created = _created(source.shape, wanted, _order(order, source), name, storage)
         self._segment, self._array, self._owned = *created, True
@@ -392,6 +392,16 @@ def _created(
     kind: str,
 ) -> tuple[Segment, Array]:
     return storage.create(storage.Layout.of(shape, dtype, order), kind, name)  # type: ignore[arg-type]
+
+
+def _asks_elements(dtype: DTypeLike | None) -> bool:
+    """Whether a dtype lacks a length or a unit, which it takes from what is converted."""
+    if dtype is None:
+        return False
+    kind: np.dtype[Any] = np.dtype(dtype)
+    if kind.kind in "mM":
+        return np.datetime_data(kind)[0] == "generic"
+    return not kind.itemsize or kind.subdtype is not None
 
 
 def _order(order: str, source: Array) -> str:

@@ -2,8 +2,9 @@
 
 A segment is ``[data, from offset 0][padding to a page][trailer]``. The trailer's last bytes are a
 fixed record (magic, version, length of the header, bytes of data, checksum); before it stands
-NumPy's own ``.npy`` header. It is read from the end, so the data needs no header in front and the
-standard library's recipe ``np.ndarray(shape, dtype, buffer=SharedMemory(name).buf)`` works.
+NumPy's own ``.npy`` header, followed by what that does not tell of a dtype, if there is any. It is
+read from the end, so the data needs no header in front and the standard library's recipe
+``np.ndarray(shape, dtype, buffer=SharedMemory(name).buf)`` works.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ from numpy.typing import DTypeLike
 
 from shmcompute.errors import SegmentFormatError
 from shmcompute.storage import npy_header as npy
+from shmcompute.storage.dtype_traits import has_metadata, traits, with_traits
 
 MAGIC = b"\x93SHMCOMP"
 VERSION = 1
+UNIT = 64  # bytes; headers are as long as a multiple of it, so before the record some remain
 RECORD = struct.Struct("<QIII8s")  # bytes of data, length of header, its crc32, version, magic
 
 
@@ -98,6 +101,11 @@ def _storable(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """`dtype`, if its values are plain bytes that a header can describe."""
     if dtype.kind in "mMV":
         _check_steps(dtype)
+    if has_metadata(dtype):  # not for the cache, to which dtypes that differ in it are equal
+        raise TypeError(
+            f"dtype {dtype} has metadata, which shared memory does not keep; pass "
+            "dtype=numpy.lib.format.drop_metadata(x.dtype), and what it tells beside the array"
+        )
     _check_storable(dtype)
     return dtype
 
@@ -133,6 +141,8 @@ def padded(data: int) -> int:
 def trailer(layout: Layout) -> bytes:
     """The trailer: whole pages, the record at their very end."""
     header = npy.write(layout.shape, layout.dtype, fortran=layout.fortran, version=2)
+    beside = traits(layout.dtype)
+    header += beside.ljust(-(-len(beside) // UNIT) * UNIT, b"\0")
     record = RECORD.pack(layout.nbytes, len(header), zlib.crc32(header), VERSION, MAGIC)
     return (header + record).rjust(padded(len(header) + len(record)), b"\0")
 
@@ -163,7 +173,7 @@ def header_length(name: str, tail: bytes, size: int) -> int:
 
 
 def parse_trailer(name: str, header: bytes, tail: bytes) -> Layout:
-    """The layout that a header and the record after it describe."""
+    """The layout that a header, the traits beside it and the record after them describe."""
     data, _, checksum, _, _ = RECORD.unpack(tail)
     if zlib.crc32(header) != checksum:
         raise SegmentFormatError(f"{name!r} is damaged: the checksum of its header does not match")
@@ -177,9 +187,14 @@ def parse_trailer(name: str, header: bytes, tail: bytes) -> Layout:
 
 
 def parse_header(name: str, header: bytes) -> Layout:
-    """The layout that a ``.npy`` header tells; it can be laid over that many bytes."""
+    """The layout that a ``.npy`` header tells; it can be laid over that many bytes.
+
+    Behind it may stand the traits of its dtype.
+    """
     try:
-        shape, dtype, fortran = npy.read(header)
+        end = npy.length(header[: npy.START])
+        shape, dtype, fortran = npy.read(header[:end])
+        dtype = with_traits(dtype, header[end:])
         layout = Layout.of(shape, dtype, "F" if fortran else "C")
         if layout.nbytes != math.prod(shape) * dtype.itemsize:
             raise ValueError(f"its dtype {dtype} has no length")

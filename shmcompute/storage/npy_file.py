@@ -12,8 +12,9 @@ import os
 import shutil
 import stat
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from shmcompute.errors import (
     StorageFullError,
 )
 from shmcompute.storage import npy_header as npy
+from shmcompute.storage.dtype_traits import traits
 from shmcompute.storage.layout import Layout, parse_header
 from shmcompute.storage.segment import Segment, locate
 from shmcompute.system import limits
@@ -38,11 +40,15 @@ _NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # to open a FIFO would wait for a 
 
 @dataclass(frozen=True)
 class FileHandle:
-    """An absolute path, how it is opened, and the device and inode behind it."""
+    """An absolute path, how it is opened, and the device and inode behind it.
+
+    Its maker's has the dtype, too, where the file's header does not tell all of it.
+    """
 
     name: str = field(compare=False)
     mode: str
     serial: tuple[int, int]
+    dtype: np.dtype[Any] | None = field(default=None, compare=False)
     kind = "file"
 
     def map(self) -> tuple[Segment, Array]:
@@ -52,6 +58,8 @@ class FileHandle:
             if file_id(fd) != self.serial:
                 raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
             layout, offset = _read_header(fd, self.name)
+            if self.dtype is not None and self.dtype == layout.dtype:
+                layout = replace(layout, dtype=self.dtype)
             return _map(fd, self, layout, offset, created=False)
         finally:
             os.close(fd)
@@ -122,7 +130,8 @@ def create(layout: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment
     except OSError as error:
         raise StorageError(f"{path!r} can't be made: {error}") from error
     try:
-        handle = FileHandle(path, "r+", file_id(fd))
+        dtype = layout.dtype if traits(layout.dtype) else None
+        handle = FileHandle(path, "r+", file_id(fd), dtype)
         return _map(fd, handle, layout, _fill(fd, path, layout), created=True)
     except BaseException:
         with suppress(OSError):

@@ -51,7 +51,7 @@ def write(
     shape: tuple[int, ...], dtype: np.dtype[Any], *, fortran: bool, version: int = 1
 ) -> bytes:
     """A header that every reader of ``.npy`` takes, in ASCII, of this version if it fits."""
-    descr = _ascii(npy.dtype_to_descr(npy.drop_metadata(dtype)))  # which is not kept
+    descr = _ascii(npy.dtype_to_descr(dtype))
     described = {"shape": shape, "fortran_order": fortran, "descr": descr}
     if version == 1 and len(repr(described)) >= SHORT:
         version = 2

@@ -62,6 +62,7 @@ CHANGING = [  # those that write into x
     lambda x, y, i: operator.setitem(x, (slice(None), ...), y),
 ]
 ASKING = [  # all others
+    lambda x, y, i: (np.array(x, "(2,)i4"), np.asarray(x, "f4"), np.array(x, "S")),
     lambda x, y, i: np.sort(x, axis=0),
     lambda x, y, i: np.partition(x, i, axis=None),
     lambda x, y, i: np.unique(x, return_counts=True),

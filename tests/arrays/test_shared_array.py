@@ -94,6 +94,65 @@ def test_orders_and_dtypes_are_numpys():
         sc.SharedArray([1], order="Q")
 
 
+@pytest.mark.parametrize(
+    ("data", "dtype"),
+    [
+        (np.array(["hello", "wo"]), "S"),
+        (np.array([b"hello"]), str),
+        (np.array([1, 22]), "S"),
+        (np.array(["a", "bb"], object), "S"),
+        (["hello"], "S"),
+        (["hello"], None),
+        (np.array([b"abc"]), "V"),
+        (np.array(["2020-01-01"], "M8[D]"), "M8"),
+        (np.array([3], "m8[h]"), "m8"),
+        (["2020-01-02"], "M8"),
+        (np.array([1, 2]), "(2,)i4"),
+        (np.array([(1, 2)], "i4, i4"), "i8, f4"),
+        (np.array([1.7, -1]), int),
+        (np.array([300]), "u1"),
+    ],
+)
+def test_a_dtype_means_what_it_means_to_numpy(data, dtype):
+    """One without a length or a unit takes it from the elements, all of them."""
+    want = np.array(data, dtype)
+    with sc.SharedArray(data, dtype=dtype) as arr:
+        assert arr.dtype == want.dtype
+        assert arr.array.tolist() == want.tolist()
+        if isinstance(data, np.ndarray) and not data.dtype.hasobject:
+            with sc.SharedArray(data) as first, sc.SharedArray(first, dtype=dtype) as again:
+                assert again.array.tolist() == want.tolist()
+
+
+STRUCTURES = [
+    np.dtype([("a", "i1"), ("b", "f8")], align=True),
+    np.dtype((np.record, [("x", "f4")])),
+    np.dtype([(("title", "a"), ">i4"), ("b", "S3", (2,))]),
+]
+
+
+def _traits(x):
+    return x.dtype, x.dtype.isalignedstruct, x.dtype.type, x.dtype.fields, x.dtype.alignment
+
+
+def _traits_of_both(x, view):
+    return _traits(x.array), _traits(view)
+
+
+@pytest.mark.parametrize("dtype", STRUCTURES)
+def test_a_dtype_arrives_as_it_was_sent(dtype, any_storage, pools):
+    submit = pools["forkserver"].submit
+    with sc.SharedArray.zeros(3, dtype, **{key: any_storage[key] for key in any_storage}) as arr:
+        told = _traits(np.zeros(3, dtype))
+        assert _traits(arr) == _traits(arr.array) == told
+        assert submit(_traits_of_both, arr, arr[1:]).result() == (told, told)
+        with sc.ArrayQueue(3, dtype, 1) as queue:
+            queue.put(arr.array)
+            assert submit(_traits, submit(queue.get).result()).result() == told
+        if arr.storage == "file":
+            arr.unlink()
+
+
 def test_empty_zeros_and_full(any_storage):
     with sc.SharedArray.zeros(
         (2, 3),

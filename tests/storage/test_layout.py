@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.lib.format import drop_metadata
 
 from shmcompute.errors import SegmentFormatError
 from shmcompute.storage import layout as layouts
+from shmcompute.storage import npy_header
 from shmcompute.storage.layout import Layout
 
 layout = Layout.of
@@ -41,7 +43,7 @@ def test_a_trailer_tells_shape_dtype_and_order(shape, dtype, order):
 def test_the_filters_of_warnings_are_left_alone(dtype, monkeypatch):
     """They are the whole program's, and other threads may be changing them."""
     monkeypatch.setattr("warnings.catch_warnings", None)
-    made = layout((3,), np.dtype(dtype, metadata={"unit": "m"}), "C")
+    made = layout((3,), np.dtype(dtype), "C")
     page = layouts.trailer(made)
     assert _read(b"\0" * layouts.padded(made.nbytes) + page) == made
 
@@ -50,6 +52,52 @@ def test_the_filters_of_warnings_are_left_alone(dtype, monkeypatch):
 def test_field_names_may_be_in_any_script(dtype):
     made = layout(3, dtype)
     assert _read(b"\0" * 4096 + layouts.trailer(made)) == made
+
+
+ALIGNED = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+RECORD = np.dtype((np.record, [("x", "f4")]))
+TOLD_APART = [
+    ALIGNED,
+    RECORD,
+    np.dtype((np.record, ALIGNED)),
+    np.dtype([("part", ALIGNED, (2, 3)), ("more", RECORD), ("λ", [("deep", ALIGNED)])]),
+    np.dtype([("part", ALIGNED), ("n", "i8")], align=True),
+    np.dtype([(("a title", "a"), "i1"), ("b", "f8")], align=True),
+]
+
+
+def _traits(dtype):
+    """All that tells dtypes apart which NumPy calls equal."""
+    parts = [part for part, *_ in (dtype.base.fields or {}).values()]
+    return dtype.base.isalignedstruct, dtype.base.type, [*map(_traits, parts)]
+
+
+@pytest.mark.parametrize("dtype", TOLD_APART)
+def test_what_is_aligned_or_a_record_stays_so(dtype):
+    made = layout(3, dtype)
+    found = _read(b"\0" * layouts.padded(made.nbytes) + layouts.trailer(made))
+    assert found.dtype == dtype
+    assert _traits(found.dtype) == _traits(dtype)
+
+
+@pytest.mark.parametrize("flags", [b"\1", b"\1\1\1", b"\3", b"\0\2"])
+def test_traits_that_a_dtype_cannot_have_are_a_format_error(flags):
+    header = npy_header.write((3,), np.dtype("i1, f8"), fortran=False)
+    with pytest.raises(SegmentFormatError, match="align|traits"):
+        layouts.parse_header("x", header + flags)
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        np.dtype("f8", metadata={"unit": "m"}),
+        np.dtype([("a", np.dtype("f8", metadata={"unit": "m"}), (2,))]),
+    ],
+)
+def test_metadata_is_refused_and_the_way_out_taken(dtype):
+    with pytest.raises(TypeError, match="drop_metadata"):
+        layout(3, dtype)
+    assert layout(3, drop_metadata(dtype)).dtype == dtype
 
 
 def test_a_header_may_be_longer_than_a_page():
