@@ -97,7 +97,7 @@ class ArrayHandle:
                 'opened anew, and one that is sent shares its locks; use storage="shm" or "file"'
             )
         note = HolderNote(self.start + _note_offset(layout.nbytes))
-        return FileLocks(self._descriptor, FIRST + self.start, note)
+        return FileLocks(self._descriptor, note, FIRST + self.start)
 
     def adopt(self, segment: Segment, array: Array) -> None:
         """Others will reach it through a descriptor of ours: the maker may end before we do."""

@@ -31,7 +31,7 @@ from shmcompute.storage.dtype_traits import traits
 from shmcompute.storage.layout import Layout, parse_header
 from shmcompute.storage.segment import Segment, locate
 from shmcompute.system import limits
-from shmcompute.system.file_locks import FileLocks, file_id
+from shmcompute.system.file_locks import AppendedNote, FileLocks, file_id
 from shmcompute.typing import Array
 
 MODES = ("r", "r+")
@@ -65,7 +65,13 @@ class FileHandle:
             os.close(fd)
 
     def locks(self, layout: Layout) -> FileLocks:
-        return FileLocks(self._again)
+        return FileLocks(self._again, AppendedNote(self._end))
+
+    def _end(self, fd: int) -> int:
+        """Where the array ends, in the file as it is now: it may have been written anew."""
+        os.lseek(fd, 0, os.SEEK_SET)
+        layout, start = _read_header(fd, self.name)
+        return start + layout.nbytes
 
     def _again(self) -> int:
         """The file, for writing, whatever the mode: only so can it be locked."""

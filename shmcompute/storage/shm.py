@@ -72,9 +72,9 @@ class ShmHandle:
 
     def locks(self, layout: Layout) -> FileLocks:
         if liveness.by_file():
-            return FileLocks(self._lock_file, note=HolderNote(0))
+            return FileLocks(self._lock_file, HolderNote(0))
         # The trailer's pages begin with zeros: its header and its record leave some.
-        return FileLocks(self._reopen, note=HolderNote(layouts.padded(layout.nbytes)))
+        return FileLocks(self._reopen, HolderNote(layouts.padded(layout.nbytes)))
 
     def _reopen(self) -> int:
         fd = open_segment(self.name)

@@ -20,12 +20,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from shmcompute.errors import StorageError
 
 FIRST = 1 << 62  # where locks begin: no file is that long
 _FIRST_PAUSE, _LONGEST_PAUSE = 5e-5, 5e-3  # seconds between two attempts of a wait with a timeout
 _PID = struct.Struct("<q")
+_APPENDED = struct.Struct("<8sQQQq")  # magic, device, inode, size of the file before it, process
 _MAGIC = b"\x93SHMLOCK"
 
 
@@ -35,47 +37,85 @@ def file_id(fd: int) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
 
 
-@dataclass(frozen=True)
-class HolderNote:
+class Note(Protocol):
     """The number of the process that holds a lock, written into the file itself.
 
     The kernel drops the lock of a process that dies, but the note stays: so the next holder learns
     that the last one did not release it, and an error can name who holds it.
-
-    Parameters
-    ----------
-    offset : int, optional
-        Of eight bytes of the file that nothing else uses. A file without such bytes (a ``.npy``)
-        has the note appended behind a magic, and cut off again at the release.
     """
-
-    offset: int | None = None
 
     def read(self, fd: int) -> int:
         """The process that holds, or held, the lock; 0 if it was released."""
-        content = os.pread(fd, _PID.size, self._find(fd))
-        return int(_PID.unpack(content)[0]) if len(content) == _PID.size else 0
+        ...
 
     def write(self, fd: int, pid: int) -> None:
         """Note that this process holds the lock."""
-        magic = _MAGIC if self.offset is None else b""
-        os.pwrite(fd, magic + _PID.pack(pid), self._find(fd) - len(magic))
+        ...
 
     def clear(self, fd: int) -> None:
         """Note that nobody does."""
-        if self.offset is None:
-            os.ftruncate(fd, self._find(fd) - len(_MAGIC))
-        else:
-            os.pwrite(fd, _PID.pack(0), self.offset)
+        ...
 
-    def _find(self, fd: int) -> int:
-        """Where the number stands, or will stand if there is no note."""
-        if self.offset is not None:
-            return self.offset
+
+@dataclass(frozen=True)
+class HolderNote:
+    """A note in eight bytes of the file that nothing else uses, from `offset` on."""
+
+    offset: int
+
+    def read(self, fd: int) -> int:
+        content = os.pread(fd, _PID.size, self.offset)
+        return int(_PID.unpack(content)[0]) if len(content) == _PID.size else 0
+
+    def write(self, fd: int, pid: int) -> None:
+        os.pwrite(fd, _PID.pack(pid), self.offset)
+
+    def clear(self, fd: int) -> None:
+        os.pwrite(fd, _PID.pack(0), self.offset)
+
+
+@dataclass(frozen=True)
+class AppendedNote:
+    """A note behind the end of a file without such bytes (a ``.npy``), cut off at the release.
+
+    Whether one stands there must not be guessed from a mark: that may be anybody's data, which
+    would be cut off. So a note tells which file it was written into, and how long that was: no
+    other bytes at this file's end are one, be they a copy of a note. And none is looked for in
+    what the file itself claims.
+
+    Parameters
+    ----------
+    claimed : callable
+        How many bytes of the open file are its own by what it says.
+    """
+
+    claimed: Callable[[int], int]
+
+    def read(self, fd: int) -> int:
+        pid, start = self._last(fd)
+        return pid if pid and start >= self.claimed(fd) else 0
+
+    def write(self, fd: int, pid: int) -> None:
+        if self.read(fd):
+            self.clear(fd)
         size = os.fstat(fd).st_size
-        appended = size - len(_MAGIC) - _PID.size
-        noted = appended >= 0 and os.pread(fd, len(_MAGIC), appended) == _MAGIC
-        return (appended if noted else size) + len(_MAGIC)
+        os.pwrite(fd, _APPENDED.pack(_MAGIC, *file_id(fd), size, pid), size)
+
+    def clear(self, fd: int) -> None:
+        """Cut off what `write` has left, if nobody has written the file anew meanwhile."""
+        pid, start = self._last(fd)
+        if pid:
+            os.ftruncate(fd, start)
+
+    @staticmethod
+    def _last(fd: int) -> tuple[int, int]:
+        """What the file's last bytes tell, 0 if they are no note of this file; where they start."""
+        start = max(0, os.fstat(fd).st_size - _APPENDED.size)
+        content = os.pread(fd, _APPENDED.size, start)
+        if len(content) < _APPENDED.size:
+            return 0, start
+        *proof, pid = _APPENDED.unpack(content)
+        return (int(pid) if tuple(proof) == (_MAGIC, *file_id(fd), start) else 0), start
 
 
 class FileLocks:
@@ -87,18 +127,16 @@ class FileLocks:
         Opens the file anew, for reading and writing: the descriptor must not be a duplicate.
     byte : int
         The byte whose lock is the lock of the segment.
-    note : HolderNote
+    note : Note
         Where the holder of that byte says so.
     """
 
     fd = -1  # before it is opened, and once it is closed
 
-    def __init__(
-        self, open_: Callable[[], int], byte: int = FIRST, note: HolderNote | None = None
-    ) -> None:
+    def __init__(self, open_: Callable[[], int], note: Note, byte: int = FIRST) -> None:
         if not hasattr(fcntl, "F_OFD_SETLK"):
             raise StorageError("this platform has no locks that end with who holds them")
-        self.byte, self.note = byte, note or HolderNote()
+        self.byte, self.note = byte, note
         self._pid = os.getpid()
         with _fork_lock:  # between these two steps a forked child would not know what to close
             self.fd = open_()

@@ -350,6 +350,84 @@ def test_what_stands_behind_an_array_in_a_file_stays(tmp_path):
     assert path.read_bytes() == before
 
 
+def _mark_of_a_dead_holder(path):
+    """What a process leaves in a file that dies with its lock."""
+    before = path.stat().st_size
+    pid = os.fork()
+    if not pid:
+        try:
+            arr = sc.SharedArray.open(path)
+            lock = arr.lock()
+            lock.acquire()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    return path.read_bytes()[before:]
+
+
+def _abandoned(path):
+    with sc.SharedArray.open(path) as arr, arr.lock() as state:
+        return state.abandoned
+
+
+def test_a_dead_holders_mark_is_told_of_and_goes(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(3))
+    before = path.read_bytes()
+    assert _mark_of_a_dead_holder(path)
+    assert [_abandoned(path), _abandoned(path)] == [True, False]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    "behind", [b"", b"more", b"as much as a mark is long, or a bit more than it"]
+)
+def test_data_that_reads_like_a_mark_is_data(tmp_path, count, behind):
+    """In the array or behind it, of this file or of another one."""
+    path, other = tmp_path / "x.npy", tmp_path / "other.npy"
+    np.save(other, np.arange(3))
+    np.save(path, np.zeros(1000, "u1"))
+    for mark in (_mark_of_a_dead_holder(other), _mark_of_a_dead_holder(path)):
+        data = np.zeros(1000, "u1")
+        data[-len(mark) :] = np.frombuffer(mark, "u1")
+        with path.open("wb") as file:
+            for _ in range(count):
+                np.save(file, data)
+            file.write(behind)
+        before = path.read_bytes()
+        assert not _abandoned(path)
+        assert path.read_bytes() == before
+        assert _mark_of_a_dead_holder(path)
+        assert [_abandoned(path), _abandoned(path)] == [True, False]
+        assert path.read_bytes() == before
+
+
+def test_a_mark_that_claims_to_be_of_this_file_is_data_where_the_file_says_so(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros(1000, "u1"))
+    size = path.stat().st_size
+    mark = bytearray(_mark_of_a_dead_holder(path))
+    assert (start := mark.find(size.to_bytes(8, "little"))) > 0
+    mark[start : start + 8] = (size - len(mark)).to_bytes(8, "little")  # a mark at the array's end
+    data = np.zeros(1000, "u1")
+    data[-len(mark) :] = np.frombuffer(mark, "u1")
+    with path.open("wb") as file:  # the same file
+        np.save(file, data)
+    for _ in range(2):
+        assert not _abandoned(path)
+        np.testing.assert_array_equal(np.load(path), data)
+
+
+def test_a_file_that_was_written_anew_while_it_was_locked_is_whole(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(3))
+    with sc.SharedArray.open(path) as arr, arr.lock():
+        np.save(path, np.arange(5))
+    np.testing.assert_array_equal(np.load(path), np.arange(5))
+    assert path.stat().st_size == 128 + 40
+
+
 def test_a_closed_array_is_not_locked():
     """Nor one that its owner has closed elsewhere."""
     with sc.SharedArray.zeros(1) as arr:
