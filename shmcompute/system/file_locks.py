@@ -13,6 +13,7 @@ that it inherits at once: else the kernel would not drop the locks of its parent
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import struct
 import sys
@@ -26,6 +27,7 @@ from shmcompute.errors import StorageError
 
 FIRST = 1 << 62  # where locks begin: no file is that long
 _FIRST_PAUSE, _LONGEST_PAUSE = 5e-5, 5e-3  # seconds between two attempts of a wait with a timeout
+_POLLED = 1 << 60  # from a byte to that of those who wait for it with a timeout
 _PID = struct.Struct("<q")
 _APPENDED = struct.Struct("<8sQQQq")  # magic, device, inode, size of the file before it, process
 _MAGIC = b"\x93SHMLOCK"
@@ -157,18 +159,40 @@ class FileLocks:
         return True
 
     def wait(self, byte: int, timeout: float | None) -> bool:
-        """Lock a byte, waiting for whoever has it, so many seconds at most; whether it is had."""
-        if timeout is None:  # the kernel wakes us; a signal's handler runs meanwhile
-            self._control("F_OFD_SETLKW", byte)
+        """Lock a byte, waiting for whoever has it, so many seconds at most; whether it is had.
+
+        In the kernel's queue nobody can wait but for good, and whoever queues there, or comes back
+        at once, would always be faster than those who look now and then. So while there are such,
+        which they tell by a lock that all of them share, newcomers do as they do, after a pause.
+        """
+        if timeout == 0:
+            return self.take(byte)
+        others_poll = self.taken(byte + _POLLED)
+        if timeout is None:
+            return self._queue(byte) if not others_poll else self._poll(byte, math.inf)
+        end = time.monotonic() + timeout
+        if not others_poll and self.take(byte):
             return True
-        end, pause = time.monotonic() + timeout, _FIRST_PAUSE
-        while not self.take(byte):
-            left = end - time.monotonic()
-            if left <= 0:
-                return False
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+        self._control("F_OFD_SETLK", byte + _POLLED, fcntl.F_RDLCK)
+        try:
+            return self._poll(byte, end, _LONGEST_PAUSE if others_poll else _FIRST_PAUSE)
+        finally:
+            self._control("F_OFD_SETLK", byte + _POLLED, fcntl.F_UNLCK)
+
+    def _queue(self, byte: int) -> bool:
+        """Wait for good; the kernel wakes us, and a signal's handler runs meanwhile."""
+        self._control("F_OFD_SETLKW", byte)
         return True
+
+    def _poll(self, byte: int, end: float, pause: float = _LONGEST_PAUSE) -> bool:
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            if self.take(byte):
+                return True
+            if end == math.inf and not self.taken(byte + _POLLED):
+                return self._queue(byte)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return False
 
     def taken(self, byte: int) -> bool:
         """Whether anybody else holds a byte: who died does not."""
@@ -186,9 +210,9 @@ class FileLocks:
     def __del__(self) -> None:
         self.close()
 
-    def _control(self, command: str, byte: int) -> int:
-        """Have `fcntl` try a write lock; the kind of lock that it tells of."""
-        fields = {"kind": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "len": 1, "pid": 0}
+    def _control(self, command: str, byte: int, kind: int = fcntl.F_WRLCK) -> int:
+        """Have `fcntl` try a lock of this kind; the kind of lock that it tells of."""
+        fields = {"kind": kind, "whence": os.SEEK_SET, "start": byte, "len": 1, "pid": 0}
         try:
             flock = _FLOCK.pack(*map(fields.__getitem__, _FIELDS))
             answer = fcntl.fcntl(self.fd, getattr(fcntl, command), flock)

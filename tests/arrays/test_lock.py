@@ -115,6 +115,27 @@ def _enter(arr, timeout):
         arr[1] += 1
 
 
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_who_waits_with_a_timeout_is_not_left_behind(arr, timeout):
+    """Though another takes the lock again as soon as it has released it."""
+    had = threading.Event()
+
+    def wait():
+        with arr.lock(60):
+            had.set()
+
+    waiter = threading.Thread(target=wait)
+    rounds = 0
+    while not had.is_set() and rounds < 40:
+        with arr.lock(timeout):
+            if not waiter.ident:
+                waiter.start()
+            had.wait(0.01)
+        rounds += 1
+    waiter.join()
+    assert rounds < 40
+
+
 def test_a_timeout_says_who_holds_it(arr):
     with arr.lock():
         assert not _threads_try(arr)
