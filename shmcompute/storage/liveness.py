@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import sys
 import tempfile
 from contextlib import suppress
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from shmcompute.config import setting
 from shmcompute.errors import StorageError
+from shmcompute.system.private_folder import users_folder
 
 HELD = "held by one"  # a folder, named as no segment can be
 
@@ -31,18 +31,11 @@ def by_file() -> bool:
 
 
 def folder() -> Path:
-    """The folder of lock files: mode 0700, ours, no symbolic link; made at first use."""
-    path = Path(tempfile.gettempdir()) / f"shmcompute-{os.geteuid()}"
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-        raise StorageError(
-            f"{path} must be a folder of ours with mode 0700, but it is "
-            f"{stat.filemode(status.st_mode)} of user {status.st_uid}: remove it, or set TMPDIR to "
-            "a folder of your own"
-        )
-    return path
+    """The folder of lock files; made at first use."""
+    try:
+        return users_folder(tempfile.gettempdir())
+    except PermissionError as error:
+        raise StorageError(str(error)) from error
 
 
 def hold(fd: int, name: str) -> int | None:

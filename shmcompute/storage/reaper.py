@@ -17,6 +17,7 @@ from shmcompute.errors import SegmentFormatError, SegmentNotFoundError, ShmCompu
 from shmcompute.storage import liveness, shm
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import HIDDEN, check_name
+from shmcompute.system import private_folder
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ def list_segments() -> Iterator[SegmentInfo]:
 
 
 def reap() -> list[SegmentInfo]:
-    """Remove every orphan of this user; what was removed."""
+    """Remove every orphan of this user, and its folders; which segments were removed."""
+    private_folder.reap()
     inspected = [_inspect(name, remove=True) for name in _names()]
     return [segment for segment in inspected if segment is not None and not segment.alive]
 

@@ -10,6 +10,7 @@ __all__ = [
     "limits",
     "memory",
     "patching",
+    "private_folder",
     "reloads",
     "surroundings",
 ]

@@ -12,6 +12,7 @@ import psutil
 
 from shmcompute import storage
 from shmcompute.storage import reaper, shm
+from shmcompute.system import private_folder
 
 
 def held():
@@ -53,9 +54,9 @@ def descriptors():
             target = os.readlink(f"/proc/self/fd/{entry}")
         except OSError:
             continue
-        if (
-            "/pym-" not in target and int(entry) not in own
-        ):  # arenas that multiprocessing keeps for later arrays
+        # Arenas that multiprocessing keeps for later arrays; the lock of the fork server's folder.
+        lasts = "/pym-" in target or f"/{private_folder.PREFIX}" in target
+        if not lasts and int(entry) not in own:
             found.append((int(entry), target))
     return set(found)
 

@@ -16,6 +16,7 @@ from shmcompute.backends.doorbell import control_block
 from shmcompute.chunking import Number, Values
 from shmcompute.errors import StorageError
 from shmcompute.kernels import SCALAR_FORMATS
+from shmcompute.system import limits
 from shmcompute.system.atomic_words import waits_by_futex
 
 
@@ -44,8 +45,8 @@ class ControlMapping:
         except OSError as error:
             self.close()
             raise StorageError(
-                f"no memory of {size} bytes was to be had for a pool's control block: {error}; "
-                "limits on memory or descriptors (ulimit) may be too tight"
+                f"no memory of {size} bytes was to be had for a pool's control block: "
+                f"{limits.described(error)}"
             ) from error
         self._words = memoryview(self._memory).cast("q")
         array = np.frombuffer(self._memory, np.int64)

@@ -16,18 +16,17 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import connection, forkserver, resource_tracker, spawn, util
+from contextlib import contextmanager, nullcontext, suppress
+from multiprocessing import forkserver, resource_tracker, spawn, util
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from shmcompute.backends.doorbell import prepare
+from shmcompute.backends.processes import fork_server
 from shmcompute.system.interrupts import Latch
 from shmcompute.system.patching import patched
 from shmcompute.system.surroundings import surroundings
 
-PRELOAD = "shmcompute.backends.processes.worker.preload"
-SERVER_END = 1.0  # seconds that a fork server has to end
 FORK = 30.0  # seconds that a fork waits for what starts, on a busy machine, too
 PROGRAM_END = 5.0  # seconds that the end of a program waits for what starts
 
@@ -46,7 +45,7 @@ def start_server_ahead(start_method: str) -> None:
     """
     if usable(start_method) != "forkserver" or multiprocessing.current_process().daemon:
         return
-    if _server() is None:
+    if fork_server.pid() is None:
         thread = threading.Thread(target=_run_server, name="shmcompute-launch", daemon=True)
         with suppress(RuntimeError):  # no thread to be had
             thread.start()
@@ -64,46 +63,20 @@ def start(process: Any, context: BaseContext) -> None:
 
 
 def _start(process: Any) -> None:
-    """Start it; if the fork server was about to end, wait for that and start it with a new one.
-
-    The standard library's server ends when a client gives up half-way, or for want of memory.
-    """
     try:
         process.start()
     except (ConnectionError, EOFError):
-        server = _server()
-        end = None if server is None else pidfd(server)
-        if end is None:
+        if not fork_server.ends():
             raise
-        try:
-            ended = connection.wait([end], SERVER_END)
-        finally:
-            os.close(end)
-        if not ended:
-            raise
-        process.start()
-
-
-def _server() -> int | None:
-    """The process id of the fork server, if one was started; it may have ended."""
-    server: Any = getattr(forkserver, "_forkserver", None)
-    return getattr(server, "_forkserver_pid", None)
-
-
-def pidfd(pid: int) -> int | None:
-    """A descriptor of a process, where the platform has such and the process is still there."""
-    try:
-        return os.pidfd_open(pid) if sys.platform == "linux" else None
-    except OSError:
-        return None
+        process.start()  # with a new one
 
 
 @contextmanager
 def _prepared(context: BaseContext) -> Iterator[None]:
     """Have processes that this thread starts meanwhile be prepared as ours are."""
-    with _starting, _unwarned(context), _commanded(context), _uninterrupted(context):
-        if context.get_start_method() == "forkserver":
-            _preload()
+    forks_ahead = context.get_start_method() == "forkserver"
+    served = fork_server.ready() if forks_ahead else nullcontext()
+    with _starting, _unwarned(context), _commanded(context), _uninterrupted(context), served:
         yield
 
 
@@ -129,21 +102,10 @@ def _in_no_folder(spawnv: Callable[..., int]) -> Callable[..., int]:
     def spawnv_safely(executable: bytes, args: list[Any], fds: Sequence[int]) -> int:
         if "-c" in args:
             at = args.index("-c")
-            args = [*args[:at], "-P", "-c", _with_path(args[at + 1]), *args[at + 2 :]]
+            args = [*args[:at], "-P", "-c", fork_server.with_path(args[at + 1]), *args[at + 2 :]]
         return spawnv(executable, args, fds)
 
     return spawnv_safely
-
-
-def _with_path(command: str) -> str:
-    """The fork server's command with our path, which 3.11 and 3.12 send and then forget.
-
-    Set once the command has imported what is the standard library's.
-    """
-    if "multiprocessing.forkserver" not in command:
-        return command
-    path = list(surroundings().path)
-    return command.replace("; ", f"; import sys; sys.path[:] = {path!r}; ", 1)
 
 
 def _preparation(name: str) -> dict[str, Any]:
@@ -205,18 +167,12 @@ def _uninterrupted(context: BaseContext) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _preload() -> None:
-    """Have the fork server import what workers need, beside what the program has asked for."""
-    server: Any = getattr(forkserver, "_forkserver", None)
-    asked = [name for name in getattr(server, "_preload_modules", []) if name != "__main__"]
-    if PRELOAD not in asked:
-        multiprocessing.set_forkserver_preload([*asked, PRELOAD])
-
-
 def usable(start_method: str) -> str:
     """The start method to use where this one is wanted."""
-    # The standard library's fork server serves the process that started it, not its children.
-    return "spawn" if start_method == "forkserver" and _server_is_foreign else start_method
+    if start_method != "forkserver":
+        return start_method
+    # The standard library's server serves the process that started it, not its children.
+    return "spawn" if _server_is_foreign or not fork_server.possible() else start_method
 
 
 _threads: weakref.WeakKeyDictionary[threading.Thread, Latch] = weakref.WeakKeyDictionary()
@@ -279,7 +235,7 @@ def _after_fork() -> None:
     """In a forked child the fork server is its parent's."""
     global _starting, _server_is_foreign
     _starting = threading.RLock()
-    _server_is_foreign = _server() is not None
+    _server_is_foreign = fork_server.pid() is not None
 
 
 os.register_at_fork(

@@ -13,7 +13,7 @@ from multiprocessing.context import BaseContext
 from typing import Any
 
 from shmcompute.backends.doorbell import DoorbellCaller, DoorbellHandle
-from shmcompute.backends.processes import start
+from shmcompute.backends.processes import fork_server, start
 from shmcompute.backends.processes.protocol import Lost, Pipe, messages
 from shmcompute.backends.processes.worker import worker_main
 from shmcompute.errors import WorkerLostError
@@ -85,7 +85,7 @@ class WorkerProcess:
             caller.reset(number)
             start.start(self.process, context)
             _started.add(self.process)
-            self._pidfd = start.pidfd(self.process.pid)
+            self._pidfd = fork_server.pidfd(self.process.pid)
         except BaseException as error:
             self.pipe.close()
             # Of the fork server, or of fork itself; or a daemonic process may have no children.
