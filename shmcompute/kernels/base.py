@@ -1,7 +1,7 @@
 """What a kernel is: a callable for chunks, checked before anything runs.
 
-A kernel writes in place and returns nothing. There is a file for each kind of callable, and
-`factory` finds the kind.
+A kernel writes in place and returns nothing, or what it was given. There is a file for each kind of
+callable, and `factory` finds the kind.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from shmcompute.chunking import Arguments, Chunk
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.captured import Captures
 from shmcompute.kernels.native_plan import NativeCall
+from shmcompute.kernels.returned import is_own
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +39,12 @@ class Kernel(ABC):
         """Run it on one chunk."""
         result = self.function(*args)
         if result is not None:
-            raise KernelTypeError(
-                f"kernel {self.name} returned {type(result).__name__}: a kernel must write in "
-                "place (x[:] = ...) and return nothing"
-            )
+            _, partial_args, keywords = unwrap(self.function)
+            if not is_own(result, [*args, *partial_args, *keywords.values()]):
+                raise KernelTypeError(
+                    f"kernel {self.name} returned {type(result).__name__}: a kernel must write in "
+                    "place (x[:] = ...) and return nothing, or an array that it was given"
+                )
 
     def threaded(self) -> Kernel:
         """The same kernel, as several threads of one process should call it."""

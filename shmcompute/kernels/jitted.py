@@ -23,6 +23,7 @@ from shmcompute.chunking import Arguments, Chunk, Constant
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, rewrap
 from shmcompute.kernels.native_plan import NativeCall, native_call
+from shmcompute.kernels.returned import may_be_own
 from shmcompute.kernels.variants import bounded, nogil
 
 
@@ -97,10 +98,13 @@ class NumbaKernel(Kernel):
                 f"kernel {self.name} has no version for {_listed(types)}; it was compiled for "
                 f"{compiled}"
             )
-        if signature.return_type != numba.types.none:
+        returned, given = signature.return_type, (*types, *keywords.values())
+        if returned != numba.types.none and not may_be_own(
+            returned, given, self.dispatcher.py_func
+        ):
             raise KernelTypeError(
-                f"kernel {self.name} returns {signature.return_type}: a kernel must write in "
-                "place and return nothing"
+                f"kernel {self.name} returns {returned} of its own making: a kernel must write in "
+                "place and return nothing, or an array that it was given"
             )
 
 

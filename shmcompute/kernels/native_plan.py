@@ -66,8 +66,8 @@ def native_call(
 ) -> NativeCall | None:
     """The call of a jitted kernel without Python.
 
-    None if chunks are of several types, if no version was compiled for just these types, or if an
-    argument is neither array nor number.
+    None if chunks are of several types, if no version was compiled for just these types, if it
+    returns something, which is to be looked at, or if an argument is neither array nor number.
     """
     types = {tuple(map(numba.typeof, sample)) for sample in arguments.samples(chunks)}
     described = [_describe(argument) for argument in arguments.bound]
@@ -76,7 +76,7 @@ def native_call(
         return None
     argument_types = types.pop()
     version = trampoline.address_of(dispatcher, argument_types)
-    if version is None:
+    if version is None or version[0].signature.return_type != numba.types.none:
         return None
     compiled, code = version
     words = chain.from_iterable(words for _, words in native)
