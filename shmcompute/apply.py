@@ -123,8 +123,9 @@ def parallel_apply(
         A Numba dispatcher, a NumPy or Numba ufunc (called with ``out=`` the first split argument),
         or any Python callable. It writes in place and returns nothing, or what it was given (as
         all do that take ``out=``). It may come from anywhere, and no ``__main__`` guard is needed.
-        A list is a chain: each chunk goes through all of its kernels before the next, so memory is crossed once. A link of a chain may also be a tuple
-        ``(kernel, *args)``, with arguments of its own in place of those of the call.
+        A list is a chain: each chunk goes through all of its kernels before the next, so memory is
+        crossed once. A link of a chain may also be a tuple ``(kernel, *args)``, with arguments of
+        its own in place of those of the call.
     *args
         What it is called with. A `SharedArray`, or an ndarray view of one, is split along `axis`;
         see `split`, `read`, `whole` and `offset`. All else is passed as it is.
