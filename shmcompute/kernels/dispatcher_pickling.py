@@ -22,6 +22,8 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.environment import Environment, _rebuild_env
 from numba.core.registry import cpu_target
 
+from shmcompute.system.compiling import call_compiler
+
 Compiled = Any  # Numba's CompileResult
 
 
@@ -53,7 +55,8 @@ def pipeline_of(dispatcher: Any) -> Any:
 def _reduce_versions(dispatcher: Any) -> list[bytes]:
     """Its machine code; none if one of its versions can't travel."""
     try:
-        versions = [_reduce_version(compiled) for compiled in dispatcher.overloads.values()]
+        compiled = list(dispatcher.overloads.values())
+        versions = call_compiler(lambda: list(map(_reduce_version, compiled)))
     except Exception:  # noqa: BLE001  # private parts: whatever it is, the source will do
         return []
     travelling = [version for version in versions if version is not None]

@@ -11,6 +11,7 @@ import re
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numba
@@ -25,6 +26,7 @@ from shmcompute.kernels.base import Kernel, rewrap
 from shmcompute.kernels.native_plan import NativeCall, native_call
 from shmcompute.kernels.returned import may_be_own
 from shmcompute.kernels.variants import bounded, nogil
+from shmcompute.system.compiling import call_compiler
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,18 +78,21 @@ class NumbaKernel(Kernel):
                 f"({_describe(value)}): {error}"
             ) from error
 
-    def _compile(self, types: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Compile for these types, or find the compiled version that takes them."""
+    def _signature(self, types: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The signature of the version for these types, which is compiled if there is none."""
         try:
             with global_compiler_lock:  # a pool may be starting in another thread
                 template, _, folded, named = self.dispatcher.get_call_template(types, keywords)
-                typing = template(self.dispatcher.typingctx)
-                signature = typing.apply(folded, named)
+                return template(self.dispatcher.typingctx).apply(folded, named)
         except Exception as error:  # compiling runs any code, and not all is Numba's errors
             _forget_frames(error)
             raise KernelTypeError(
                 f"kernel {self.name} does not compile for {_listed(types)}: {_uncoloured(error)}"
             ) from error
+
+    def _compile(self, types: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        """Compile for these types, or find the compiled version that takes them."""
+        signature = call_compiler(partial(self._signature, types, keywords))
         if signature is None and any(
             getattr(version, "objectmode", False) for version in self.dispatcher.overloads.values()
         ):

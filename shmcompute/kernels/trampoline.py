@@ -13,6 +13,7 @@ import functools
 import itertools
 import os
 import struct
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from numba.core.registry import cpu_target
 
 from shmcompute.chunking import Number, is_number
 from shmcompute.kernels.dispatcher_pickling import Compiled, refresh
+from shmcompute.system.compiling import call_compiler
 from shmcompute.typing import Array
 
 Types = tuple[Any, ...]  # Numba's types
@@ -41,15 +43,23 @@ _numbers = itertools.count()
 _libraries: list[Any] = []  # code is unmapped with its library, and is called by address alone
 
 
+# To ask LLVM where code is costs more than a call.
+_addresses: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
 def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled, int] | None:
     """The version compiled for exactly these types, and the address of its code."""
     compiled: Compiled = dispatcher.overloads.get(argument_types)
     if compiled is None or compiled.objectmode or compiled.lifted:
         return None
-    try:
-        code = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
-    except Exception:  # noqa: BLE001  # private parts: the dispatcher will do
-        return None
+    library, name = compiled.library, compiled.fndesc.llvm_func_name
+    code = _addresses.get(library)
+    if code is None:
+        try:
+            code = call_compiler(lambda: library.get_pointer_to_function(name))
+        except Exception:  # noqa: BLE001  # private parts: the dispatcher will do
+            return None
+        _addresses[library] = code
     return (compiled, code) if code else None
 
 
@@ -81,16 +91,20 @@ def make_trampoline(return_type: Any, argument_types: Types, sources: tuple[Sour
 def _compile(purpose: str, function_type: Any, write: Callable[[Any], None]) -> int:
     """The address of a function whose body `write` puts into the IR builder that it is given."""
     name = f"shmcompute.{purpose}.{os.getpid()}.{next(_numbers)}"
-    with global_compiler_lock:
-        refresh()
-        library = cpu_target.target_context.codegen().create_library(name)
-        module = library.create_ir_module(name)
-        function = ir.Function(module, function_type, name)
-        write(ir.IRBuilder(function.append_basic_block()))
-        library.add_ir_module(module)
-        library.finalize()
-        _libraries.append(library)
-        return int(library.get_pointer_to_function(name))
+
+    def build() -> int:
+        with global_compiler_lock:
+            refresh()
+            library = cpu_target.target_context.codegen().create_library(name)
+            module = library.create_ir_module(name)
+            function = ir.Function(module, function_type, name)
+            write(ir.IRBuilder(function.append_basic_block()))
+            library.add_ir_module(module)
+            library.finalize()
+            _libraries.append(library)
+            return int(library.get_pointer_to_function(name))
+
+    return call_compiler(build)
 
 
 class _Trampoline:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captures
 from shmcompute.kernels.variants import bounded_gufunc
+from shmcompute.system.compiling import call_compiler
 
 UFUNCS = (np.ufunc, DUFunc, GUFunc)
 
@@ -86,7 +88,7 @@ def _resolve(ufunc: Any, operands: list[Any]) -> None:
     """Raise if the ufunc has no loop for operands of these types, nor can compile one."""
     types = tuple(map(_type, operands))
     if _is_dynamic(ufunc):
-        _compile_loop(ufunc, operands)
+        call_compiler(partial(_compile_loop, ufunc, operands))
     inner = getattr(ufunc, "ufunc", ufunc)  # Numba wraps its own
     try:
         found = inner.resolve_dtypes(types) if inner.types else None
@@ -97,7 +99,7 @@ def _resolve(ufunc: Any, operands: list[Any]) -> None:
     if found is None:
         # Compiles one, as a call does that finds no loop: on arrays of no elements.
         empty = [np.empty(0, x.dtype) if isinstance(x, np.ndarray) else x for x in operands]
-        ufunc(*empty[: ufunc.nin], out=tuple(empty[ufunc.nin :]))
+        call_compiler(partial(ufunc, *empty[: ufunc.nin], out=tuple(empty[ufunc.nin :])))
     elif not ufunc.nout and any(map(_is_converted, operands, found)):
         raise TypeError(
             f"it writes what it is given, and NumPy would give it copies, converted from "

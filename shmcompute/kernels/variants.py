@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from numba.core.dispatcher import Dispatcher
 from numba.np.ufunc.gufunc import GUFunc
 
 from shmcompute.kernels.dispatcher_pickling import pipeline_of
+from shmcompute.system.compiling import call_compiler
 
 # The variants of each dispatcher or gufunc, by the names of the options that differ.
 _variants: weakref.WeakKeyDictionary[Any, dict[tuple[str, ...], Any]] = weakref.WeakKeyDictionary()
@@ -40,7 +43,8 @@ def bounded_gufunc(gufunc: GUFunc) -> GUFunc:
             states = gufunc._reduce_states()
             states["targetoptions"] = {**states["targetoptions"], "boundscheck": True}
             states["cache"] = False  # the code cached on disk does not check
-            variants["boundscheck",] = type(gufunc)._rebuild(**states)
+            rebuild = partial(type(gufunc)._rebuild, **states)
+            variants["boundscheck",] = call_compiler(rebuild)
         except Exception:  # noqa: BLE001  # private parts of Numba: do without
             return gufunc
     variant: GUFunc = variants["boundscheck",]
@@ -69,10 +73,14 @@ def _compiled_like(dispatcher: Dispatcher, options: dict[str, Any]) -> Dispatche
     pipeline = pipeline_of(dispatcher)
     variant = type(dispatcher)(dispatcher.py_func, dispatcher.locals, options, pipeline)
     if not getattr(dispatcher, "_can_compile", True):
-        for signature in dispatcher.nopython_signatures:
-            variant.compile(signature)
+        call_compiler(partial(_compile_all, variant, dispatcher.nopython_signatures))
         variant.disable_compile()
     return variant
+
+
+def _compile_all(variant: Dispatcher, signatures: Sequence[Any]) -> None:
+    for signature in signatures:
+        variant.compile(signature)
 
 
 def _recompile_together(dispatcher: Dispatcher, variant: Dispatcher) -> None:

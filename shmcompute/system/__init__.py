@@ -3,6 +3,7 @@
 __all__ = [
     "atomic_words",
     "cgroup",
+    "compiling",
     "context",
     "cores",
     "file_locks",

@@ -20,10 +20,10 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic
 
 from shmcompute import config
+from shmcompute.system.compiling import ShieldedDispatcher
 
 Signature = Any  # Numba is not typed
 Generator = Any
@@ -62,13 +62,13 @@ def jitted(function: Callable[..., Any], *, nogil: bool = True, inlines: Iterabl
         Paths of the files, beside its own and this one, whose code becomes part of it. By itself
         Numba compiles a cached function anew only if the function's own file has changed.
     """
-    dispatcher = CPUDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
+    dispatcher = ShieldedDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
     try:
         dispatcher.enable_caching()
     except RuntimeError:  # no folder can be written
         return dispatcher
     if not _private(dispatcher.stats.cache_path):
-        return CPUDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
+        return ShieldedDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
     index = dispatcher._cache._cache_file  # type: ignore[attr-defined]  # Numba is not typed
     index._source_stamp = (index._source_stamp, *map(_stamp, (__file__, *inlines)))
     return dispatcher

@@ -9,6 +9,7 @@ call returns. So everything here waits in slices of `SLICE` seconds.
 from __future__ import annotations
 
 import _thread
+import contextvars
 import math
 import threading
 import time
@@ -77,27 +78,28 @@ class Latch:
         return call_with_lock(self._lock, timeout, bool)
 
 
-def call_uninterrupted(function: Callable[[], None]) -> None:
+def call_uninterrupted(function: Callable[[], T]) -> T:
     """Call `function` where no handler of a signal runs: in a thread, if this is the main one.
 
     What an interrupt raises meanwhile waits until the function has returned; a second one does not.
     A mask of signals is no help: the system hands one to any thread that takes it, and Python runs
     the handler in the main thread all the same.
     """
+    if threading.get_ident() != threading.main_thread().ident:
+        return function()
+    results: list[T] = []
     errors: list[BaseException] = []
     returned = Latch()
+    context = contextvars.copy_context()
 
     def work() -> None:
         try:
-            function()
+            results.append(context.run(function))
         except BaseException as error:  # noqa: BLE001  # it is raised below
             errors.append(error)
         finally:
             returned.open()
 
-    if threading.current_thread() is not threading.main_thread():
-        function()
-        return
     try:
         # Not `threading.Thread`, whose start() waits for an Event: see `Latch`.
         _thread.start_new_thread(work, ())
@@ -108,8 +110,12 @@ def call_uninterrupted(function: Callable[[], None]) -> None:
     except BaseException:
         returned.wait()
         raise
-    if errors:
-        raise errors[0]
+    try:
+        if errors:
+            raise errors[0]
+    finally:
+        errors.clear()  # an error refers to this frame: let the frame not refer to it
+    return results[0]
 
 
 def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:

@@ -8,7 +8,6 @@ its file.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +29,7 @@ from shmcompute.system.atomic_words import (
     wait,
     wake,
 )
+from shmcompute.system.compiling import call_compiler
 
 WORD = 8  # bytes
 LINE = 128  # two cache lines, which processors fetch in pairs: words of others stand elsewhere
@@ -92,18 +92,9 @@ def _jitted(function: Callable[..., Any]) -> Any:
 
 
 def prepare() -> None:
-    """Have everything here compiled, once in a process; else the first calls would wait for it.
-
-    In a thread where no Ctrl-C comes: one in the middle would leave Numba half loaded.
-    """
-    if prepared():
-        return
-    if threading.current_thread() is not threading.main_thread():
-        _compile()  # here: when the program ends, no more threads can be started
-    else:
-        thread = threading.Thread(target=_compile, name="shmcompute-prepare", daemon=True)
-        thread.start()
-        thread.join()
+    """Have everything here compiled, once in a process; else the first calls would wait for it."""
+    if not prepared():
+        call_compiler(_compile)
 
 
 def prepared() -> bool:
