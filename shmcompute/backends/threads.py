@@ -122,15 +122,14 @@ class Threads(Backend):
         try:
             if self._ring(plan, values, count, step, deadline):
                 return
-        except SystemError as error:
-            self._caller.stop()
-            raise unveil(error) from None
-        except BaseException:
-            self._caller.stop()
+        except BaseException as error:
+            self._quiesce()
+            if isinstance(error, SystemError):
+                raise unveil(error) from None
             raise
         finally:
             try:
-                self._quiesce()
+                self._caller.settle()  # whatever handlers of signals have raised again meanwhile
             finally:
                 errors, current.plan, current.values, current.errors = current.errors, None, (), ()
         if self._caller.crowded():
@@ -149,8 +148,6 @@ class Threads(Backend):
         """Put what the threads will read in its place."""
         if len(self._threads) < count:
             self._start()
-        if self._caller.pending():  # several interrupts have cut short the end of a call
-            self._quiesce()
         if plan.native is not None and plan.number not in self._table:
             self._table.put(plan.number, plan.native)
         if values:
@@ -182,15 +179,10 @@ class Threads(Backend):
                 self._caller.stop()
 
     def _quiesce(self) -> None:
-        """Return when no thread writes any more; an interrupt has to wait for that."""
-        interrupt = None
+        """Have threads end the chunks that they write. Handlers of signals run meanwhile."""
+        self._caller.stop()
         while self._caller.pending():
-            try:
-                self._caller.finished()
-            except KeyboardInterrupt as error:
-                interrupt = error
-        if interrupt is not None:
-            raise interrupt
+            self._caller.finished()
 
 
 def _serve(

@@ -72,10 +72,10 @@ def test_a_call_beside_another_one_is_run_by_its_own_thread(pools):
 
 
 def test_an_error_of_an_interrupted_call_is_not_the_next_ones(monkeypatch):
-    main, real, interrupts = threading.main_thread(), Threads._quiesce, [KeyboardInterrupt()]
+    main, real, interrupts = threading.main_thread(), Threads._await, [KeyboardInterrupt()]
 
-    def quiesce(self):
-        real(self)
+    def wait(self, deadline):
+        real(self, deadline)
         if interrupts:
             raise interrupts.pop()
 
@@ -83,8 +83,46 @@ def test_an_error_of_an_interrupted_call_is_not_the_next_ones(monkeypatch):
         if threading.current_thread() is not main:
             raise ValueError("old")
 
-    monkeypatch.setattr(Threads, "_quiesce", quiesce)
+    monkeypatch.setattr(Threads, "_await", wait)
     with sc.Pool(2, backend="threads") as pool:
         with pytest.raises(KeyboardInterrupt):
             sc.parallel_apply(kernel, np.zeros(4), pool=pool)
         sc.parallel_apply(lambda x: None, np.zeros(4), pool=pool)
+
+
+def test_a_handler_that_raises_again_and_again_waits_for_the_threads():
+    done = kernels.run(
+        """
+        import signal, threading, time
+        import numpy as np, shmcompute as sc
+
+        class Alarm(Exception):
+            pass
+
+        rung, written = [], []
+
+        def ring(*_):
+            rung.append(1)
+            raise Alarm
+
+        def kernel(x):
+            while threading.current_thread() is threading.main_thread():
+                time.sleep(0.001)  # the first one comes here
+            while len(rung) < 2:
+                time.sleep(0.001)
+            time.sleep(0.02)
+            written.append(1)
+
+        signal.signal(signal.SIGALRM, ring)
+        with sc.Pool(2, backend="threads") as pool:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.02, 0.002)
+                try:
+                    sc.parallel_apply(kernel, np.zeros(2), pool=pool)
+                finally:
+                    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+            except Alarm:
+                print(written)
+        """
+    )
+    assert done.stdout == "[1]\n"

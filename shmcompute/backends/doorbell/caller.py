@@ -32,6 +32,9 @@ class DoorbellCaller:
         ``run(plan, count, own, native, step, spin)``: ring `count` workers, do the share of the
         slot `own` (or 0: none) by the machine code at `native`, wait a moment. Whether all is done,
         and well; else see `finished`, `failed` and the own slot.
+    settle : callable
+        Wait until all have answered, without an instruction of Python at which the handler of a
+        signal could run, and raise. Only for threads, which do not die.
     own : int
         The caller's own slot.
     """
@@ -44,6 +47,7 @@ class DoorbellCaller:
         # Bound here, and not methods: a repeated call has nothing else to do.
         self.silent: Callable[[], bool] = partial(control.silent, self._slots, mapping.workers)
         self.run: Callable[..., bool] = partial(control.run, mapping.address, self._slots)
+        self.settle: Callable[[], None] = partial(control.settle, mapping.address)
 
     def ring(self, number: int, count: int, *, own: bool, step: int) -> None:
         """Ring `count` workers for a plan, and assign the own share."""

@@ -333,6 +333,13 @@ def finished(control: int, spin: int, nanoseconds: int) -> Any:
 
 
 @_jitted
+def settle(control: int) -> None:
+    """Wait until all have answered, however long that takes."""
+    while load(control + PENDING) & LOW != 0:
+        finished(control, 0, 0)
+
+
+@_jitted
 def run(
     control: int, slots: int, plan: int, count: int, own: int, native: int, step: int, spin: int
 ) -> Any:

@@ -93,8 +93,10 @@ class DoorbellRun:
             self._quiesce(interrupts.seconds_to(self._deadline))
             raise unveil(failure) from failure.__cause__
         except BaseException:  # Ctrl-C
-            self._caller.stop()
-            self._quiesce()
+            try:
+                self._caller.stop()
+            finally:  # another one
+                self._quiesce()
             raise
         raised, gone = self._quiesce()
         if self._caller.crowded():

@@ -22,6 +22,7 @@ from shmcompute.system.surroundings import Surroundings
 
 UNKNOWN = 255  # stands in for an exit code that nobody can tell
 LEAVE = 1.0  # seconds that a worker has to end by itself
+INSIST = 100  # exceptions in spite of which workers are killed
 
 _started: weakref.WeakSet[Any] = weakref.WeakSet()  # processes
 _oom_kills = 0  # of this cgroup, when a worker was last found lost
@@ -146,9 +147,9 @@ class WorkerProcess:
     def ended(self) -> str:
         """How the process ended, in words; waits for it, and brings it about if need be."""
         connection.wait([self.end], LEAVE)
+        kill_all([self])
         if self.process.exitcode is None:  # a fork server tells it a moment later
             self.process.join(LEAVE)
-        kill_all([self])
         how = describe_exit(self.process.exitcode)
         if self.process.exitcode == -signal.SIGKILL and self._was_oom():
             how += ", likely out of memory: the OOM killer has struck in its cgroup"
@@ -191,18 +192,19 @@ class WorkerProcess:
 
 
 def kill_all(workers: Sequence[WorkerProcess]) -> None:
-    """End them at once, whatever they run. An interrupt has to wait until they are gone."""
-    interrupt = None
-    while left := [worker for worker in workers if worker.alive]:
+    """End them at once, whatever they run. What handlers of signals raise waits until they are."""
+    raised = None
+    for _ in range(INSIST):
         try:
-            for worker in left:  # alive: else its number may be another process's by now
-                worker.process.kill()
-            for worker in left:
-                worker.process.join(LEAVE)
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+            while left := [worker for worker in workers if worker.alive]:
+                for worker in left:  # alive: else its number may be another process's by now
+                    worker.process.kill()
+                connection.wait([worker.end for worker in left], LEAVE)
+            break
+        except BaseException as error:  # noqa: BLE001  # it is raised below
+            raised = error
+    if raised is not None:
+        raise raised
 
 
 def _unstarted(context: BaseContext, error: Exception) -> WorkerLostError:
