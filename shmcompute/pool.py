@@ -252,7 +252,7 @@ def _unusable(error: Exception) -> Backend:
 
 # Default pools by the backend that was asked for; "" where neither argument nor environment asks.
 default_pools: dict[str, Pool] = {}
-_making = threading.Lock()
+_making = threading.RLock()  # reentrant, for handlers of signals
 
 
 def default_pool(backend: str | None = None) -> Pool:
@@ -311,7 +311,7 @@ def _named(start_method: str | BaseContext | None) -> str | None:
 def _after_fork() -> None:
     """In a child, which does not have the workers of its parent's pools."""
     global _making
-    _making = threading.Lock()
+    _making = threading.RLock()
     default_pools.clear()
     for pool in list(_open):
         if pool.backend != "serial":

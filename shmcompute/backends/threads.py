@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import FrameType
 from typing import Any
 
 from shmcompute.backends.base import Backend, overrun, raise_first
@@ -28,7 +29,7 @@ from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Values
 from shmcompute.plans import Plan
 from shmcompute.system import cores
-from shmcompute.system.interrupts import call_with_lock, deadline_of
+from shmcompute.system.interrupts import call_with_lock, deadline_of, holds, in_call
 from shmcompute.tasks import Function
 
 END = 1.0  # seconds that threads have to end when the program does
@@ -55,7 +56,7 @@ class Threads(Backend):
         self.workers = workers
         # Of their own: a task may wait for a plan.
         self._executor: ThreadPoolExecutor | None = None
-        self._executor_lock = threading.Lock()
+        self._executor_lock = threading.RLock()  # reentrant, for handlers of signals
         self._pin = pin
         self._lock = threading.Lock()
         self._current = _Current()
@@ -82,9 +83,8 @@ class Threads(Backend):
         Serial().run(plan, values, timeout)
 
     def ready(self, timeout: float | None = None) -> None:
-        with self._lock:
-            if self._finalizer.alive:
-                self._start()
+        if not self._waits_for_itself():
+            call_with_lock(self._lock, math.inf, lambda _: self._start())
 
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
@@ -101,9 +101,23 @@ class Threads(Backend):
 
     def close(self, *, wait: bool = True) -> None:
         timeout = math.inf if wait else END
+        if self._waits_for_itself():
+            return  # at the end of the call that is the last to refer to this
         call_with_lock(self._lock, timeout, lambda locked: self._finalizer() if locked else None)
 
+    def _waits_for_itself(self) -> bool:
+        """Whether who waited for the lock would wait for itself: see `in_call`."""
+        return self._lock.locked() and in_call(self._holds)
+
+    def _holds(self, frame: FrameType) -> bool:
+        """Whether the call of that frame holds the lock, or is about to take or release it."""
+        if frame.f_code is Threads.run.__code__:
+            return frame.f_locals["self"] is self
+        return holds(frame, self._lock)
+
     def _start(self) -> None:
+        if not self._finalizer.alive:
+            return
         prepare()
         for number in set(range(self.workers - 1)) - self._threads.keys():
             # An interrupt may come between its start and any note of it; so it takes its place

@@ -11,11 +11,13 @@ from __future__ import annotations
 import _thread
 import contextvars
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import connection
+from types import FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -53,6 +55,27 @@ def call_with_lock(
         # No call before the release: an interrupt may come after any, and leave the lock taken.
         if locked and locked[0]:
             lock.release()
+
+
+def in_call(held: Callable[[FrameType], bool]) -> bool:
+    """Whether this thread is within a call, other than the asker's, that `held` recognises.
+
+    Its frame goes on below when the handler of a signal, or a destructor, has cut it short.
+    Who would wait for what that call holds would wait for ever.
+    """
+    frame = sys._getframe(1)
+    while (caller := frame.f_back) is not None:
+        if held(caller):
+            return True
+        frame = caller
+    return False
+
+
+def holds(frame: FrameType, lock: threading.Lock | threading.RLock) -> bool:
+    """Whether that is the frame of a `call_with_lock` which has the lock."""
+    if frame.f_code is not call_with_lock.__code__:
+        return False
+    return frame.f_locals["lock"] is lock and frame.f_locals.get("locked") == [True]
 
 
 class Latch:

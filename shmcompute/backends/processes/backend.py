@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from shmcompute.backends.base import Backend
@@ -24,9 +25,9 @@ from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import LEAVE, kill_all
 from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Values
-from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError
+from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError, WorkerLostError
 from shmcompute.plans import Plan
-from shmcompute.system.interrupts import Latch, call_with_lock, deadline_of
+from shmcompute.system.interrupts import Latch, call_with_lock, deadline_of, holds, in_call
 from shmcompute.tasks import Function, WorkItem
 
 
@@ -84,8 +85,8 @@ class Processes(Backend):
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         if timeout is None and self._repeat(plan, values):
             return
-        if self._tasks.thread is threading.current_thread():
-            # A future's callback: the dispatcher can't wait for itself.
+        if self._tasks.thread is threading.current_thread() or self._waits_for_itself():
+            # A future's callback: the dispatcher can't wait for itself. Nor can another call.
             Serial().run(plan, values, timeout)
             return
         deadline = None if timeout is None else deadline_of(timeout)
@@ -146,8 +147,9 @@ class Processes(Backend):
                     group.mapping.write_values(values)
                 run.complete(plan, values)
                 self._silent = True
-            except BaseException:
+            except BaseException as error:
                 group.silence()
+                self._explain(error)
                 raise
         if group.registry.ended:
             self._flush_if_idle()
@@ -171,7 +173,9 @@ class Processes(Backend):
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
-        if not self._group.size:  # the caller is the only worker
+        # The caller is the only worker, or the dispatcher would wait for the caller.
+        waits = self._waits_for_itself() or self._tasks.waits_for_itself()
+        if waits or self._fair_lock.waits_for_itself() or not self._group.size:
             return Serial().submit(function, args, keywords)
         item = WorkItem(function, args, keywords)
         self._tasks.put(item, self)
@@ -179,6 +183,10 @@ class Processes(Backend):
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         self._closed = True
+        if wait and self._waits_for_itself():
+            wait = False
+            if self._finalizer.alive:
+                kill_all(self._group.workers)
         self._tasks.close(self, wait=wait, cancel=cancel_futures)
 
     def end_workers(self, signal: int) -> None:
@@ -198,6 +206,18 @@ class Processes(Backend):
             # its own to close.
             kill_all(self._group.workers)
 
+    def _waits_for_itself(self) -> bool:
+        """Whether who waited for the lock would wait for itself: see `in_call`."""
+        if not self._lock.locked() or self._fair_lock.dispatching:
+            return False
+        return in_call(self._holds)
+
+    def _holds(self, frame: FrameType) -> bool:
+        """Whether the call of that frame holds the lock, or is about to take or release it."""
+        if frame.f_code is Processes._repeat.__code__:
+            return frame.f_locals["self"] is self
+        return holds(frame, self._lock)
+
     def _check(self) -> None:
         if self._closed:
             raise ClosedError("this pool is closed; make another one")
@@ -215,6 +235,9 @@ class Processes(Backend):
                 self._group.silence()
                 self._silent = True
                 work()
+            except WorkerLostError as error:
+                self._explain(error)
+                raise
             finally:
                 self._group.silence()
 
@@ -223,12 +246,21 @@ class Processes(Backend):
                 serve(locked)
             return locked
 
+        if self._waits_for_itself():
+            raise RuntimeError(
+                "this thread is within a call of this pool, and would wait for itself"
+            )
         free = self._fair_lock.dispatcher_waits is None
         if not (free and call_with_lock(self._lock, 0, serve_if_locked)):
             self._fair_lock.call(math.inf if timeout is None else timeout, serve)
         # What ended while the lock was held relied on its holder.
         if self._group.registry.ended:
             self._flush_if_idle()
+
+    def _explain(self, error: BaseException) -> None:
+        """Say why a worker was killed, if this very call has closed the pool."""
+        if self._closed and isinstance(error, WorkerLostError):
+            error.add_note("the pool was closed within this call, perhaps by a handler of a signal")
 
     def compilations(self) -> int:
         """How often workers had to compile a kernel."""

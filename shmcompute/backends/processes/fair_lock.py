@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from shmcompute.backends.processes.poller import Wakeup
-from shmcompute.system.interrupts import Latch, call_with_lock
+from shmcompute.system.interrupts import Latch, call_with_lock, in_call
 
 PATIENCE = 1.0  # seconds that the dispatcher waits for a call that it lets go first
 
@@ -30,11 +31,14 @@ class FairLock:
     lock : threading.Lock
     dispatcher_waits : Latch or None
         Closed while the dispatcher waits for the lock.
+    dispatching : bool
+        Whether it is the dispatcher that has the lock.
     """
 
     def __init__(self, wakeup: Wakeup) -> None:
         self.lock = threading.Lock()
         self.dispatcher_waits: Latch | None = None
+        self.dispatching = False
         self._wakeup = wakeup
         # Calls that wait, in their order; each opens when it does no more.
         self._waiting: dict[Latch, None] = {}
@@ -43,6 +47,13 @@ class FairLock:
     def wanted(self) -> bool:
         """Whether a call waits."""
         return bool(self._waiting)
+
+    def waits_for_itself(self) -> bool:
+        """Whether the dispatcher makes room for a call that this thread has cut short."""
+        return self.wanted and in_call(self._is_called)
+
+    def _is_called(self, frame: FrameType) -> bool:
+        return frame.f_code is FairLock.call.__code__ and frame.f_locals["self"] is self
 
     def call(self, timeout: float, function: Callable[[bool], None]) -> None:
         """Call ``function(locked)``; `locked`: whether the lock came within `timeout` seconds."""
@@ -79,7 +90,9 @@ class FairLock:
         finally:
             self.dispatcher_waits = None
             latch.open()
+        self.dispatching = True
         try:
             yield
         finally:
+            self.dispatching = False
             self.lock.release()

@@ -23,7 +23,8 @@ class Wakeup:
 
     def __init__(self) -> None:
         self.asleep = False
-        self._lock = threading.Lock()  # of the descriptors, which may be closed meanwhile
+        # Of the descriptors, which may be closed meanwhile. Reentrant, for handlers of signals.
+        self._lock = threading.RLock()
         self._ends: tuple[int, ...] = ()
 
     def open(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from contextlib import suppress
+from types import FrameType
 
 from shmcompute.backends.base import Backend
 from shmcompute.backends.processes.dispatcher import Dispatcher
@@ -12,6 +13,7 @@ from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Wakeup
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.errors import ClosedError
+from shmcompute.system.interrupts import in_call
 from shmcompute.tasks import WorkItem
 
 
@@ -55,6 +57,9 @@ class TaskQueue:
         It is the dispatcher that cancels, once it has given workers something to do: a task that a
         worker was free to take has begun.
         """
+        if self.waits_for_itself():
+            self._closed, self._cancels = True, cancel  # the thread will see it
+            return
         with self._lock:
             self._closed = True
             self._cancels |= cancel
@@ -70,12 +75,20 @@ class TaskQueue:
 
     def end(self, pool: Backend) -> None:
         """Cancel those that no worker has, take no more, and close the pool in the background."""
-        with self._lock:
-            self._closed = True
+        self._closed = True
         with suppress(IndexError):  # there are no more
             while True:
                 self._items.popleft().cancel()
         self.close(pool, wait=False, cancel=True)
+
+    def waits_for_itself(self) -> bool:
+        """Whether who waited for the lock would wait for itself: see `in_call`."""
+        return self._lock.locked() and in_call(self._holds)
+
+    def _holds(self, frame: FrameType) -> bool:
+        """Whether the call of that frame holds the lock, or is about to."""
+        holders = TaskQueue.put.__code__, TaskQueue.close.__code__
+        return frame.f_code in holders and frame.f_locals["self"] is self
 
     def _start(self, pool: Backend, *items: WorkItem) -> None:
         thread = threading.Thread(target=self._serve, args=(pool,), name="shmcompute-dispatcher")
