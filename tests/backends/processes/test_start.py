@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from kernels import run
@@ -324,3 +325,37 @@ def test_a_worker_starts_processes_as_any_process_does(method, pools):
         return [function.__code__.co_name for function in functions]
 
     assert pools[method].submit(found).result() == ["get_preparation_data", "spawnv_passfds"]
+
+
+def test_from_a_module_that_is_being_imported(tmp_path):
+    """Its tasks are done before the import is, which has the lock of the module."""
+    (tmp_path / "study.py").write_text(
+        textwrap.dedent(
+            """
+            import shmcompute as sc
+            from shmcompute.system import context
+
+            class Point:
+                def __init__(self, x):
+                    self.x = x
+
+            def square(point):
+                return Point(point.x ** 2)
+
+            def negative(x):
+                return -x
+
+            if not context.in_worker:
+                with sc.Pool(2) as pool:
+                    print(pool.submit(square, Point(3)).result(60).x)
+                    print(list(pool.imap(negative, range(3), chunksize=2)))
+            """
+        )
+    )
+    program = """
+        import sys
+        sys.path.insert(0, sys.argv[1])
+        import cloudpickle, study
+        print(cloudpickle.list_registry_pickle_by_value())
+    """
+    assert run(program, tmp_path).stdout == "9\n[0, -1, -2]\nset()\n"

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -78,6 +78,41 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not
         elif isinstance(value, Dispatcher) and (sent := reduce_dispatcher(value)) is not None:
             return sent
         return super().reducer_override(value)
+
+
+class _TaskPickler(_Pickler):
+    """Sends by value what belongs to a module that is being imported.
+
+    By name it would wait for the end of the import, which may wait for the task: tasks are pickled
+    by a thread of their own.
+    """
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._by_value: list[ModuleType] = []
+
+    def dump(self, value: Any) -> None:
+        try:
+            super().dump(value)
+        finally:
+            for module in self._by_value:
+                cloudpickle.unregister_pickle_by_value(module)
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, (FunctionType, type)):
+            module = sys.modules.get(value.__module__)
+            if module is not None and _is_being_imported(module) and not _goes_by_value(module):
+                cloudpickle.register_pickle_by_value(module)
+                self._by_value.append(module)
+        return super().reducer_override(value)
+
+
+def _is_being_imported(module: ModuleType) -> bool:
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)
+
+
+def _goes_by_value(module: ModuleType) -> bool:
+    return module.__name__ in cloudpickle.list_registry_pickle_by_value()
 
 
 class _ResultPickler(_Pickler):
@@ -197,14 +232,14 @@ def pack_task(function: Function, args: tuple[Any, ...], keywords: dict[str, Any
     """
     packed = _functions.get(function)
     if packed is None:
-        packed = _dumps(function.function, lambda: f"the function {function.name}")
+        packed = _dumps(function.function, lambda: f"the function {function.name}", _TaskPickler)
         _functions[function] = packed
     code, captured = packed
     call = args, keywords
     if _PLAIN.issuperset(map(type, chain(args, keywords.values()))):  # the quick way
         arguments, passed = pickle.dumps(call, pickle.HIGHEST_PROTOCOL), _NONE
     else:
-        arguments, passed = _dumps(call, lambda: f"an argument of {function.name}")
+        arguments, passed = _dumps(call, lambda: f"an argument of {function.name}", _TaskPickler)
     return Task(code, arguments, captured | passed)
 
 
@@ -267,9 +302,11 @@ def _argument_of(kernel: Kernel) -> Callable[[], str]:
     return lambda: f"an argument of kernel {kernel.name}"
 
 
-def _dumps(value: Any, what: Callable[[], str]) -> tuple[bytes, frozenset[Handle]]:
+def _dumps(
+    value: Any, what: Callable[[], str], pickler: type[_Pickler] = _Pickler
+) -> tuple[bytes, frozenset[Handle]]:
     try:
-        return _pickled(value, _Pickler)
+        return _pickled(value, pickler)
     except ShmComputeError:
         raise
     except Exception as error:
