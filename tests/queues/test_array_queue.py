@@ -615,3 +615,10 @@ def test_a_million_items_under_kills(counts):
                 trial.never(what, found)
             trial.count += PRODUCERS * total
             trial.tell("processes killed", 2)
+
+
+def test_a_queue_knows_whether_it_is_closed():
+    with sc.ArrayQueue(3, "f8", 2) as items:
+        assert items.closed is False
+        items.close()
+        assert items.closed is True

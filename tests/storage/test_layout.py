@@ -188,3 +188,14 @@ def test_a_bad_shape_is_named(shape, kind):
 def test_an_unknown_order_lists_the_known_ones():
     with pytest.raises(ValueError, match="'C', 'F'"):
         layout(3, "f8", "Z")
+
+
+def test_a_layout_is_c_ordered_unless_it_says_otherwise():
+    assert Layout((2, 3), np.dtype("f8")) == layout((2, 3), "f8", "C")
+    assert Layout((2, 3), np.dtype("f8")) != layout((2, 3), "f8", "F")
+
+
+@pytest.mark.parametrize("start", [b"", b"\x93NUMPY", b"\x93NUMPZ\x01\x00" + b"\xff" * 8])
+def test_what_does_not_start_like_a_npy_has_no_length(start):
+    with pytest.raises(ValueError, match="does not start like"):
+        npy_header.length(start)

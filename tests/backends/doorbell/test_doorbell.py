@@ -22,6 +22,7 @@ from methods import METHODS
 import shmcompute as sc
 from shmcompute import storage
 from shmcompute.backends.doorbell import (
+    NOTE,
     ControlMapping,
     DoorbellCaller,
     DoorbellWorker,
@@ -395,3 +396,17 @@ def test_a_death_is_told_to_every_call_that_asks(monkeypatch):
         group = pool.running._group
         group._seen_alive = 0.0
         assert [group.holds(group.registry.generation) for _ in range(2)] == [False] * 2
+
+
+def test_who_owes_an_answer_is_not_silent():
+    """Of one worker, too: an interrupted call asks this before it returns."""
+    block = ControlMapping(1, fd=-1)
+    caller = DoorbellCaller(block, 10)
+    worker = DoorbellWorker(block, 0, 10)
+    assert caller.silent()
+    note = caller.noter(0)
+    note()
+    assert not caller.silent()
+    assert worker.wait() == NOTE
+    worker.answer()
+    assert caller.silent()
