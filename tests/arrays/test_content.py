@@ -39,12 +39,19 @@ def identify(request, monkeypatch, tmp_path):
 
 
 def _content(value):
-    return pickle.dumps(np.asarray(value[0] if isinstance(value, list) else value))
+    value = value[0] if isinstance(value, list) else getattr(value, "array_within", value)
+    return pickle.dumps(np.asarray(value))
+
+
+class Holder:
+    def __init__(self, array):
+        self.array_within = array
 
 
 def test_a_changed_array_is_another_and_an_equal_one_the_same(identify):
     with sc.SharedArray(np.ones(3)) as arr, sc.SharedArray(np.ones(3)) as equal:
-        for value, same in ((arr, equal), ([arr, 1], [equal, 1])):
+        for hold in (lambda x: x, lambda x: [x, 1], Holder):
+            value, same = hold(arr), hold(equal)
             arr[:] = 1
             before = identify(value)
             assert identify(value) == identify(same) == before
