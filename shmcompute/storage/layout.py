@@ -29,7 +29,8 @@ from shmcompute.storage.dtype_traits import has_metadata, traits, with_traits
 
 MAGIC = b"\x93SHMCOMP"
 VERSION = 1
-UNIT = 64  # bytes; headers are as long as a multiple of it, so before the record some remain
+UNIT = 64  # bytes; headers are as long as a multiple of it, so at the start of a trailer 36 remain:
+NOTE = 8  # bytes for the number of who holds the lock, then as many for the seal, see `shm`
 RECORD = struct.Struct("<QIII8s")  # bytes of data, length of header, its crc32, version, magic
 
 
@@ -150,6 +151,11 @@ def trailer(layout: Layout) -> bytes:
 def has_magic(tail: bytes) -> bool:
     """Whether a file that ends in these bytes says that it is a segment of ours."""
     return tail.endswith(MAGIC)
+
+
+def seal_offset(tail: bytes) -> int:
+    """Where in a segment with this record its seal stands, if it is one."""
+    return padded(RECORD.unpack(tail)[0]) + NOTE
 
 
 def header_length(name: str, tail: bytes, size: int) -> int:

@@ -3,7 +3,7 @@
 Called by the first creation in each process and by ``python -m shmcompute gc``. A segment is an
 orphan if an exclusive lock on it can be had, for every process that maps it holds a shared one
 (see `liveness`). While the reaper holds its lock nobody can attach, so what it removes is unused.
-Never another user's, and nothing that does not end in our magic.
+Never another user's, and nothing that was not made as a segment (see `shm.is_ours`).
 """
 
 from __future__ import annotations

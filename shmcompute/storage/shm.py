@@ -22,6 +22,7 @@ import errno
 import mmap
 import os
 import stat
+import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -51,6 +52,7 @@ FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux has its shared memory
 _READABLE: bool = sys.platform == "linux"  # macOS only maps shared memory
 # A lease of another user's on a file of his would have us wait for most of a minute.
 _NO_WAIT: int = os.O_NONBLOCK if sys.platform == "linux" else 0
+SEAL = struct.Struct("<Q")  # an inode
 STEP = 256 << 20  # reserve in steps, so that a signal never restarts a long reservation
 
 
@@ -130,7 +132,7 @@ def _create_cached(
 ) -> tuple[Segment, Array] | None:
     """A segment in the memory of one that was closed; None if somebody has removed that."""
     try:
-        os.pwrite(block.fd, tail, block.length)
+        os.pwrite(block.fd, _sealed(tail, block.fd), block.length)
         for free_name in candidates(name):
             with suppress(FileExistsError):
                 block.show(free_name)
@@ -238,10 +240,26 @@ def read_layout(fd: int, name: str) -> Layout:
 
 
 def is_ours(fd: int, name: str) -> bool:
-    """Whether an open segment is one of ours, whole or not."""
+    """Whether an open segment is one of ours, whole or not.
+
+    One with a name of the user's own is if its seal is that of its inode: a copy of a segment, or
+    data that reads like one, is somebody's file.
+    """
+    if name.startswith(PREFIX):
+        return True
     size = os.fstat(fd).st_size
     tail = _bytes_of(fd, max(0, size - layouts.RECORD.size), size)
-    return name.startswith(PREFIX) or layouts.has_magic(tail)
+    if not layouts.has_magic(tail) or len(tail) < layouts.RECORD.size:
+        return False
+    start = layouts.seal_offset(tail)
+    stop = start + SEAL.size
+    return stop <= size and _bytes_of(fd, start, stop) == SEAL.pack(os.fstat(fd).st_ino)
+
+
+def _sealed(tail: bytes, fd: int) -> bytes:
+    """A trailer that tells which file it was written into."""
+    start = layouts.NOTE
+    return tail[:start] + SEAL.pack(os.fstat(fd).st_ino) + tail[start + SEAL.size :]
 
 
 def _bytes_of(fd: int, start: int, stop: int) -> bytes:
@@ -342,7 +360,7 @@ def _fill(fd: int, data: int, tail: bytes) -> None:
     except OSError as error:
         raise _full(data + len(tail), error) from error
     with mmap.mmap(fd, len(tail), offset=_granule(data)) as page:  # macOS has no pwrite here
-        page[data - _granule(data) :] = tail
+        page[data - _granule(data) :] = _sealed(tail, fd)
 
 
 def _granule(offset: int) -> int:

@@ -119,6 +119,25 @@ def test_what_is_not_ours_stays():
             path.unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("copied", ["all of it", "the end"])
+def test_a_copy_of_a_segment_stays(copied):
+    """Somebody may keep one, as a backup: it is no orphan, though it reads like one."""
+    path = SHM / f"backup_{os.getpid()}"
+    with sc.SharedArray(np.arange(3000.0), storage="shm") as arr:
+        content = (SHM / arr.name).read_bytes()
+    path.write_bytes(content if copied == "all of it" else content[-5000:])
+    before = path.read_bytes()
+    try:
+        assert path.name not in _seen()
+        assert path.name not in {found.name for found in reaper.reap()}
+        assert path.read_bytes() == before
+        if copied == "all of it":
+            with sc.SharedArray.attach(path.name) as arr:
+                assert arr.array.sum() == np.arange(3000.0).sum()
+    finally:
+        path.unlink()
+
+
 def test_a_name_that_is_no_text_does_not_disturb():
     path = os.path.join(b"/dev/shm", b"foreign_\xff_%d" % os.getpid())
     open(path, "wb").close()
