@@ -11,6 +11,7 @@ import mmap
 import os
 import shutil
 import stat
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -40,14 +41,16 @@ _NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # to open a FIFO would wait for a 
 
 @dataclass(frozen=True)
 class FileHandle:
-    """An absolute path, how it is opened, and the device and inode behind it.
+    """An absolute path, how it is opened, the device and inode behind it, its header's checksum.
 
-    Its maker's has the dtype, too, where the file's header does not tell all of it.
+    A file may be written anew, with another header: what was mapped before is not that array. The
+    maker's has the dtype, too, where the header does not tell all of it.
     """
 
     name: str = field(compare=False)
     mode: str
     serial: tuple[int, int]
+    header: int = 0
     dtype: np.dtype[Any] | None = field(default=None, compare=False)
     kind = "file"
 
@@ -57,7 +60,12 @@ class FileHandle:
         try:
             if file_id(fd) != self.serial:
                 raise SegmentNotFoundError(f"{self.name!r} was replaced by another file")
-            layout, offset = _read_header(fd, self.name)
+            layout, offset, header = _read_header(fd, self.name)
+            if header != self.header:
+                raise SegmentNotFoundError(
+                    f"{self.name!r} was written anew, as {layout.shape} of {layout.dtype}: "
+                    "SharedArray.open() it again"
+                )
             if self.dtype is not None and self.dtype == layout.dtype:
                 layout = replace(layout, dtype=self.dtype)
             return _map(fd, self, layout, offset, created=False)
@@ -70,7 +78,7 @@ class FileHandle:
     def _end(self, fd: int) -> int:
         """Where the array ends, in the file as it is now: it may have been written anew."""
         os.lseek(fd, 0, os.SEEK_SET)
-        layout, start = _read_header(fd, self.name)
+        layout, start, _ = _read_header(fd, self.name)
         return start + layout.nbytes
 
     def _again(self) -> int:
@@ -99,7 +107,7 @@ def find(name: str | os.PathLike[str], mode: str = "r+") -> FileHandle:
     path = os.path.abspath(os.fspath(name))
     fd = _open(path, mode)
     try:
-        return FileHandle(path, mode, file_id(fd))
+        return FileHandle(path, mode, file_id(fd), _read_header(fd, path)[2])
     finally:
         os.close(fd)
 
@@ -117,7 +125,7 @@ def in_mapping_of(one: Array, view: Array) -> Array:
     base = place[0].array()
     if not isinstance(mine, FileHandle) or not isinstance(its, FileHandle) or base is None:
         return view
-    if mine.serial != its.serial:
+    if (mine.serial, mine.header) != (its.serial, its.header):
         return view
     return np.ndarray(view.shape, view.dtype, base.base, other[1], view.strides)
 
@@ -136,9 +144,10 @@ def create(layout: Layout, name: str | os.PathLike[str] | None) -> tuple[Segment
     except OSError as error:
         raise StorageError(f"{path!r} can't be made: {error}") from error
     try:
+        header = _fill(fd, path, layout)
         dtype = layout.dtype if traits(layout.dtype) else None
-        handle = FileHandle(path, "r+", file_id(fd), dtype)
-        return _map(fd, handle, layout, _fill(fd, path, layout), created=True)
+        handle = FileHandle(path, "r+", file_id(fd), zlib.crc32(header), dtype)
+        return _map(fd, handle, layout, len(header), created=True)
     except BaseException:
         with suppress(OSError):
             os.unlink(path)
@@ -168,8 +177,8 @@ def _open(path: str, mode: str) -> int:
         raise
 
 
-def _fill(fd: int, path: str, layout: Layout) -> int:
-    """Write the header and reserve the data; where the data starts."""
+def _fill(fd: int, path: str, layout: Layout) -> bytes:
+    """Write the header, which is returned, and reserve the data."""
     header = npy.write(layout.shape, layout.dtype, fortran=layout.fortran)
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -177,7 +186,7 @@ def _fill(fd: int, path: str, layout: Layout) -> int:
         os.ftruncate(fd, len(header) + layout.nbytes)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, 0, len(header) + max(1, layout.nbytes))
-        return len(header)
+        return header
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"{path!r} can't be made: {error}") from error
@@ -191,8 +200,11 @@ def _fill(fd: int, path: str, layout: Layout) -> int:
         ) from error
 
 
-def _read_header(fd: int, path: str) -> tuple[Layout, int]:
-    """What a ``.npy`` holds and where its data starts: read from what was opened, not by name."""
+def _read_header(fd: int, path: str) -> tuple[Layout, int, int]:
+    """What a ``.npy`` holds, where its data starts, and its header's checksum.
+
+    Read from what was opened, not by name.
+    """
     with open(fd, "rb", closefd=False) as file:
         header = file.read(npy.START)
         try:
@@ -206,7 +218,7 @@ def _read_header(fd: int, path: str) -> tuple[Layout, int]:
             f"{path!r} is truncated: {layout.shape} of {layout.dtype} needs "
             f"{length + layout.nbytes} bytes, the file has {size}"
         )
-    return layout, length
+    return layout, length, zlib.crc32(header)
 
 
 def _map(

@@ -16,6 +16,7 @@ from shmcompute.errors import (
     SegmentNotFoundError,
     StorageError,
 )
+from shmcompute.storage import npy_file
 
 
 def test_a_file_segment_is_a_plain_npy(tmp_path):
@@ -175,6 +176,34 @@ def test_one_file_by_two_names_is_one_segment(tmp_path):
         for name in ("link.npy", "hard.npy"):
             with sc.SharedArray.open(tmp_path / name) as two:
                 assert np.shares_memory(one.array, two.array)
+
+
+def _found(arr):
+    return arr.shape, arr.dtype.str, arr.array.tolist()
+
+
+def test_a_file_that_was_written_anew_is_another_array(tmp_path, process_pool):
+    """NumPy writes into the same inode, of which there may be a mapping, here and in workers."""
+    path = tmp_path / "x.npy"
+    before = np.arange(10.0)
+    np.save(path, before)
+    with sc.SharedArray.open(path) as old:
+        assert process_pool.submit(_found, old).result() == ((10,), "<f8", before.tolist())
+        np.save(path, np.arange(5, dtype="i4"))
+        with sc.SharedArray.open(path) as new:
+            told = (5,), "<i4", [0, 1, 2, 3, 4]
+            assert _found(new) == process_pool.submit(_found, new).result() == told
+        with sc.SharedArray.open(path, "r") as new:
+            assert _found(new) == told
+
+
+def test_what_was_written_anew_is_not_mapped_by_an_old_handle(tmp_path):
+    path = tmp_path / "x.npy"
+    np.save(path, np.arange(10.0))
+    handle = npy_file.find(path)
+    np.save(path, np.arange(5, dtype="i4"))
+    with pytest.raises(SegmentNotFoundError, match="written anew"):
+        handle.map()
 
 
 def test_data_that_does_not_fit_leaves_no_file(tmp_path):
