@@ -20,7 +20,7 @@ from shmcompute import storage
 from shmcompute.backends.doorbell import ControlMapping
 from shmcompute.errors import SegmentExistsError, SegmentFormatError, StorageError
 from shmcompute.storage import liveness, npy_file, reaper, shm
-from shmcompute.system import atomic_words
+from shmcompute.system import code_cache
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 NOBODY = 65534
@@ -267,10 +267,10 @@ def test_machine_code_is_kept_only_where_others_put_none(tmp_path):
     for mode, private in ((0o700, True), (0o755, True), (0o775, True), (0o777, False)):
         folder.mkdir()
         folder.chmod(mode)
-        atomic_words._private.cache_clear()
-        assert atomic_words._private(str(folder)) is private
+        code_cache.private.cache_clear()
+        assert code_cache.private(str(folder)) is private
         folder.rmdir()
-    atomic_words._private.cache_clear()
+    code_cache.private.cache_clear()
 
 
 # Each makes code or objects out of bytes or text.

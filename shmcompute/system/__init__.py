@@ -3,6 +3,7 @@
 __all__ = [
     "atomic_words",
     "cgroup",
+    "code_cache",
     "compiling",
     "context",
     "cores",

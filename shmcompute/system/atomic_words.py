@@ -10,11 +10,9 @@ A thread that waits for a word sleeps in a futex where the platform has them; el
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any
 
 from llvmlite import ir
@@ -23,6 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from shmcompute import config
+from shmcompute.system.code_cache import cache_for
 from shmcompute.system.compiling import ShieldedDispatcher
 
 Signature = Any  # Numba is not typed
@@ -63,30 +62,10 @@ def jitted(function: Callable[..., Any], *, nogil: bool = True, inlines: Iterabl
         Numba compiles a cached function anew only if the function's own file has changed.
     """
     dispatcher = ShieldedDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
-    try:
-        dispatcher.enable_caching()
-    except RuntimeError:  # no folder can be written
-        return dispatcher
-    if not _private(dispatcher.stats.cache_path):
-        return ShieldedDispatcher(function, targetoptions={"nopython": True, "nogil": nogil})
-    index = dispatcher._cache._cache_file  # type: ignore[attr-defined]  # Numba is not typed
-    index._source_stamp = (index._source_stamp, *map(_stamp, (__file__, *inlines)))
+    cache = cache_for(function, (__file__, *inlines))
+    if cache is not None:
+        dispatcher._cache = cache  # type: ignore[attr-defined]  # what Numba's own `enable_caching` does
     return dispatcher
-
-
-def _stamp(path: str) -> tuple[int, int]:
-    stat = os.stat(path)
-    return stat.st_mtime_ns, stat.st_size
-
-
-@lru_cache
-def _private(folder: str | None) -> bool:
-    """Whether nobody can write into a folder but root, this user, and the owner of this file."""
-    if folder is None:
-        return True
-    stat = os.stat(folder)
-    trusted = (0, os.geteuid(), os.stat(__file__).st_uid)
-    return stat.st_uid in trusted and not stat.st_mode & 0o002
 
 
 def _pointer(builder: Any, address: Any) -> Any:
