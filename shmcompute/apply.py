@@ -18,6 +18,7 @@ from shmcompute.plans import (
 )
 from shmcompute.pool import Pool, default_pool, default_pools
 from shmcompute.system import context
+from shmcompute.system.tracebacks import shorten
 
 
 class BoundPlan:
@@ -43,7 +44,11 @@ class BoundPlan:
             array.array  # noqa: B018  # raises ClosedError
         if self._plan.chunks:
             pool = default_pool("serial") if context.inside_kernel() else self._pool
-            pool.running.run(self._plan, self._values, self._timeout)
+            try:
+                pool.running.run(self._plan, self._values, self._timeout)
+            except BaseException as error:
+                shorten(error)
+                raise
 
     def run(self, plan: Plan) -> None:
         """Run this plan, or a part of it, where and as this one is run."""
@@ -200,7 +205,11 @@ def parallel_apply(
     if debug or (debug is None and chosen.debug):
         guarded = Options(axis, chunksize, schedule, retries, debug=True)
         bound = _bound(kernel, args, guarded, chosen, seconds)
-        run_watched(bound.run, bound._plan)
+        try:
+            run_watched(bound.run, bound._plan)
+        except BaseException as error:
+            shorten(error)
+            raise
         return
     options = Options(axis, chunksize, schedule, retries)
     key, values = call_key(kernel, args, options)
@@ -210,7 +219,11 @@ def parallel_apply(
         known, values = bound._plan, bound._values
         chosen.plans.keep(key, known, bound._arrays)
     if known.chunks:
-        chosen.running.run(known, values, seconds)
+        try:
+            chosen.running.run(known, values, seconds)
+        except BaseException as error:
+            shorten(error)
+            raise
 
 
 def _pool(pool: Pool | None, backend: str | None) -> Pool:

@@ -182,7 +182,9 @@ def native_error(code: int, failure: int) -> BaseException:
     try:
         _raiser()(code, failure)
     except BaseException as error:  # noqa: BLE001  # it is the result
-        return error.with_traceback(None)
+        own = error.__traceback__
+        # Next comes the kernel's line, if Numba has noted it: that of a `raise`.
+        return error.with_traceback(None if own is None else own.tb_next)
     return RuntimeError(f"a kernel failed with code {code}")
 
 

@@ -15,4 +15,5 @@ __all__ = [
     "private_folder",
     "reloads",
     "surroundings",
+    "tracebacks",
 ]

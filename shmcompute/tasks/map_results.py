@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 from shmcompute import config
 from shmcompute.errors import ForkedPoolError
 from shmcompute.system.interrupts import call_with_lock, deadline_of, seconds_to
+from shmcompute.system.tracebacks import shorten
 
 T = TypeVar("T")
 
@@ -66,7 +67,11 @@ class Results(Iterator[T]):
                 raise _late(timeout)
             return self._read(seconds_to(deadline))
 
-        return call_with_lock(self._lock, math.inf if limit is None else limit, read)
+        try:
+            return call_with_lock(self._lock, math.inf if limit is None else limit, read)
+        except BaseException as error:
+            shorten(error)
+            raise
 
     def _read(self, timeout: float | None) -> T:
         while not self._chunk:

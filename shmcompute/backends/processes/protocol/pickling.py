@@ -33,6 +33,7 @@ from shmcompute.kernels import Kernel, NumbaKernel, reduce_dispatcher
 from shmcompute.plans import Link, Plan
 from shmcompute.storage import Handle, adopt, locate, map_handle, mapped
 from shmcompute.system.reloads import renamed
+from shmcompute.system.tracebacks import shorten
 from shmcompute.tasks import Function, describe
 from shmcompute.typing import Array
 
@@ -325,6 +326,7 @@ def _pickled(value: Any, kind: type[_Pickler]) -> tuple[bytes, frozenset[Handle]
 
 def pack_error(number: int | None, error: BaseException) -> Failure:
     """An exception as bytes; one that does not survive pickling is replaced by its text."""
+    shorten(error, kept=0)
     formatted = "".join(traceback.format_exception(error))
     summary = traceback.format_exception_only(error)[0].strip()
     try:
