@@ -27,6 +27,7 @@ from shmcompute.system.interrupts import Latch
 from shmcompute.system.patching import patched
 from shmcompute.system.surroundings import surroundings
 
+BLOCKED = {signal.SIGINT, signal.SIGPIPE}  # while a process starts
 FORK = 30.0  # seconds that a fork waits for what starts, on a busy machine, too
 PROGRAM_END = 5.0  # seconds that the end of a program waits for what starts
 
@@ -154,6 +155,8 @@ def _unwarned(context: BaseContext) -> Iterator[None]:
 def _uninterrupted(context: BaseContext) -> Iterator[None]:
     """Keep Ctrl-C from a child until it ignores it, and from us until it is started.
 
+    And keep SIGPIPE, where the program lets it end itself, from us if the child or the server dies.
+
     The mask of signals survives fork and exec. A worker lifts it when it has its handler, the fork
     server when it has imported what it preloads.
     """
@@ -161,7 +164,7 @@ def _uninterrupted(context: BaseContext) -> Iterator[None]:
         resource_tracker.ensure_running()  # now: as it starts it lifts the block (3.11)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -248,7 +248,7 @@ class WorkerGroup:
             worker.note()
         for worker, message in zip(workers, questions, strict=True):
             with suppress(Lost):  # noticed below
-                worker.pipe.ask(message)
+                worker.pipe.ask(message, deadline)
         done: list[WorkerProcess] = []
         errors: list[BaseException] = []
         for worker in workers:

@@ -69,6 +69,7 @@ class WorkerProcess:
         except OSError as error:
             raise _unstarted(context, error) from error
         self.pipe = Pipe(ours, parent=True)
+        ours.close()
         self.number = number
         self.ready = False
         self.plans: set[int] = set()
@@ -98,6 +99,7 @@ class WorkerProcess:
         # A descriptor to wait for, ready when the process has ended. The sentinel is a pipe under
         # fork and spawn, which a grandchild may hold open.
         self.end = int(self.process.sentinel if self._pidfd is None else self._pidfd)
+        self.pipe.end = self.end
 
     def follow(self, around: Surroundings) -> bool:
         """Note that it is being told these; whether it does not know them yet.

@@ -452,7 +452,7 @@ def test_who_was_interrupted_in_the_middle_of_an_answer_waits_for_no_end(monkeyp
     with sc.Pool(1, start_method="fork") as pool, sc.SharedArray(np.zeros(4)) as arr:
         sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, pool=pool)
 
-        def torn(pipe):
+        def torn(pipe, deadline):
             os.read(pipe.fd, 4)
             monkeypatch.setattr(Pipe, "receive", receive)
             raise KeyboardInterrupt

@@ -51,7 +51,8 @@ def worker_main(
     # Handlers that a forked worker inherited from its parent are not for it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked while we started
+    # Blocked while we started
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGPIPE})
     # It is daemonic only for multiprocessing to end it with its parent: tasks may start processes.
     multiprocessing.current_process().daemon = False
     context.enter_worker(number)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 
+import kernels
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ def ends():
     """A pipe, and the connection at its other end."""
     ours, theirs = multiprocessing.Pipe()
     pipe = Pipe(ours, parent=True)
+    ours.close()
     yield pipe, theirs
     pipe.close()
     theirs.close()
@@ -44,8 +46,8 @@ def test_all_that_is_there_comes_by_one_read(ends, monkeypatch):
     for number in range(5):
         other.send(number)
     reads = []
-    real = os.read
-    monkeypatch.setattr(os, "read", lambda *args: (reads.append(args), real(*args))[1])
+    real = Pipe._read
+    monkeypatch.setattr(Pipe, "_read", lambda *args: (reads.append(args), real(*args))[1])
     assert pipe.receive_all() == [0, 1, 2, 3, 4]
     assert len(reads) == 1
     assert not pipe.pending()
@@ -57,6 +59,7 @@ def test_messages_of_any_length_come_whole_and_in_order(sizes, data):
     """However the bytes are cut on their way."""
     ours, theirs = multiprocessing.Pipe()
     pipe = Pipe(ours, parent=True)
+    ours.close()
     sent = [bytes([number]) * size for number, size in enumerate(sizes)]
     text = _framed(*sent)
     cut = data.draw(st.integers(0, len(text)))
@@ -98,17 +101,61 @@ def test_what_was_whole_comes_though_the_next_was_cut(ends, kept):
             receive()
 
 
-def test_after_one_whose_rest_did_not_come_nothing_makes_sense(ends, monkeypatch):
-    """Its sender stands still, and may go on later."""
+def test_after_one_whose_rest_did_not_come_nothing_makes_sense(ends, ended):
+    """Its sender has ended, but a child of its own holds the pipe open."""
     pipe, other = ends
     rest = _framed("two")
-    monkeypatch.setattr(pipes, "STUCK", 1)
-    pipes._limit(pipe.fd)
+    pipe.end = ended
     os.write(other.fileno(), _framed("one") + rest[:5])
     assert pipe.receive_all() == ["one"]
     os.write(other.fileno(), rest[5:])
     with pytest.raises(Lost):
         pipe.receive_all()
+
+
+@pytest.fixture
+def ended():
+    """A descriptor such as that of a process that has ended."""
+    reader, writer = os.pipe()
+    os.close(writer)
+    yield reader
+    os.close(reader)
+
+
+def test_a_message_that_the_other_end_does_not_take_waits_for_it(ends, ended):
+    """As long as there is time, and as it lives."""
+    pipe, other = ends
+    message = bytes(1 << 23)
+    thread = threading.Thread(target=pipe.send, args=(message,))
+    thread.start()
+    assert other.poll(60)
+    assert other.recv() == message
+    thread.join()
+    with pytest.raises(Lost):
+        pipe.ask(message, deadline=0.0)
+    assert pipe.owed
+    pipe.end = ended
+    with pytest.raises(Lost):
+        pipe.send(message)
+
+
+def test_no_signal_comes_of_an_end_that_is_gone():
+    done = kernels.run(
+        """
+        import multiprocessing, signal
+        from shmcompute.backends.processes.protocol import Lost, Pipe
+
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        ours, theirs = multiprocessing.Pipe()
+        pipe = Pipe(ours, parent=True)
+        theirs.close()
+        try:
+            pipe.send("a word")
+        except Lost:
+            print("lost")
+        """
+    )
+    assert done.stdout == "lost\n"
 
 
 def test_an_end_without_a_word_is_lost(ends):
