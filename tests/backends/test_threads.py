@@ -108,6 +108,7 @@ def test_a_handler_that_raises_again_and_again_waits_for_the_threads():
         def kernel(x):
             while threading.current_thread() is threading.main_thread():
                 time.sleep(0.001)  # the first one comes here
+            signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
             while len(rung) < 2:
                 time.sleep(0.001)
             time.sleep(0.02)
@@ -116,7 +117,6 @@ def test_a_handler_that_raises_again_and_again_waits_for_the_threads():
         signal.signal(signal.SIGALRM, ring)
         with sc.Pool(2, backend="threads") as pool:
             try:
-                signal.setitimer(signal.ITIMER_REAL, 0.02, 0.002)
                 try:
                     sc.parallel_apply(kernel, np.zeros(2), pool=pool)
                 finally:
