@@ -17,7 +17,7 @@ from numba.np.numpy_support import ufunc_find_matching_loop
 from numba.np.ufunc.dufunc import DUFunc
 from numba.np.ufunc.gufunc import GUFunc
 
-from shmcompute.chunking import Arguments, Chunk, Part
+from shmcompute.chunking import Arguments, Chunk, Constant, Part
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captures
@@ -45,6 +45,37 @@ class UfuncKernel(Kernel):
                 f"ufunc {self.name} does not take these arguments: {error}"
             ) from error
 
+        if ufunc.signature is None:
+            self._check_broadcasting(arguments, partial_args)
+
+    def _check_broadcasting(self, arguments: Arguments, partial_args: Sequence[Any]) -> None:
+        """Refuse operands that NumPy would match otherwise in a chunk than in whole arrays.
+
+        It matches shapes from their last axes on, and takes an axis of length 1 for all of another:
+        a vector that is split goes along the rows of a matrix, or beside them, as chunks are long.
+        """
+        bound, out = arguments.bound, self.outputs[0]
+        place = _place(bound[out])
+        for i in (*self.inputs, *self.outputs[1:]):
+            if isinstance(bound[i], Part) and _place(bound[i]) != place:
+                raise KernelTypeError(
+                    f"ufunc {self.name}: arguments {out} and {i} are split along axes that NumPy, "
+                    f"from the last one on, does not match with each other (axis {place} and axis "
+                    f"{_place(bound[i])}); give both as many dimensions, x[:, np.newaxis], and "
+                    "split both along the same"
+                )
+        whole = {f"argument {i}": bound[i] for i in self.inputs}
+        whole |= {
+            f"argument {i} of its partial": Constant(arg) for i, arg in enumerate(partial_args)
+        }
+        for which, operand in whole.items():
+            shape = np.shape(operand.value) if isinstance(operand, Constant) else ()
+            if len(shape) >= -place and shape[place] != 1:
+                raise KernelTypeError(
+                    f"ufunc {self.name}: {which} (shape {shape}) is whole, so each chunk would be "
+                    "matched with all of it along the axis that is split; pass sc.read(x)"
+                )
+
     def __call__(self, args: list[Any]) -> None:
         with _lone if self.alone else nullcontext():
             self._call(args)
@@ -69,6 +100,11 @@ class UfuncKernel(Kernel):
         if not isinstance(ufunc, GUFunc):
             return self
         return replace(self, function=rewrap(self.function, bounded_gufunc(ufunc)))
+
+
+def _place(argument: Any) -> int:
+    """The axis along which an operand is split, counted from the last one."""
+    return int(argument.axis - argument.view.ndim)
 
 
 _lone = threading.Lock()

@@ -223,3 +223,30 @@ def test_threads_enter_a_parallel_ufunc_one_at_a_time():
         print(arr.array.min(), arr.array.max())
     """
     assert kernels.run(program).stdout == "50.0 50.0\n"
+
+
+def test_a_ufunc_matches_chunks_as_it_matches_whole_arrays(any_pool):
+    """A vector beside a matrix would be a row of it or a column, as chunks are long."""
+    table = np.arange(16.0).reshape(4, 4)
+    with sc.SharedArray(table) as x, sc.SharedArray(np.zeros((4, 4))) as out:
+        row = sc.SharedArray(np.arange(4.0))
+        for args, words in (
+            ((np.add, out, sc.read(x), sc.read(row)), "0 and 2 are split along axes"),
+            ((np.add, out, sc.read(x), sc.read(x, axis=1)), "0 and 2 are split along axes"),
+            ((np.add, out, sc.read(x), sc.whole(table)), r"argument 2 \(shape \(4, 4\)\) is whole"),
+            ((np.add, out, sc.read(x), sc.whole(table[:2])), "is whole"),
+            ((functools.partial(np.add, table[:2]), out, sc.read(x)), "argument 0 of its partial"),
+        ):
+            for size in (1, 2, 4):
+                with pytest.raises(KernelTypeError, match=words):
+                    sc.parallel_apply(*args, chunksize=size, pool=any_pool)
+        for size in (1, 2, 4):
+            for column, axis in ((row.array[:, None], 0), (row.array[None], 1)):
+                read = sc.read(column, axis=axis)
+                sc.parallel_apply(
+                    np.add, out, sc.read(x), read, axis=axis, chunksize=size, pool=any_pool
+                )
+                np.testing.assert_array_equal(out.array, table + column)
+            sc.parallel_apply(np.add, out, sc.read(x), sc.whole(row), pool=any_pool)
+            np.testing.assert_array_equal(out.array, table + row.array)
+        row.close()
