@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -36,7 +37,7 @@ class UfuncKernel(Kernel):
     alone: bool = False  # whether no other thread may be in such a ufunc meanwhile
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
-        ufunc, partial_args, _ = unwrap(self.function)
+        ufunc, partial_args, keywords = unwrap(self.function)
         args = arguments.at((0, 0))
         try:
             _resolve(ufunc, [*partial_args, *(args[i] for i in (*self.inputs, *self.outputs))])
@@ -45,7 +46,7 @@ class UfuncKernel(Kernel):
                 f"ufunc {self.name} does not take these arguments: {error}"
             ) from error
 
-        if ufunc.signature is None:
+        if self.outputs and not keywords.keys() & {"axis", "axes"}:
             self._check_broadcasting(arguments, partial_args)
 
     def _check_broadcasting(self, arguments: Arguments, partial_args: Sequence[Any]) -> None:
@@ -54,26 +55,25 @@ class UfuncKernel(Kernel):
         It matches shapes from their last axes on, and takes an axis of length 1 for all of another:
         a vector that is split goes along the rows of a matrix, or beside them, as chunks are long.
         """
-        bound, out = arguments.bound, self.outputs[0]
-        place = _place(bound[out])
-        for i in (*self.inputs, *self.outputs[1:]):
-            if isinstance(bound[i], Part) and _place(bound[i]) != place:
+        bound, out, cores = arguments.bound, self.outputs[0], _core_axes(self.function)
+        held = [(f"argument {i} of its partial", Constant(x)) for i, x in enumerate(partial_args)]
+        given = [(f"argument {i}", bound[i]) for i in (*self.inputs, *self.outputs)]
+        operands = [*zip([*held, *given], cores, strict=True)]
+        target: Any = bound[out]
+        place = _place(target, cores[-len(self.outputs)])
+        for (which, operand), core in operands:
+            if isinstance(operand, Part) and _place(operand, core) != place:
                 raise KernelTypeError(
-                    f"ufunc {self.name}: arguments {out} and {i} are split along axes that NumPy, "
-                    f"from the last one on, does not match with each other (axis {place} and axis "
-                    f"{_place(bound[i])}); give both as many dimensions, x[:, np.newaxis], and "
-                    "split both along the same"
+                    f"ufunc {self.name}: {which} (shape {operand.view.shape}) is split along an "
+                    f"axis that is not matched with the one along which argument {out} (shape "
+                    f"{target.view.shape}) is split, for NumPy matches from the last axis on; "
+                    "give both as many dimensions, x[:, np.newaxis], and split the same"
                 )
-        whole = {f"argument {i}": bound[i] for i in self.inputs}
-        whole |= {
-            f"argument {i} of its partial": Constant(arg) for i, arg in enumerate(partial_args)
-        }
-        for which, operand in whole.items():
-            shape = np.shape(operand.value) if isinstance(operand, Constant) else ()
-            if len(shape) >= -place and shape[place] != 1:
+            if isinstance(operand, Constant) and _spreads(np.shape(operand.value), core, place):
                 raise KernelTypeError(
-                    f"ufunc {self.name}: {which} (shape {shape}) is whole, so each chunk would be "
-                    "matched with all of it along the axis that is split; pass sc.read(x)"
+                    f"ufunc {self.name}: {which} (shape {np.shape(operand.value)}) is whole, so "
+                    "each chunk would be matched with all of it along the axis that is split; "
+                    "pass sc.read(x)"
                 )
 
     def __call__(self, args: list[Any]) -> None:
@@ -102,9 +102,32 @@ class UfuncKernel(Kernel):
         return replace(self, function=rewrap(self.function, bounded_gufunc(ufunc)))
 
 
-def _place(argument: Any) -> int:
-    """The axis along which an operand is split, counted from the last one."""
-    return int(argument.axis - argument.view.ndim)
+def _core_axes(function: Any) -> list[list[str]]:
+    """Names of the axes of each operand that a gufunc sees as a whole; none for other ufuncs."""
+    ufunc = unwrap(function)[0]
+    if ufunc.signature is None:
+        return [[] for _ in range(ufunc.nin + ufunc.nout)]
+    groups = re.findall(r"\(([^)]*)\)", ufunc.signature)
+    return [[axis.strip() for axis in group.split(",") if axis.strip()] for group in groups]
+
+
+def _place(argument: Any, core: list[str]) -> int | str:
+    """Which axis is split: its name, or its number among those looped over, from the last."""
+    core = _present(core, argument.view.ndim)
+    axis = argument.axis - argument.view.ndim
+    return int(axis + len(core)) if -axis > len(core) else core[axis]
+
+
+def _present(core: list[str], ndim: int) -> list[str]:
+    """Without those that may be left out, if they are."""
+    present = core if ndim >= len(core) else [axis for axis in core if not axis.endswith("?")]
+    return [axis.rstrip("?") for axis in present]
+
+
+def _spreads(shape: tuple[int, ...], core: list[str], place: int | str) -> bool:
+    """Whether an operand that is whole has more than one element for the axis that is split."""
+    looped = shape[: len(shape) - len(_present(core, len(shape)))]
+    return isinstance(place, int) and len(looped) >= -place and looped[place] != 1
 
 
 _lone = threading.Lock()

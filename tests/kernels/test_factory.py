@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 
 import kernels
@@ -231,8 +232,8 @@ def test_a_ufunc_matches_chunks_as_it_matches_whole_arrays(any_pool):
     with sc.SharedArray(table) as x, sc.SharedArray(np.zeros((4, 4))) as out:
         row = sc.SharedArray(np.arange(4.0))
         for args, words in (
-            ((np.add, out, sc.read(x), sc.read(row)), "0 and 2 are split along axes"),
-            ((np.add, out, sc.read(x), sc.read(x, axis=1)), "0 and 2 are split along axes"),
+            ((np.add, out, sc.read(x), sc.read(row)), "argument 2 .* is split along an"),
+            ((np.add, out, sc.read(x), sc.read(x, axis=1)), "argument 2 .* is split along an"),
             ((np.add, out, sc.read(x), sc.whole(table)), r"argument 2 \(shape \(4, 4\)\) is whole"),
             ((np.add, out, sc.read(x), sc.whole(table[:2])), "is whole"),
             ((functools.partial(np.add, table[:2]), out, sc.read(x)), "argument 0 of its partial"),
@@ -250,3 +251,25 @@ def test_a_ufunc_matches_chunks_as_it_matches_whole_arrays(any_pool):
             sc.parallel_apply(np.add, out, sc.read(x), sc.whole(row), pool=any_pool)
             np.testing.assert_array_equal(out.array, table + row.array)
         row.close()
+
+
+def test_a_gufunc_matches_chunks_as_it_matches_whole_arrays(any_pool):
+    one, many = np.arange(16.0).reshape(4, 4), np.arange(64.0).reshape(4, 4, 4)
+    with contextlib.ExitStack() as opened:
+        x, xs, out, outs = (opened.enter_context(sc.SharedArray(a)) for a in (one, many, one, many))
+        for args, axis, want in (
+            ((out, sc.read(x), sc.whole(one)), 0, one @ one),
+            ((out, sc.whole(one), sc.read(x)), 1, one @ one),
+            ((outs, sc.read(xs), sc.whole(one)), 0, many @ one),
+            ((outs, sc.read(xs), sc.read(xs)), 0, many @ many),
+            ((outs, sc.read(xs), sc.whole(one)), 1, many @ one),
+        ):
+            sc.parallel_apply(np.matmul, *args, axis=axis, chunksize=1, pool=any_pool)
+            np.testing.assert_array_equal(args[0].array, want)
+        for args, axis in (
+            ((outs, sc.read(x, axis=0), sc.read(xs, axis=0)), 1),  # rows with matrices
+            ((out, sc.read(x, axis=1), sc.read(x, axis=0)), 0),  # what is summed over
+            ((outs, sc.read(xs), sc.whole(many)), 0),
+        ):
+            with pytest.raises(KernelTypeError, match="is split along an|is whole"):
+                sc.parallel_apply(np.matmul, *args, axis=axis, chunksize=1, pool=any_pool)
