@@ -6,6 +6,7 @@ been killed and joined.
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,6 +22,11 @@ from shmcompute.plans import Plan
 from shmcompute.system import cores, interrupts
 from shmcompute.system.surroundings import surroundings
 
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL)
+ADVICE = (
+    ". So end kernels that index beyond their part, whose indices start at 0 in each chunk: "
+    "debug=True names the place"
+)
 GRACE = 0.5  # seconds that workers have to end their chunk, once the call is lost
 
 
@@ -180,9 +186,11 @@ def _worker_lost(plan: Plan, worker: WorkerProcess, numbers: Sequence[int]) -> W
     """The error of a call whose worker died, with these chunks not known to be done."""
     how = worker.ended()
     chunks = [plan.chunks[number] for number in numbers]
+    code = worker.process.exitcode
+    crashed = code is not None and -code in CRASHES
     return WorkerLostError(
         f"worker {worker.process.pid} was lost ({how}) while it ran kernel {plan.name}; the "
-        f"content of chunks {_listed(chunks)} is undefined",
+        f"content of chunks {_listed(chunks)} is undefined{ADVICE if crashed else ''}",
         worker.process.exitcode,
         chunks,
     )

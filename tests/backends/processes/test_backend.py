@@ -203,6 +203,8 @@ def _dies_of(number, own_pool):
             sc.parallel_apply(kernels.die, arr[:1], int(number), pool=own_pool)
         assert caught.value.exitcode == -number
         assert caught.value.chunks == [(0, 1)]
+        # What an index out of bounds ends as.
+        assert ("debug=True" in str(caught.value)) == (number != signal.SIGKILL)
 
 
 def test_an_exit_in_a_kernel_is_never_success(own_pool):
