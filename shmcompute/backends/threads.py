@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
 from types import FrameType
 from typing import Any
 
@@ -40,6 +41,7 @@ class _Current:
 
     plan: Plan | None = None
     values: Values = ()
+    context: Context | None = None  # the caller's variables, for Python
     errors: tuple[BaseException, ...] = ()
 
 
@@ -92,7 +94,7 @@ class Threads(Backend):
         with self._executor_lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.workers, "shmcompute-task")
-        return self._executor.submit(function, args, keywords)
+        return self._executor.submit(copy_context().run, function, args, keywords)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         if self._executor is not None:
@@ -146,6 +148,7 @@ class Threads(Backend):
                 self._caller.settle()  # whatever handlers of signals have raised again meanwhile
             finally:
                 errors, current.plan, current.values, current.errors = current.errors, None, (), ()
+                current.context = None
         if self._caller.crowded():
             cores.evict_from_my_core(
                 thread.native_id or 0 for thread in list(self._threads.values())
@@ -167,6 +170,7 @@ class Threads(Backend):
         if values:
             self._mapping.write_values(values)
         self._current.plan, self._current.values = plan, values
+        self._current.context = None if plan.native is not None else copy_context()
 
     def _ring(
         self, plan: Plan, values: Values, count: int, step: int, deadline: float | None
@@ -222,7 +226,10 @@ def _answered(doorbell: DoorbellWorker, current: _Current) -> bool:
         _keep_error(error, doorbell, current)
         return True
     try:
-        if current.plan is not None:
+        if current.plan is not None and current.context is not None:
+            # A copy of its own: no two threads may be in one.
+            current.context.copy().run(doorbell.run, current.plan, current.values)
+        elif current.plan is not None:
             doorbell.run(current.plan, current.values)
     except BaseException as error:  # noqa: BLE001
         current.errors += (error,)

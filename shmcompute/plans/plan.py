@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from shmcompute.chunking import Arguments, Chunk, Part, Values, address
-from shmcompute.kernels import Captured, Kernel, NativePlan, make_native_plan
+from shmcompute.kernels import Captured, Kernel, NativePlan, NumbaKernel, make_native_plan
 from shmcompute.plans.journal import Journal
+from shmcompute.system.call_context import CallContext
 from shmcompute.system.context import nesting
 from shmcompute.typing import Array
 
@@ -42,6 +43,7 @@ class Plan:
     debug: bool = False  # whether kernels get guarded copies
     captured: tuple[Captured, ...] = ()  # with retries or debug: what else kernels may write,
     careful: bool = False  # and whether they do it as if others wrote there, too
+    context: CallContext | None = None  # the caller's, where another process is to have it
     number: int = field(default_factory=_numbers.__next__)  # unique in this process
 
     @cached_property
@@ -56,8 +58,10 @@ class Plan:
         try:
             if self.journal is not None:
                 self.journal.keep(number, self.written(number))
-            for link in self._guarded(chunk, values) if self.debug else self.links:
-                link.kernel(link.arguments.at(chunk, values))
+            if self.context is None:
+                self._call(chunk, values)
+            else:
+                self.context.run(self._call, chunk, values)
             if self.journal is not None:
                 self.journal.commit(number)
         except BaseException as error:
@@ -65,6 +69,10 @@ class Plan:
             raise
         finally:
             nesting.depth -= 1
+
+    def _call(self, chunk: Chunk, values: Values) -> None:
+        for link in self._guarded(chunk, values) if self.debug else self.links:
+            link.kernel(link.arguments.at(chunk, values))
 
     def _guarded(self, chunk: Chunk, values: Values) -> Iterator[Link]:
         """The links on copies, checked after each; written back only if all links behaved."""
@@ -90,6 +98,22 @@ class Plan:
         """The plan of some of its chunks."""
         chunks = tuple(self.chunks[number] for number in numbers)
         return replace(self, chunks=chunks, number=next(_numbers))
+
+    def within(self, now: CallContext) -> Plan:
+        """The plan that is run in this context."""
+        if now not in self._within:
+            self._within.clear()  # the latest is enough
+            self._within[now] = replace(self, context=now, number=next(_numbers))
+        return self._within[now]
+
+    @cached_property
+    def jitted(self) -> bool:
+        """Whether all of it is jitted, so that no such context rules it."""
+        return all(isinstance(link.kernel, NumbaKernel) for link in self.links)
+
+    @cached_property
+    def _within(self) -> dict[CallContext, Plan]:
+        return {}
 
     def targets(self) -> list[Array]:
         """The arrays among its arguments that chunks write."""

@@ -2,6 +2,7 @@
 
 __all__ = [
     "atomic_words",
+    "call_context",
     "cgroup",
     "code_cache",
     "compiling",

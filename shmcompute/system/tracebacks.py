@@ -30,7 +30,7 @@ def shorten(error: BaseException, kept: int = 1) -> None:
     for position, part in reversed([*enumerate(parts)]):
         if position < kept or not _is_own(part):
             shorter = TracebackType(shorter, part.tb_frame, part.tb_lasti, part.tb_lineno)
-    error.__traceback__ = shorter
+    BaseException.with_traceback(error, shorter)  # some refuse to have attributes set
 
 
 def _is_fault(error: BaseException, last: TracebackType) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from shmcompute.system.call_context import CallContext
 from shmcompute.system.context import nesting
 
 
@@ -39,6 +40,7 @@ class WorkItem:
     function: Function
     args: tuple[Any, ...]
     keywords: dict[str, Any]
+    context: CallContext | None = None  # the caller's, where another process is to have it
     future: Future[Any] = field(default_factory=Future)
     _running: bool = False
 

@@ -27,6 +27,7 @@ from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Values
 from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError, WorkerLostError
 from shmcompute.plans import Plan
+from shmcompute.system.call_context import call_context
 from shmcompute.system.interrupts import Latch, call_with_lock, deadline_of, holds, in_call
 from shmcompute.tasks import Function, WorkItem
 
@@ -83,6 +84,8 @@ class Processes(Backend):
             self._enter(None, self._group.staff)
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+        if not plan.jitted:
+            plan = plan.within(call_context())
         if timeout is None and self._repeat(plan, values):
             return
         if self._tasks.thread is threading.current_thread() or self._waits_for_itself():
@@ -177,7 +180,7 @@ class Processes(Backend):
         waits = self._waits_for_itself() or self._tasks.waits_for_itself()
         if waits or self._fair_lock.waits_for_itself() or not self._group.size:
             return Serial().submit(function, args, keywords)
-        item = WorkItem(function, args, keywords)
+        item = WorkItem(function, args, keywords, call_context())
         self._tasks.put(item, self)
         return item.future
 

@@ -72,7 +72,7 @@ def pack_item(item: WorkItem) -> messages.Task | None:
     if not item.starts():
         return None
     try:
-        return pickling.pack_task(item.function, item.args, item.keywords)
+        return pickling.pack_task(item.function, item.args, item.keywords, item.context)
     except BaseException as error:  # noqa: BLE001  # pickling runs any code
         item.fail(error)
         return None

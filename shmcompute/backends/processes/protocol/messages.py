@@ -26,6 +26,7 @@ class PackedPlan:
     chunks: tuple[Chunk, ...]
     journal: bytes
     debug: bool
+    context: bytes
     handles: frozenset[Handle]  # of all segments it refers to
     nbytes: int = field(compare=False)  # about what a worker that holds it takes
 
@@ -70,6 +71,7 @@ class Task(NamedTuple):
 
     function: bytes
     arguments: bytes
+    context: bytes
     handles: frozenset[Handle]  # of all segments they refer to
 
 

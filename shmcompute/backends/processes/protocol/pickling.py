@@ -9,6 +9,7 @@ The file is long because both directions stand side by side: what one packs, the
 
 from __future__ import annotations
 
+import functools
 import io
 import marshal
 import pickle
@@ -32,6 +33,7 @@ from shmcompute.errors import KernelSerializationError, RemoteKernelError, ShmCo
 from shmcompute.kernels import Kernel, NumbaKernel, reduce_dispatcher
 from shmcompute.plans import Link, Plan
 from shmcompute.storage import Handle, adopt, locate, map_handle, mapped
+from shmcompute.system.call_context import CallContext
 from shmcompute.system.reloads import renamed
 from shmcompute.system.tracebacks import shorten
 from shmcompute.tasks import Function, describe
@@ -207,7 +209,10 @@ def pack(plan: Plan) -> PackedPlan:
     types = tuple(map(type, plan.values))
     journal, kept = _dumps(plan.journal, lambda: "a journal")
     size = sum(map(len, chain.from_iterable(links))) + 16 * len(plan.chunks)
-    return PackedPlan(tuple(links), types, plan.chunks, journal, plan.debug, handles | kept, size)
+    context = _pack_context(plan.context)
+    return PackedPlan(
+        tuple(links), types, plan.chunks, journal, plan.debug, context, handles | kept, size
+    )
 
 
 def unpack(packed: PackedPlan) -> Plan:
@@ -219,11 +224,34 @@ def unpack(packed: PackedPlan) -> Plan:
         links.append(Link(pickle.loads(kernel), bound))
     journal = pickle.loads(packed.journal)
     return Plan(
-        tuple(links), packed.chunks, values, static=True, journal=journal, debug=packed.debug
+        tuple(links),
+        packed.chunks,
+        values,
+        static=True,
+        journal=journal,
+        debug=packed.debug,
+        context=unpack_context(packed.context),
     )
 
 
-def pack_task(function: Function, args: tuple[Any, ...], keywords: dict[str, Any]) -> Task:
+@functools.lru_cache(maxsize=8)
+def _pack_context(context: CallContext | None) -> bytes:
+    return _dumps(context, lambda: "the context of a call (np.seterrcall)")[0]
+
+
+@functools.lru_cache(maxsize=8)
+def unpack_context(packed: bytes) -> CallContext | None:
+    """The context that a call is to have."""
+    found: CallContext | None = pickle.loads(packed)
+    return found
+
+
+def pack_task(
+    function: Function,
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    context: CallContext | None = None,
+) -> Task:
     """A call of a function as bytes.
 
     Raises
@@ -241,7 +269,7 @@ def pack_task(function: Function, args: tuple[Any, ...], keywords: dict[str, Any
         arguments, passed = pickle.dumps(call, pickle.HIGHEST_PROTOCOL), _NONE
     else:
         arguments, passed = _dumps(call, lambda: f"an argument of {function.name}", _TaskPickler)
-    return Task(code, arguments, captured | passed)
+    return Task(code, arguments, _pack_context(context), captured | passed)
 
 
 def pack_result(value: Any, function: Any) -> Result:

@@ -130,7 +130,11 @@ class Worker:
     def _called(self, task: messages.Task) -> messages.Result | messages.Failure:
         try:
             function, args, keywords = self._unpacked(task)
-            value = function(*args, **keywords)
+            context = pickling.unpack_context(task.context)
+            if context is None:
+                value = function(*args, **keywords)
+            else:
+                value = context.run(function, *args, **keywords)
             result = pickling.pack_result(value, function)
             self._keep(result.given)
             give(result.given)

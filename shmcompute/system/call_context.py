@@ -1,0 +1,56 @@
+"""`CallContext`: what rules a caller's arithmetic and warnings, and does not reach other processes.
+
+Threads get a copy of all context variables. Of these only NumPy's error state and decimal's context
+can be sent; the filters of warnings belong to a process.
+"""
+
+from __future__ import annotations
+
+import decimal
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from shmcompute.system import context
+
+T = TypeVar("T")
+_KNOWN = ("builtins", "numpy", "numba")  # where classes of warnings are that may be sent
+
+
+class CallContext(NamedTuple):
+    """NumPy's error state, the filters of warnings, decimal's precision, rounding and traps."""
+
+    errors: tuple[tuple[str, Any], ...]
+    filters: tuple[Any, ...]
+    decimals: tuple[Any, ...]
+
+    def run(self, function: Callable[..., T], *args: Any, **keywords: Any) -> T:
+        """Call a function under it. The filters stay: who comes next brings others."""
+        if context.in_worker and _filters() != self.filters:
+            warnings.resetwarnings()  # which also forgets what was shown
+            warnings.filters[:] = self.filters  # type: ignore[index]  # a list, typed as less
+        with np.errstate(**dict(self.errors)), decimal.localcontext(_decimal(self.decimals)):
+            return function(*args, **keywords)
+
+
+def call_context() -> CallContext:
+    """That of this thread, now."""
+    errors: dict[str, Any] = {**np.geterr()}
+    if "call" in errors.values() or "log" in errors.values():
+        errors["call"] = np.geterrcall()
+    now = decimal.getcontext()
+    traps = tuple(signal for signal, trapped in now.traps.items() if trapped)
+    decimals = now.prec, now.rounding, now.Emin, now.Emax, now.capitals, now.clamp, traps
+    return CallContext(tuple(errors.items()), _filters(), decimals)
+
+
+def _filters() -> tuple[Any, ...]:
+    """The filters of warnings that any process knows."""
+    return tuple(one for one in warnings.filters if one[2].__module__.startswith(_KNOWN))
+
+
+def _decimal(described: tuple[Any, ...]) -> decimal.Context:
+    prec, rounding, low, high, capitals, clamp, traps = described
+    return decimal.Context(prec, rounding, low, high, capitals, clamp, [], list(traps))
