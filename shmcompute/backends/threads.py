@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +30,7 @@ from shmcompute.chunking import Values
 from shmcompute.plans import Plan
 from shmcompute.system import cores
 from shmcompute.system.interrupts import call_with_lock, deadline_of, holds, in_call
+from shmcompute.system.unpatched import threading
 from shmcompute.tasks import Function
 
 END = 1.0  # seconds that threads have to end when the program does

@@ -11,6 +11,7 @@ from shmcompute.queues import slot_ring
 from shmcompute.storage import Segment
 from shmcompute.system import atomic_words
 from shmcompute.system.file_locks import FIRST, FileLocks
+from shmcompute.system.unpatched import give_way
 
 TOKENS = FIRST | 1 << 56  # where the bytes of tokens begin
 SLICE = 0.1  # seconds that a process sleeps at most before it looks for slots of the dead
@@ -111,6 +112,7 @@ class SlotTable:
             left = SLICE if end is None else min(SLICE, end - time.monotonic())
             if left <= 0:
                 return slot_ring.NOTHING
+            left = give_way(left)
             slot_ring.park(self.base + word, seen, int(left * 1e9), self._polls)
             if self.word(word) == seen:
                 self._recover(participant)

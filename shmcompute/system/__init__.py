@@ -17,4 +17,5 @@ __all__ = [
     "reloads",
     "surroundings",
     "tracebacks",
+    "unpatched",
 ]

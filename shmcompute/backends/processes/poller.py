@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 
 from shmcompute.backends.processes.worker_process import WorkerProcess
+from shmcompute.system.unpatched import select, threading
 
 
 class Wakeup:

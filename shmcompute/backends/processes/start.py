@@ -174,8 +174,10 @@ def usable(start_method: str) -> str:
     """The start method to use where this one is wanted."""
     if start_method != "forkserver":
         return start_method
-    # The standard library's server serves the process that started it, not its children.
-    return "spawn" if _server_is_foreign or not fork_server.possible() else start_method
+    # The standard library's server serves the process that started it, not its children. Sockets
+    # that eventlet has patched can't reach one.
+    known = start_method in multiprocessing.get_all_start_methods()
+    return start_method if known and not _server_is_foreign and fork_server.possible() else "spawn"
 
 
 _threads: weakref.WeakKeyDictionary[threading.Thread, Latch] = weakref.WeakKeyDictionary()

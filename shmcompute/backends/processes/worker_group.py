@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import signal
 import time
 import weakref
@@ -32,6 +31,7 @@ from shmcompute.errors import (
 from shmcompute.plans import Plan
 from shmcompute.system import cores, interrupts, reloads
 from shmcompute.system.surroundings import surroundings
+from shmcompute.system.unpatched import select
 
 # Seconds for which workers that were seen alive count as alive. Who dies within them is found a
 # moment later, as if it had died in the run.

@@ -5,9 +5,9 @@ Only a parent and its own workers hold the two ends; nothing listens anywhere.
 
 from __future__ import annotations
 
+import _socket
 import os
 import pickle
-import select
 import socket
 import struct
 import time
@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from shmcompute.system.interrupts import SLICE
+from shmcompute.system.unpatched import select
 
 
 class Lost(Exception):  # noqa: N818  # it never leaves this package
@@ -57,7 +58,8 @@ class Pipe:
         self.owed = False
         self.end: int | None = None
         # Of its own, which `connection` does not close.
-        self._socket = socket.socket(fileno=os.dup(connection.fileno()))
+        # Not `socket.socket`: gevent's and eventlet's let others go on, and do not block.
+        self._socket = _socket.socket(fileno=os.dup(connection.fileno()))
         self._socket.setblocking(True)  # whatever socket.setdefaulttimeout() was told
         self._cut = False  # whether the rest of a message did not come: what follows makes no sense
         self.fd = self._socket.fileno()

@@ -6,10 +6,8 @@ import atexit
 import functools
 import multiprocessing
 import os
-import select
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -29,6 +27,7 @@ from shmcompute.backends.processes.worker.loop import Worker
 from shmcompute.kernels import own_symbols
 from shmcompute.system import context, reloads
 from shmcompute.system.atomic_words import jitted
+from shmcompute.system.unpatched import select, threading
 
 LAST = 19  # the niceness of who has no claim on a core
 _THREAD_SETTINGS = (
