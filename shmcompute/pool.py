@@ -268,7 +268,7 @@ def default_pool(backend: str | None = None) -> Pool:
 
 
 def _possible() -> str:
-    # A daemonic process, such as a worker of multiprocessing.Pool, may start no processes.
+    # Of daemonic processes, such as workers of multiprocessing.Pool, there is often one a core.
     return "threads" if multiprocessing.current_process().daemon else "processes"
 
 

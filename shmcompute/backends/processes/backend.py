@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import util
 from types import FrameType
 from typing import Any
 
@@ -72,7 +73,9 @@ class Processes(Backend):
         self._finalizer = weakref.finalize(self, _end, self._group, self._pid)
         self._finalizer.atexit = False  # the pool's own end comes first
         self._begun = Latch()  # open when the first workers were started, or could not be
-        if self.start_method == "fork":  # which is quick, and best left to the calling thread
+        if util.is_exiting():  # calls run serially
+            self._begun.open()
+        elif self.start_method == "fork":  # which is quick, and best left to the calling thread
             self._group.fill()
             self._begun.open()
         else:
@@ -88,8 +91,8 @@ class Processes(Backend):
             plan = plan.within(call_context())
         if timeout is None and self._repeat(plan, values):
             return
-        if self._tasks.thread is threading.current_thread() or self._waits_for_itself():
-            # A future's callback: the dispatcher can't wait for itself. Nor can another call.
+        alone = self._tasks.thread is threading.current_thread() or self._waits_for_itself()
+        if alone or util.is_exiting():  # a future's callback; at the end there are no workers
             Serial().run(plan, values, timeout)
             return
         deadline = None if timeout is None else deadline_of(timeout)

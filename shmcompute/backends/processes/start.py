@@ -44,7 +44,7 @@ def start_server_ahead(start_method: str) -> None:
     In a thread, which no Ctrl-C interrupts. If this fails, so does the start of the first worker,
     which tells.
     """
-    if usable(start_method) != "forkserver" or multiprocessing.current_process().daemon:
+    if util.is_exiting() or usable(start_method) != "forkserver":
         return
     if fork_server.pid() is None:
         thread = threading.Thread(target=_run_server, name="shmcompute-launch", daemon=True)
@@ -59,8 +59,20 @@ def _run_server() -> None:
 
 def start(process: Any, context: BaseContext) -> None:
     """Start a process of that context, as if the program had no main module."""
-    with _prepared(context):
+    with _prepared(context), _allowed():
         _start(process)
+
+
+@contextmanager
+def _allowed() -> Iterator[None]:
+    """Have a daemonic process start processes, too: ours end with it, however it ends."""
+    settings = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    daemonic = settings.pop("daemon", None)
+    try:
+        yield
+    finally:
+        if daemonic is not None:
+            settings["daemon"] = daemonic
 
 
 def _start(process: Any) -> None:

@@ -90,8 +90,8 @@ class WorkerProcess:
             self._pidfd = fork_server.pidfd(self.process.pid)
         except BaseException as error:
             self.pipe.close()
-            # Of the fork server, or of fork itself; or a daemonic process may have no children.
-            if isinstance(error, (EOFError, OSError, AssertionError)):
+            # Of the fork server, or of fork itself.
+            if isinstance(error, (EOFError, OSError)):
                 raise _unstarted(context, error) from error
             raise
         finally:

@@ -359,3 +359,58 @@ def test_from_a_module_that_is_being_imported(tmp_path):
         print(cloudpickle.list_registry_pickle_by_value())
     """
     assert run(program, tmp_path).stdout == "9\n[0, -1, -2]\nset()\n"
+
+
+def test_a_daemonic_process_may_have_a_pool():
+    """Workers end with it by themselves, however it ends."""
+    done = run(
+        """
+        import multiprocessing, warnings
+        import numpy as np, shmcompute as sc
+        warnings.simplefilter("ignore", DeprecationWarning)
+
+        def work(ends):
+            with sc.Pool(1, start_method="fork") as pool, sc.SharedArray(np.ones(2)) as arr:
+                sc.parallel_apply(np.negative, arr, pool=pool)
+                sc.parallel_apply(np.negative, arr, backend="threads")
+                print(arr[0], multiprocessing.current_process().daemon, flush=True)
+                ends.send(pool.pids[0])
+                ends.recv()
+
+        ours, theirs = multiprocessing.Pipe()
+        process = multiprocessing.get_context("fork").Process(
+            target=work, args=(theirs,), daemon=True
+        )
+        process.start()
+        import psutil
+        worker = psutil.Process(ours.recv())
+        process.terminate()
+        process.join()
+        worker.wait(30)
+        print("ended")
+        """
+    )
+    assert done.stdout == "1.0 True\nended\n"
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_handler_at_the_programs_end_may_call(used):
+    """Workers have been ended by then: it does the work itself."""
+    done = run(
+        """
+        import atexit, sys
+        import numpy as np, shmcompute as sc
+        arr = sc.SharedArray(np.ones(8))
+        def save():
+            for _ in range(2):
+                sc.parallel_apply(np.negative, arr, pool=pool if sys.argv[1] == "True" else None)
+            print(arr.array.sum())
+        atexit.register(save)
+        if sys.argv[1] == "True":
+            pool = sc.Pool(2, start_method="fork")
+            sc.parallel_apply(np.negative, arr, pool=pool)
+        """,
+        used,
+        fresh="the order of exit handlers is a new interpreter's" if used else "",
+    )
+    assert done.stdout == f"{-8.0 if used else 8.0}\n"
