@@ -129,7 +129,9 @@ def _free_in(folder: str) -> int | None:
         status = os.statvfs(folder)
     except OSError:
         return None
-    return status.f_bavail * status.f_frsize if status.f_blocks else None
+    free = status.f_bavail * status.f_frsize if status.f_blocks else None
+    granted = memory.reservable() if folder == str(FOLDER) else None
+    return min((bound for bound in (free, granted) if bound is not None), default=None)
 
 
 def _free_memory() -> int | None:

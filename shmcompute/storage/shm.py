@@ -44,7 +44,7 @@ from shmcompute.storage import liveness, segment_cache
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import PREFIX, candidates, check_name
 from shmcompute.storage.segment import Segment
-from shmcompute.system import limits
+from shmcompute.system import limits, memory
 from shmcompute.system.file_locks import FileLocks, HolderNote
 from shmcompute.typing import Array
 
@@ -53,6 +53,7 @@ _READABLE: bool = sys.platform == "linux"  # macOS only maps shared memory
 # A lease of another user's on a file of his would have us wait for most of a minute.
 _NO_WAIT: int = os.O_NONBLOCK if sys.platform == "linux" else 0
 SEAL = struct.Struct("<Q")  # an inode
+LARGE = 16 << 20  # bytes of a reservation that is worth a look at control groups
 STEP = 256 << 20  # reserve in steps, so that a signal never restarts a long reservation
 
 
@@ -378,6 +379,13 @@ def free_bytes() -> int | None:
 
 def _check_free(asked: int) -> None:
     # Fail before memory is taken rather than after most of it was.
+    left = memory.reservable() if asked >= LARGE else None
+    if left is not None and asked > left:
+        raise StorageFullError(
+            f"shared memory of {asked} bytes is more than the {left} that this process's control "
+            "groups grant, and would have somebody killed. Close arrays, raise the limit (docker "
+            'run --memory=...), or use storage="file"'
+        )
     free = free_bytes() if sys.platform == "linux" else None
     if free is not None and asked > free:
         raise _full(asked, None)

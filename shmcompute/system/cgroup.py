@@ -13,6 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path("/")
+# In ``memory.stat``: pages of files, which the kernel drops when memory is short; version 2 and 1.
+_DROPPED = (
+    {"inactive_file", "active_file"},
+    {"total_inactive_file", "total_active_file"},
+)
 # File names of a memory limit and of what is in use, in version 2 and 1.
 _MEMORY = (
     ("memory.max", "memory.current"),
@@ -34,6 +39,20 @@ def memory_limit(root: Path = ROOT) -> int | None:
 def memory_free(root: Path = ROOT) -> int | None:
     """Bytes left below the memory limits; None if there are none."""
     return min((max(0, limit - used) for limit, used in _memory(root)), default=None)
+
+
+def memory_left(root: Path = ROOT) -> int | None:
+    """Bytes that may be taken and kept before the limits have somebody killed; None without any.
+
+    More than `memory_free`: the groups count pages of files, too, which the kernel drops first.
+    """
+    left = [
+        _number(group / limit) - _number(group / used) + _dropped(group, names)
+        for group in _groups("memory", root)
+        for (limit, used), names in zip(_MEMORY, _DROPPED, strict=True)
+        if _number(group / limit)
+    ]
+    return max(0, min(left)) if left else None
 
 
 def oom_kills(root: Path = ROOT) -> int | None:
@@ -89,6 +108,14 @@ def _memory(root: Path) -> Iterable[tuple[int, int]]:
         for limit, used in _MEMORY:
             with suppress(OSError, ValueError):  # no such file, or "max"
                 yield int((group / limit).read_text()), _number(group / used)
+
+
+def _dropped(group: Path, names: set[str]) -> int:
+    try:
+        lines = (group / "memory.stat").read_text().splitlines()
+        return sum(int(number) for name, number in map(str.split, lines) if name in names)
+    except (OSError, ValueError):
+        return 0
 
 
 def _number(file: Path) -> int:

@@ -40,8 +40,22 @@ def free_in(folder: Path, root: Path = cgroup.ROOT) -> int:
     return max(0, min(free))
 
 
-def _meminfo(root: Path) -> int:
+def reservable(root: Path = cgroup.ROOT) -> int | None:
+    """Bytes that control groups let this process take and keep, swap included; None without limits.
+
+    Who takes more is killed.
+    """
+    left = cgroup.memory_left(root)
+    if left is None:
+        return None
+    try:
+        return left + _meminfo(root, "SwapFree:")
+    except (OSError, ValueError):
+        return left
+
+
+def _meminfo(root: Path, what: str = "MemAvailable:") -> int:
     for line in (root / "proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(what):
             return int(line.split()[1]) << 10
     return 0

@@ -7,9 +7,14 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 from kernels import run
 from methods import METHODS
+
+import shmcompute as sc
+from shmcompute.storage import array_heap
+from shmcompute.system import memory
 
 
 def _can_mount():
@@ -230,3 +235,15 @@ def test_a_limit_on_the_size_of_files_is_told_as_such(tmp_path):
         tmp_path / "file",
     )
     assert done.stdout == "True True\n" * 4
+
+
+def test_more_than_control_groups_grant_is_refused_before_it_is_taken(monkeypatch):
+    """Else the kernel would kill somebody; small arrays are not worth the look."""
+    monkeypatch.setattr(memory, "reservable", lambda: 1 << 20)
+    with pytest.raises(sc.errors.StorageFullError, match="control groups grant"):
+        sc.SharedArray.empty(32 << 20, np.uint8, storage="shm")
+    sc.SharedArray.empty(4 << 20, np.uint8, storage="shm").close()
+    monkeypatch.setattr(memory, "available", lambda: 1 << 20)
+    monkeypatch.setattr(array_heap, "_temp_folder", list)
+    with pytest.raises(sc.errors.StorageFullError, match="are free"):
+        sc.SharedArray.empty(32 << 20, np.uint8, storage="array")

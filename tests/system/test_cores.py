@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from shmcompute.system import cgroup, cores
+from shmcompute.system import cgroup, cores, memory
 
 
 def _tree(root, **files):
@@ -122,3 +122,39 @@ def test_who_is_moved_may_run_where_it_might_before(move):
             move(other.pid)
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def _groups(root, version, **groups):
+    """Memory groups by path: limit, use, and pages of files, in bytes."""
+    two = version == 2
+    top = "sys/fs/cgroup" if two else "sys/fs/cgroup/memory"
+    names = ("max", "current") if two else ("limit_in_bytes", "usage_in_bytes")
+    files = {
+        "proc/self/cgroup": "0::/a/b\n" if two else "3:memory:/a/b\n",
+        "proc/meminfo": "MemAvailable: 4 kB\nSwapFree: 2 kB\n",
+    }
+    for path, (limit, used, pages) in groups.items():
+        for name, number in zip(names, (limit, used), strict=True):
+            files[f"{top}/{path}memory.{name}"] = f"{number}\n"
+        prefix = "" if two else "total_"
+        files[f"{top}/{path}memory.stat"] = (
+            f"anon 7\n{prefix}inactive_file {pages}\n{prefix}active_file 10\n"
+        )
+    return _tree(root, **files)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_control_groups_let_one_keep_counts_pages_of_files_and_swap(tmp_path, version):
+    """The group above may be the tightest, and a number that bounds nothing is none."""
+    none = "max" if version == 2 else 1 << 62
+    root = _groups(
+        tmp_path, version, **{"a/b/": (none, 5, 0), "a/": (1000, 700, 90), "": (none, 9, 1)}
+    )
+    assert cgroup.memory_free(root) == 300
+    assert cgroup.memory_left(root) == 400
+    assert memory.reservable(root) == 400 + 2048
+
+
+def test_without_groups_nothing_is_bounded(tmp_path):
+    assert cgroup.memory_left(tmp_path) is None
+    assert memory.reservable(tmp_path) is None
