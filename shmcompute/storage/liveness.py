@@ -46,8 +46,9 @@ def hold(fd: int, name: str) -> int | None:
     int or None
         A descriptor that must stay open as long as the mapping, or None if the mapping's own does.
     """
-    if not by_file():
+    if sys.platform == "linux":  # beside lock files, too: other programs look for this one
         fcntl.flock(fd, fcntl.LOCK_SH)
+    if not by_file():
         return None
     while True:
         lock = _lock_file(name)

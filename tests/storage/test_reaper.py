@@ -233,3 +233,14 @@ with sc.Pool(2, start_method=("fork", "spawn", "forkserver")[int(sys.argv[1]) % 
         sc.parallel_apply(np.sqrt, arrays[0], pool=pool)
         sc.SharedArray(np.ones(1000), storage="shm").close()
 """
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all have lock files")
+def test_one_with_a_lock_file_is_alive_to_who_looks_for_a_lock(monkeypatch):
+    """Programs of both kinds may run at a time; neither removes what the other uses."""
+    monkeypatch.setenv("SHMCOMPUTE_LOCK_FILES", "1")
+    with sc.SharedArray([1.0], storage="shm") as arr:
+        with monkeypatch.context() as patch:
+            patch.setenv("SHMCOMPUTE_LOCK_FILES", "")
+            assert reaper._inspect(arr.name, remove=True).alive
+        assert reaper._inspect(arr.name, remove=True).alive
