@@ -522,9 +522,11 @@ def test_a_bad_chunksize_is_named(pools, name):
 def test_views_of_shared_arrays_travel_without_their_bytes(process_pool, monkeypatch):
     sent = []
 
-    def counted(pipe, message, real=Pipe.send):
+    real = Pipe.send
+
+    def counted(pipe, message, deadline=None):
         sent.append(len(pickle.dumps(message)))
-        real(pipe, message)
+        real(pipe, message, deadline)
 
     monkeypatch.setattr(Pipe, "send", counted)
     with sc.SharedArray(np.zeros((8, 1 << 17))) as arr:
