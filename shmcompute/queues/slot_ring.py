@@ -207,15 +207,15 @@ def seize(base: int, count: int, me: int, dead: int) -> Any:
 
 
 @_short
-def close(base: int, _: int, me: int) -> Any:
-    """Let no more slots be reserved."""
-    if not lock(base, me):
-        return BUSY
+def close(base: int) -> None:
+    """Let no more slots be reserved.
+
+    Without the lock, which a process that was stopped may have. Who just reserves one has it before
+    anybody can see that there are none, which takes the lock.
+    """
     store(base + CLOSED, 1)
     add(base + ITEMS, 1)
     add(base + SPACE, 1)
-    store(base + LOCK, 0)
-    return 0
 
 
 @_short

@@ -15,7 +15,9 @@ from shmcompute.system.unpatched import give_way
 
 TOKENS = FIRST | 1 << 56  # where the bytes of tokens begin
 SLICE = 0.1  # seconds that a process sleeps at most before it looks for slots of the dead
-_BUSY = 5e-5  # seconds to sleep where a living process has the lock for long
+COURTESY = 0.1  # seconds that who would not wait waits for the lock
+# Seconds to sleep where a living process has the lock for long: first, and at most
+_BUSY, _LONGEST_NAP = 5e-5, 5e-3
 
 
 class Step(Protocol):
@@ -80,7 +82,7 @@ class SlotTable:
 
     def close(self) -> None:
         """Let no more slots be reserved."""
-        self.done([], slot_ring.close, self.participant())
+        slot_ring.close(self.base)
         self.wake_all()
 
     def participant(self) -> Participant:
@@ -106,7 +108,8 @@ class SlotTable:
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             seen = self.word(word)
-            if (slot := self.done(got, function, participant)) != slot_ring.NOTHING:
+            slot = self.done(got, function, participant, end=end)
+            if slot not in (slot_ring.NOTHING, slot_ring.BUSY):
                 return slot
             got.clear()
             left = SLICE if end is None else min(SLICE, end - time.monotonic())
@@ -115,39 +118,54 @@ class SlotTable:
             left = give_way(left)
             slot_ring.park(self.base + word, seen, int(left * 1e9), self._polls)
             if self.word(word) == seen:
-                self._recover(participant)
+                self._recover(participant, end)
 
-    def done(self, answers: list[int], function: Step, participant: Participant, *args: int) -> int:
+    def done(
+        self,
+        answers: list[int],
+        function: Step,
+        participant: Participant,
+        *args: int,
+        end: float | None = None,
+    ) -> int:
         """Run a function that needs the lock, as often as the lock is busy; its result.
+
+        A stopped process may have the lock, so it is waited for until `end`, and `COURTESY`
+        seconds at least: then the result is `BUSY`.
 
         The result stands in the list `answers`, too, before the handler of any signal can run: one
         instruction of Python calls the function and appends. So who is interrupted knows what was
         done, and nothing is done twice or forgotten.
         """
+        limit = None if end is None else max(end, time.monotonic() + COURTESY)
+        nap = _BUSY
         while True:
             given = (self.base, self.count, participant.token, *args)
             answers.extend(map(function, *zip(given)))
             if answers[-1] != slot_ring.BUSY:
                 return answers[-1]
-            self._relieve(participant)
+            if limit is not None and time.monotonic() >= limit:
+                return slot_ring.BUSY
+            self._relieve(participant, nap)
+            nap = min(2 * nap, _LONGEST_NAP)
 
-    def _relieve(self, participant: Participant) -> None:
-        """Take the lock from a holder that is dead; wait for one that lives."""
+    def _relieve(self, participant: Participant, nap: float) -> None:
+        """Take the lock from a holder that is dead; wait a moment for one that lives."""
         holder = self.word(slot_ring.LOCK)
         if participant.knows_dead(holder):
             slot_ring.seize(self.base, self.count, participant.token, holder)
             self.wake_all()
         else:
-            time.sleep(_BUSY)
+            time.sleep(nap)
 
-    def _recover(self, participant: Participant) -> None:
+    def _recover(self, participant: Participant, end: float | None) -> None:
         """Free the slots that dead processes held."""
         asked, slot = set(), 0
         while slot < self.count:
             holder, slot = slot_ring.holder(self.base, self.count, slot)
             slot += 1
             if holder not in asked and participant.knows_dead(holder):
-                self.done([], slot_ring.reclaim, participant, holder)
+                self.done([], slot_ring.reclaim, participant, holder, end=end)
                 self.wake_all()
             asked.add(holder)
 

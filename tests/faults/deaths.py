@@ -31,6 +31,7 @@ WAYS: dict[str, Callable[[], object]] = {
 ENDS = [way for way in WAYS if way != "SIGSTOP"]
 
 ENTRY = "shmcompute.backends.processes.worker.main"
+PIPE = "shmcompute.backends.processes.protocol.pipe"
 WORKER = "shmcompute.backends.processes.worker.loop"
 POINTS: dict[str, tuple[str, str, bool | bytes]] = {
     # What is replaced, and whether the end comes after it instead of before; or, of answers, which
@@ -41,8 +42,8 @@ POINTS: dict[str, tuple[str, str, bool | bytes]] = {
     "attached": (WORKER, "map_handle", True),
     "unpickling": ("shmcompute.backends.processes.protocol.pickling", "unpack", False),
     "running": ("shmcompute.plans.plan", "Plan.run_chunk", False),
-    "answering a plan": ("multiprocessing.connection", "Connection._send", b"Loaded"),
-    "telling an error": ("multiprocessing.connection", "Connection._send", b"Failure"),
+    "answering a plan": (PIPE, "Pipe._write", b"Loaded"),
+    "telling an error": (PIPE, "Pipe._write", b"Failure"),
     "before the journal": ("shmcompute.plans.journal", "Journal.keep", False),
     "after the journal": ("shmcompute.plans.journal", "Journal.keep", True),
     "before the commit": ("shmcompute.plans.journal", "Journal.commit", False),
@@ -92,14 +93,14 @@ def main(point: str, way: str, flag: str, *args: Any) -> None:
 
 
 def _half(
-    real: Callable[..., Any], end: Callable[[], None], which: bytes, connection: Any, data: Any
+    real: Callable[..., Any], end: Callable[[], None], which: bytes, pipe: Any, data: bytes, _: Any
 ) -> None:
-    if which not in bytes(data):
-        real(connection, data)
+    if which not in data:
+        real(pipe, data, None)
         return
-    os.write(connection.fileno(), bytes(data)[: len(data) // 2])
+    real(pipe, data[: len(data) // 2], None)
     end()
-    os.write(connection.fileno(), bytes(data)[len(data) // 2 :])
+    real(pipe, data[len(data) // 2 :], None)
 
 
 @contextmanager

@@ -74,7 +74,6 @@ def test_a_worker_that_is_stopped_overruns(point, waiting, monkeypatch):
     """Wherever it stands still: the call ends, and the worker is replaced."""
     kernel = kernels.divide if point == "telling an error" else _stay
     options = {"retries": 1} if point in JOURNAL else {}
-    monkeypatch.setattr("shmcompute.backends.processes.protocol.pipe.STUCK", 1)
     monkeypatch.setattr("shmcompute.backends.processes.worker_process.LEAVE", 0.1)
     with sc.SharedArray(np.arange(10.0)) as arr, doomed(point, "SIGSTOP"):
         with made("fork", waiting) as pool:
@@ -90,9 +89,8 @@ def test_a_worker_that_is_stopped_overruns(point, waiting, monkeypatch):
 
 
 @pytest.mark.soak
-def test_an_idle_worker_that_is_stopped_overruns(mortal, monkeypatch):
+def test_an_idle_worker_that_is_stopped_overruns(mortal):
     """In each of: a plan it has, a plan it has not, and one that is larger than the pipe holds."""
-    monkeypatch.setattr("shmcompute.backends.processes.protocol.pipe.STUCK", 1)
     with sc.SharedArray(np.arange(10.0)) as arr:
         for more in ([], [sc.whole(np.zeros(1000))], [sc.whole(np.zeros(1_000_000))]):
             sc.parallel_apply(_nothing, arr, pool=mortal)

@@ -475,6 +475,29 @@ def test_who_dies_in_the_middle_of_a_step_leaves_a_whole_queue(half, left, waits
         assert [int(q.get()) for _ in range(3)] == [*left, *range(3 - len(left))]
 
 
+def test_a_timeout_holds_though_who_has_the_lock_is_stopped(waits):
+    with sc.ArrayQueue((), "i8", 2) as q:
+        q.put(1)
+        process = started("fork", _stop_with_the_lock, q)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        for get in (q.get_nowait, lambda: q.get(timeout=0.05)):
+            with pytest.raises(QueueEmptyError):
+                get()
+        for put in (q.put_nowait, lambda item: q.put(item, timeout=0.05)):
+            with pytest.raises(QueueFullError):
+                put(2)
+        q.close()
+        os.kill(process.pid, signal.SIGCONT)
+        ended(process)
+        assert list(q) == [1]
+
+
+def _stop_with_the_lock(q):
+    assert slot_ring.lock(q._table.base, q._table.participant().token)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    ctypes.c_int64.from_address(q._table.base + slot_ring.LOCK).value = 0
+
+
 def test_a_forked_child_is_another_process():
     """It may use the queue, but its parent's slot is not its own."""
     with sc.ArrayQueue((), "i8", 2) as q:

@@ -184,7 +184,7 @@ class WorkerGroup:
                 raise KernelTimeoutError(
                     "workers were not ready in time; nothing has run, and they go on starting"
                 )
-            worker.ready = isinstance(_answer(worker, "started"), messages.Ready)
+            worker.ready = isinstance(_answer(worker, "started", deadline), messages.Ready)
 
     def hold(
         self, plan: Plan, count: int, deadline: float | None
@@ -281,15 +281,15 @@ def _receive(worker: WorkerProcess, deadline: float | None) -> None:
         raise KernelTimeoutError(
             f"worker {worker.process.pid} did not answer in time; nothing has run"
         )
-    answer = _answer(worker, "took a plan")
+    answer = _answer(worker, "took a plan", deadline)
     if isinstance(answer, messages.Loaded) and answer.failure is not None:
         raise _refused(pickling.unpack_error(answer.failure))
 
 
-def _answer(worker: WorkerProcess, doing: str) -> object:
+def _answer(worker: WorkerProcess, doing: str, deadline: float | None) -> object:
     """The answer that a worker owes, which is there. Its death is an error of the call."""
     try:
-        return worker.pipe.answer()
+        return worker.pipe.answer(deadline)
     except Lost:
         how = worker.ended()
         raise WorkerLostError(

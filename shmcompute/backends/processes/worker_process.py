@@ -136,9 +136,10 @@ class WorkerProcess:
     def failure(self, timeout: float | None) -> messages.Failure:
         """Receive the exception that the doorbell has told of; `Lost` if it will not come."""
         # What stayed in the pipe would pass for the answer to the next message.
+        deadline = None if timeout is None else interrupts.deadline_of(timeout)
         if not self.wait(timeout):
             raise Lost
-        failure: messages.Failure = self.pipe.answer()
+        failure: messages.Failure = self.pipe.answer(deadline)
         self._caller.received(self.number)
         return failure
 

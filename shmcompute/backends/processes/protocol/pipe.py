@@ -85,7 +85,10 @@ class Pipe:
     def send(self, message: object, deadline: float | None = None) -> None:
         # What is sent is made of bytes, numbers and handles: it needs no reducers.
         data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-        left = memoryview(_header(len(data)) + data)
+        self._write(_header(len(data)) + data, deadline)
+
+    def _write(self, data: bytes, deadline: float | None) -> None:
+        left = memoryview(data)
         while left:
             try:
                 left = left[self._socket.send(left, _FLAGS) :]
