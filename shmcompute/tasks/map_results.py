@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, NoReturn, TypeVar
 
 from shmcompute import config
-from shmcompute.errors import ForkedPoolError
+from shmcompute.errors import ClosedError, ForkedPoolError
 from shmcompute.system.interrupts import call_with_lock, deadline_of, seconds_to
 from shmcompute.system.tracebacks import shorten
 
@@ -117,8 +117,8 @@ class Results(Iterator[T]):
         except ForkedPoolError:  # the results of those submitted will not come either
             raise
         except Exception as error:  # the iterable's; raised after the results before it
-            if not self._submitted:
-                raise
+            if isinstance(error, ClosedError) and not self._submitted:
+                raise  # the pool's
             trace = error.__traceback__  # without this frame, which refers to us
             self._failure = error.with_traceback(trace and trace.tb_next)
         except BaseException:  # Ctrl-C: it ends a generator for good, or loses an item

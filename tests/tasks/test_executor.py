@@ -410,7 +410,7 @@ def test_a_map_with_a_buffer_reads_no_further(any_pool):
 
 @pytest.mark.parametrize("chunksize", [1, 2])
 @pytest.mark.parametrize("kind", ["imap", "imap_unordered"])
-@pytest.mark.parametrize("good", [1, 5, 100])
+@pytest.mark.parametrize("good", [0, 1, 5, 100])
 def test_what_an_iterable_raises_comes_after_the_results(any_pool, kind, chunksize, good):
     """As with `multiprocessing.Pool`."""
 
