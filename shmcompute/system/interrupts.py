@@ -101,10 +101,11 @@ class Latch:
         return call_with_lock(self._lock, timeout, bool)
 
 
-def call_uninterrupted(function: Callable[[], T]) -> T:
+def call_uninterrupted(function: Callable[[], T], *, insists: bool = False) -> T:
     """Call `function` where no handler of a signal runs: in a thread, if this is the main one.
 
-    What an interrupt raises meanwhile waits until the function has returned; a second one does not.
+    What an interrupt raises meanwhile waits until the function has returned; a second one does not,
+    unless it `insists`.
     A mask of signals is no help: the system hands one to any thread that takes it, and Python runs
     the handler in the main thread all the same.
     """
@@ -131,7 +132,13 @@ def call_uninterrupted(function: Callable[[], T]) -> T:
     try:
         returned.wait()
     except BaseException:
-        returned.wait()
+        while True:
+            try:
+                returned.wait()
+                break
+            except BaseException:
+                if not insists:
+                    raise
         raise
     try:
         if errors:

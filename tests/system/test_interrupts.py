@@ -177,6 +177,71 @@ def test_what_is_called_uninterrupted_returns_before_an_interrupt_is_raised():
         call_uninterrupted(lambda: 1 // 0)
 
 
+@pytest.mark.parametrize("insists", [False, True])
+def test_a_second_interrupt_waits_for_what_insists(insists):
+    rung, returned, done = [], [], threading.Event()
+
+    def interrupt(*_):
+        rung.append(1)
+        raise TimeoutError
+
+    def work():
+        while len(rung) < 3 - (not insists):
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
+            done.wait(0.01)
+        done.wait(0.02)
+        returned.append(1)
+        done.set()
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with pytest.raises(TimeoutError):
+            call_uninterrupted(work, insists=insists)
+        assert bool(returned) == insists
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert done.wait(60)
+
+
+def test_chunks_are_put_back_whole_whatever_is_raised_meanwhile():
+    done = kernels.run(
+        """
+        import os, signal, time
+        import numpy as np, shmcompute as sc
+        from shmcompute.plans import Journal
+        from shmcompute.system import context
+
+        rung, real = [], Journal.restore
+
+        def interrupt(*_):
+            rung.append(1)
+            raise KeyboardInterrupt
+
+        def restore(self, number, parts):
+            while len(rung) < 3:
+                os.kill(os.getpid(), signal.SIGALRM)
+                time.sleep(0.001)
+            real(self, number, parts)
+
+        def kernel(x):
+            x[: x.size // 2] += 1
+            if context.worker == 1:
+                raise ValueError("half done")
+            time.sleep(0.01)
+            raise ValueError("half done, too")
+
+        Journal.restore = restore
+        signal.signal(signal.SIGALRM, interrupt)
+        with sc.Pool(2, start_method="fork") as pool, sc.SharedArray(np.zeros(64)) as arr:
+            try:
+                sc.parallel_apply(kernel, arr, pool=pool, retries=1, chunksize=8)
+            except KeyboardInterrupt:
+                print(arr.array.any())
+        """
+    )
+    assert done.stdout == "False\n"
+
+
 def test_workers_whose_start_is_interrupted_are_started_whole():
     """A start that is given up half-way would print, here and in the child."""
     done = kernels.run(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from shmcompute.errors import WorkerLostError
 from shmcompute.plans import Journal, Plan, size_of
+from shmcompute.system.interrupts import call_uninterrupted
 
 
 def run_with_retries(plan: Plan, rows: int, run: Callable[[Plan, bool], None]) -> None:
@@ -35,12 +37,20 @@ def run_with_retries(plan: Plan, rows: int, run: Callable[[Plan, bool], None]) -
             run(trial, attempt == 0)
             return
         except BaseException as error:
-            undone = journal.undone()
-            for number in undone:
-                journal.restore(number, trial.written(number))
+            # A second Ctrl-C would leave chunks half written.
+            put_back = partial(_put_back, journal, trial)
+            undone = call_uninterrupted(put_back, insists=True)
             if not isinstance(error, WorkerLostError) or attempt == plan.retries:
                 error.add_note("chunks that are not done read as before the call (retries)")
                 raise
             if not undone:  # it died after its last chunk was done
                 return
             left = replace(left, chunks=tuple(left.chunks[number] for number in undone))
+
+
+def _put_back(journal: Journal, plan: Plan) -> list[int]:
+    """Give chunks that are not done their old content; their numbers."""
+    undone = journal.undone()
+    for number in undone:
+        journal.restore(number, plan.written(number))
+    return undone
