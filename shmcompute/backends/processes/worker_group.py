@@ -20,7 +20,7 @@ from shmcompute.backends.doorbell import (
 )
 from shmcompute.backends.processes.plan_registry import PlanRegistry
 from shmcompute.backends.processes.protocol import Lost, messages, pickling
-from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
+from shmcompute.backends.processes.worker_process import WorkerProcess, close_all, kill_all
 from shmcompute.errors import (
     ClosedError,
     KernelSerializationError,
@@ -143,7 +143,7 @@ class WorkerGroup:
         """One is dead, and must not be rung for."""
         self.workers.remove(worker)
         try:
-            worker.close()
+            close_all([worker])
         finally:
             self._watch()
 
@@ -263,8 +263,7 @@ class WorkerGroup:
         """End the workers and give back descriptors."""
         for worker in self.workers:
             worker.leave()
-        for worker in self.workers:
-            worker.close()
+        close_all(self.workers)
         self.workers.clear()
         self.mapping.close()
 

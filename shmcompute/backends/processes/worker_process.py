@@ -175,13 +175,10 @@ class WorkerProcess:
         """Ask it to end."""
         with suppress(Lost, OSError):
             self.note()
-            self.pipe.send(messages.Exit())
+            self.pipe.send(messages.Exit(), deadline=0.0)
 
     def close(self) -> None:
-        """Wait for its end, or bring it about, and give back its descriptors."""
-        connection.wait([self.end], LEAVE)
-        kill_all([self])
-        self.process.join(LEAVE)  # until it is reaped too, by us or by the fork server
+        """Give back its descriptors; it has ended."""
         self.pipe.close()
         if self._pidfd is not None:
             os.close(self._pidfd)
@@ -192,6 +189,18 @@ class WorkerProcess:
             self.process._popen.returncode = UNKNOWN
         if not util.is_exiting():  # else multiprocessing may be about to join it, closed or not
             self.process.close()
+
+
+def close_all(workers: Sequence[WorkerProcess]) -> None:
+    """Wait for their ends, or bring these about, all in the time of one; let go of them."""
+    until = interrupts.deadline_of(LEAVE)
+    for worker in workers:
+        connection.wait([worker.end], interrupts.seconds_to(until))
+    kill_all(workers)
+    until = interrupts.deadline_of(LEAVE)
+    for worker in workers:  # until it is reaped too, by us or by the fork server
+        worker.process.join(interrupts.seconds_to(until))
+        worker.close()
 
 
 def kill_all(workers: Sequence[WorkerProcess]) -> None:

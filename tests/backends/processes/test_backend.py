@@ -281,6 +281,18 @@ def test_a_stopped_worker_does_not_keep_close_waiting(own_pool):
     assert stopped not in own_pool.pids
 
 
+def test_many_stopped_workers_do_not_keep_close_waiting_each(monkeypatch):
+    """All have the same second to end by themselves."""
+    real, killed = worker_process.kill_all, []
+    monkeypatch.setattr(
+        worker_process, "kill_all", lambda workers: (killed.append(len(workers)), real(workers))
+    )
+    with sc.Pool(4, start_method="fork") as pool:
+        for pid in pool.ready().pids:
+            os.kill(pid, signal.SIGSTOP)
+    assert killed == [4]
+
+
 def test_the_other_chunks_stop_when_one_fails(process_pool):
     """Chunks of a static schedule that come after a failure are not run."""
 
