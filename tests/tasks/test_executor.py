@@ -249,16 +249,15 @@ def test_a_map_in_a_forked_child_says_so(process_pool):
     results.close()
 
 
-def test_where_no_processes_may_be_started_a_pool_says_so():
-    """In a worker of multiprocessing's own pool, which is daemonic."""
+def test_a_daemonic_process_may_have_a_pool():
+    """Such as a worker of multiprocessing's own pool."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12's, of fork beside threads
         pool = multiprocessing.get_context("fork").Pool(1)
     with pool:
         told = pool.apply_async(_makes_a_pool).get(60)
     pool.join()
-    assert "daemonic" in told
-    assert 'backend="threads"' in told
+    assert told == "it has workers"
 
 
 def _makes_a_pool():
