@@ -1,4 +1,7 @@
-"""`Processes`: runs plans and tasks on worker processes."""
+"""`Processes`: runs plans and tasks on worker processes.
+
+The file is long because all that takes the pool's lock stands here, side by side.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from shmcompute.backends.base import Backend
+from shmcompute.backends.processes.background_start import BackgroundStart
 from shmcompute.backends.processes.doorbell_run import DoorbellRun
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Wakeup
@@ -84,7 +88,15 @@ class Processes(Backend):
     def _begin(self) -> None:
         """Have workers started; what fails here, the first call meets again."""
         with suppress(ShmComputeError, OSError):
-            self._enter(None, self._group.staff)
+            starts: list[BackgroundStart | None] = []
+            self._enter(None, lambda: starts.append(self._group.begin()))
+            if starts[0] is not None:
+                starts[0].wait(None)  # without the lock: it may take long
+            self._fair_lock.call(0, self._fill)  # else who has the lock will do it
+
+    def _fill(self, locked: bool) -> None:
+        if locked and not self._closed:
+            self._group.fill()
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         if not plan.jitted:
@@ -165,7 +177,7 @@ class Processes(Backend):
         deadline = None if timeout is None else deadline_of(timeout)
 
         def awaited() -> None:
-            self._group.staff()
+            self._group.staff(deadline)
             self._group.await_ready(self._group.workers, deadline)
 
         self._enter(timeout, awaited)
@@ -191,8 +203,7 @@ class Processes(Backend):
         self._closed = True
         if wait and self._waits_for_itself():
             wait = False
-            if self._finalizer.alive:
-                kill_all(self._group.workers)
+            kill_all(self._group.workers if self._finalizer.alive else ())
         self._tasks.close(self, wait=wait, cancel=cancel_futures)
 
     def end_workers(self, signal: int) -> None:

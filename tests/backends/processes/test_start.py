@@ -414,3 +414,45 @@ def test_a_handler_at_the_programs_end_may_call(used):
         fresh="the order of exit handlers is a new interpreter's" if used else "",
     )
     assert done.stdout == f"{-8.0 if used else 8.0}\n"
+
+
+def test_nobody_waits_for_a_fork_server_that_is_stopped_longer_than_he_would():
+    program = """
+        import os, select, signal
+        from multiprocessing import forkserver
+        import numpy as np, shmcompute as sc
+        from shmcompute.errors import KernelTimeoutError
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, interrupt)
+        pool, arr = sc.Pool(2, start_method="forkserver").ready(), sc.SharedArray(np.zeros(4))
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGSTOP)
+        for pid in pool.pids:
+            dead = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
+            select.select([dead], [], [])
+        other = sc.Pool(2, start_method="forkserver")
+        for wait in (
+            lambda: sc.parallel_apply(np.add, arr, 1.0, timeout=0.1, pool=pool),
+            lambda: other.ready(0.1),
+        ):
+            try:
+                wait()
+            except KernelTimeoutError:
+                print("late")
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            sc.parallel_apply(np.add, arr, 1.0, pool=pool)
+        except KeyboardInterrupt:
+            print("interrupted")
+        other.close()
+        os.kill(server, signal.SIGCONT)
+        sc.parallel_apply(np.add, arr, 1.0, pool=pool)
+        print(arr.array)
+        pool.close()
+    """
+    expected = "late\nlate\ninterrupted\n[1. 1. 1. 1.]\n"
+    assert run(program, fresh="has a fork server of its own").stdout == expected
