@@ -6,7 +6,7 @@ import math
 
 import pytest
 from faults import programs
-from faults.trial import EXITS, INTERRUPTS, scaled
+from faults.trial import COMPILES, EXITS, INTERRUPTS, RELOADS, scaled
 
 from shmcompute.config import START_METHODS, WAITS
 
@@ -50,3 +50,27 @@ def test_programs_end_in_silence(counts):
 
 def _leave(seed):
     return seed, programs.ended("leaver", seed)
+
+
+def test_what_is_compiled_is_compiled_whole(counts):
+    """Whatever handlers of signals raise meanwhile, the next kernel compiles, and is right."""
+    with counts.trial(COMPILES) as trial:
+        code, out, err = programs.ended("compiling", scaled(400), 5, timeout=1200)
+        for line in out.splitlines():
+            broken, wrong = line.split()
+            trial.count += 1
+            trial.never("kernels that did not compile", broken == "1")
+            trial.never("wrong results", wrong == "1")
+        trial.never("hangs", code is None)
+        assert (code, trial.count, err) == (0, scaled(400), ""), (code, err)
+
+
+def test_modules_that_are_loaded_again_are_what_runs(counts, tmp_path):
+    """In kernels, tasks, and what they call in other modules."""
+    with counts.trial(RELOADS) as trial:
+        code, out, err = programs.ended("reloading", scaled(1000), 5, tmp_path, timeout=600)
+        for line in out.splitlines():
+            trial.count += 1
+            trial.never("results of code that was", line == "1")
+        trial.never("hangs", code is None)
+        assert (code, trial.count, err) == (0, scaled(1000), ""), (code, err)

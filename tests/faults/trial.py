@@ -18,6 +18,8 @@ PARENT = "parent killed"
 GROUP = "process group killed"
 INTERRUPTS = "Ctrl-C, single and three at once"
 EXITS = "exits in random order of closing and dropping"
+COMPILES = "interrupts while kernels are compiled"
+RELOADS = "modules loaded again"
 FULL = "arrays around a full /dev/shm"
 CALLS = "n-th system call fails"
 TRAILERS = "damaged trailers"
@@ -33,6 +35,8 @@ TRIALS: dict[str, int | None] = {
     GROUP: 100,
     INTERRUPTS: 200,
     EXITS: 200,
+    COMPILES: 400,
+    RELOADS: 1000,
     FULL: 100,
     CALLS: None,
     TRAILERS: 100_000,
