@@ -1,7 +1,4 @@
-"""`Processes`: runs plans and tasks on worker processes.
-
-The file is long because all that takes the pool's lock stands here, side by side.
-"""
+"""`Processes`: runs plans and tasks on worker processes."""
 
 from __future__ import annotations
 
@@ -19,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 from shmcompute.backends.base import Backend
-from shmcompute.backends.processes.background_start import BackgroundStart
 from shmcompute.backends.processes.doorbell_run import DoorbellRun
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Wakeup
@@ -88,15 +84,7 @@ class Processes(Backend):
     def _begin(self) -> None:
         """Have workers started; what fails here, the first call meets again."""
         with suppress(ShmComputeError, OSError):
-            starts: list[BackgroundStart | None] = []
-            self._enter(None, lambda: starts.append(self._group.begin()))
-            if starts[0] is not None:
-                starts[0].wait(None)  # without the lock: it may take long
-            self._fair_lock.call(0, self._fill)  # else who has the lock will do it
-
-    def _fill(self, locked: bool) -> None:
-        if locked and not self._closed:
-            self._group.fill()
+            self._enter(None, self._group.staff)
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         if not plan.jitted:
@@ -177,7 +165,7 @@ class Processes(Backend):
         deadline = None if timeout is None else deadline_of(timeout)
 
         def awaited() -> None:
-            self._group.staff(deadline)
+            self._group.staff()
             self._group.await_ready(self._group.workers, deadline)
 
         self._enter(timeout, awaited)
@@ -203,7 +191,8 @@ class Processes(Backend):
         self._closed = True
         if wait and self._waits_for_itself():
             wait = False
-            kill_all(self._group.workers if self._finalizer.alive else ())
+            if self._finalizer.alive:
+                kill_all(self._group.workers)
         self._tasks.close(self, wait=wait, cancel=cancel_futures)
 
     def end_workers(self, signal: int) -> None:

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from typing import Any
 
 from shmcompute.backends.doorbell import prepare
 from shmcompute.backends.processes import fork_server
-from shmcompute.system.interrupts import Latch, deadline_of
+from shmcompute.system.interrupts import Latch
 from shmcompute.system.patching import patched
 from shmcompute.system.surroundings import surroundings
 
@@ -193,7 +192,6 @@ def usable(start_method: str) -> str:
     return start_method if known and not _server_is_foreign and fork_server.possible() else "spawn"
 
 
-under_way: weakref.WeakSet[Latch] = weakref.WeakSet()  # open when workers have been started
 _threads: weakref.WeakKeyDictionary[threading.Thread, Latch] = weakref.WeakKeyDictionary()
 
 
@@ -227,10 +225,9 @@ def _before_program_ends() -> None:
     One that is started later would be left with half of what it is to read, and one that is ended
     meanwhile would be closed under its hands.
     """
-    alive = [begun for thread, begun in list(_threads.items()) if thread.is_alive()]
-    until = deadline_of(PROGRAM_END)
-    for latch in [*alive, *under_way]:
-        latch.wait(max(0.0, until - time.monotonic()))
+    for thread, begun in list(_threads.items()):
+        if thread.is_alive():
+            begun.wait(PROGRAM_END)
 
 
 # Not atexit, where multiprocessing's own end would come first: it registers that when it is used.

@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.context import BaseContext
-from operator import attrgetter
 
 from shmcompute.backends.base import raise_first
 from shmcompute.backends.doorbell import (
@@ -19,17 +18,16 @@ from shmcompute.backends.doorbell import (
     prepared,
     spin,
 )
-from shmcompute.backends.processes.answers import answer, receive
-from shmcompute.backends.processes.background_start import BackgroundStart
 from shmcompute.backends.processes.plan_registry import PlanRegistry
-from shmcompute.backends.processes.protocol import Lost, messages
-from shmcompute.backends.processes.worker_process import (
-    LEAVE,
-    WorkerProcess,
-    close_all,
-    kill_all,
+from shmcompute.backends.processes.protocol import Lost, messages, pickling
+from shmcompute.backends.processes.worker_process import WorkerProcess, close_all, kill_all
+from shmcompute.errors import (
+    ClosedError,
+    KernelSerializationError,
+    KernelTimeoutError,
+    ShmComputeError,
+    WorkerLostError,
 )
-from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError
 from shmcompute.plans import Plan
 from shmcompute.system import cores, interrupts, reloads
 from shmcompute.system.surroundings import surroundings
@@ -95,62 +93,46 @@ class WorkerGroup:
         self._seen_alive = 0.0
         self._ended = False
         reloads.watch()
-        self._start: BackgroundStart | None = None  # one that goes on
 
-    def staff(self, deadline: float | None = None) -> None:
+    def staff(self) -> None:
         """Replace workers that died and start those that are missing."""
         if self.deaths.poll(0):
             self.bury()
-        self.fill(deadline)
+        self.fill()
 
     def bury(self) -> None:
         """Let go of those that died."""
         for worker in [worker for worker in self.workers if not worker.alive]:
             self.drop(worker)
 
-    def fill(self, deadline: float | None = None) -> None:
+    def fill(self) -> None:
         """Start those that are missing. The dead stay, for who has still to hear what they said."""
-        start = self.begin()
-        if start is None:
+        if len(self.workers) == self.size:
             return
-        if not start.wait(interrupts.seconds_to(deadline)):
-            raise KernelTimeoutError(
-                "workers were not started in time; nothing has run, and their start goes on"
-            )
-        self._adopt(start)
-
-    def begin(self) -> BackgroundStart | None:
-        """Begin to start those that are missing; None if there are all."""
-        if self._start is None and len(self.workers) < self.size:
-            missing = set(range(self.size)) - {worker.number for worker in self.workers}
-            self._start = BackgroundStart(self._start_one, sorted(missing))
-        return self._start
-
-    def _start_one(self, number: int) -> WorkerProcess:
-        self._check()
-        handle = DoorbellHandle(self.mapping.fd, self.size, number, self._spin)
-        worker = WorkerProcess(self._context, number, self._threads, self.caller, handle)
-        if self._ended:  # since it began to start
-            worker.send_signal(signal.SIGKILL)
-        if self._first_core is not None:
-            with suppress(OSError):  # it died, which is noticed where it is needed
-                cores.pin(worker.process.pid, number + self._first_core)
-        return worker
-
-    def _adopt(self, start: BackgroundStart) -> None:
-        """Those that were started are workers of the group from now on."""
-        self._start = None
         try:
-            self.workers = sorted([*self.workers, *start.workers], key=attrgetter("number"))
-        finally:
+            # A start that is given up half-way leaves a child that prints, and a fork server that
+            # ends.
+            interrupts.call_uninterrupted(self._start_missing)
+        finally:  # also if one could not be started
             self._watch()
-        raise_first(start.errors)
+
+    def _start_missing(self) -> None:
+        present = {worker.number for worker in self.workers}
+        for number in sorted(set(range(self.size)) - present):
+            self._check()
+            handle = DoorbellHandle(self.mapping.fd, self.size, number, self._spin)
+            worker = WorkerProcess(self._context, number, self._threads, self.caller, handle)
+            self.workers.insert(number, worker)
+            if self._ended:  # since it began to start
+                worker.send_signal(signal.SIGKILL)
+            if self._first_core is not None:
+                with suppress(OSError):  # it died, which is noticed where it is needed
+                    cores.pin(worker.process.pid, number + self._first_core)
 
     def end(self, number: int) -> None:
         """Send all a signal that ends them, from any thread; none is started from now on."""
         self._ended = True
-        started = [] if self._start is None else self._start.workers
-        for worker in [*self.workers, *started]:
+        for worker in list(self.workers):
             worker.send_signal(number)
 
     def _check(self) -> None:
@@ -202,14 +184,14 @@ class WorkerGroup:
                 raise KernelTimeoutError(
                     "workers were not ready in time; nothing has run, and they go on starting"
                 )
-            worker.ready = isinstance(answer(worker, "started", deadline), messages.Ready)
+            worker.ready = isinstance(_answer(worker, "started", deadline), messages.Ready)
 
     def hold(
         self, plan: Plan, count: int, deadline: float | None
     ) -> tuple[int, Sequence[WorkerProcess]]:
         """Have the first `count` workers hold a plan; its number, and they."""
         self.forget_ended(deadline)
-        self.staff(deadline)
+        self.staff()
         workers = self.workers[:count]
         self.await_ready(workers, deadline)
         packed = self.registry.packed(plan)
@@ -271,7 +253,7 @@ class WorkerGroup:
         errors: list[BaseException] = []
         for worker in workers:
             try:
-                receive(worker, deadline)
+                _receive(worker, deadline)
                 done.append(worker)
             except ShmComputeError as error:
                 errors.append(error)
@@ -279,10 +261,6 @@ class WorkerGroup:
 
     def close(self) -> None:
         """End the workers and give back descriptors."""
-        if self._start is not None:
-            self._start.wait(LEAVE)
-            self._start.abandon()
-            self._start = None
         for worker in self.workers:
             worker.leave()
         close_all(self.workers)
@@ -293,3 +271,40 @@ class WorkerGroup:
 def _stale(worker: WorkerProcess, current: frozenset[int]) -> tuple[int, ...]:
     """Numbers of the plans that a worker holds and nobody will ask for again."""
     return tuple(worker.plans - current)
+
+
+def _receive(worker: WorkerProcess, deadline: float | None) -> None:
+    """Receive the answer to a message; an error if there is none, or it says one."""
+    left = interrupts.seconds_to(deadline)
+    if not interrupts.wait([worker.pipe.fd, worker.end], left):
+        raise KernelTimeoutError(
+            f"worker {worker.process.pid} did not answer in time; nothing has run"
+        )
+    answer = _answer(worker, "took a plan", deadline)
+    if isinstance(answer, messages.Loaded) and answer.failure is not None:
+        raise _refused(pickling.unpack_error(answer.failure))
+
+
+def _answer(worker: WorkerProcess, doing: str, deadline: float | None) -> object:
+    """The answer that a worker owes, which is there. Its death is an error of the call."""
+    try:
+        return worker.pipe.answer(deadline)
+    except Lost:
+        how = worker.ended()
+        raise WorkerLostError(
+            f"worker {worker.process.pid} was lost ({how}) while it {doing}; nothing has run. "
+            "The next call starts another one",
+            worker.process.exitcode,
+        ) from None
+
+
+def _refused(error: BaseException) -> ShmComputeError:
+    """What a worker said when a plan did not unpack there, as an error of the call."""
+    if isinstance(error, ShmComputeError):
+        return error
+    wrapped = KernelSerializationError(
+        f"a worker can't unpack this call: {type(error).__name__}: {error}. What the kernel "
+        "imports must be importable there too; nothing has run"
+    )
+    wrapped.__cause__ = error.__cause__
+    return wrapped
