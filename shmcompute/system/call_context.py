@@ -26,7 +26,7 @@ class CallContext(NamedTuple):
     filters: tuple[Any, ...]
     decimals: tuple[Any, ...]
 
-    def run(self, function: Callable[..., T], *args: Any, **keywords: Any) -> T:
+    def run(self, function: Callable[..., T], /, *args: Any, **keywords: Any) -> T:
         """Call a function under it. The filters stay: who comes next brings others."""
         if context.in_worker and _filters() != self.filters:
             warnings.resetwarnings()  # which also forgets what was shown
