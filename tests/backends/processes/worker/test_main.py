@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 import kernels
@@ -77,7 +76,6 @@ def at_exit(path):
     atexit.register(print, "exit handlers", file=path.with_suffix(".exit").open("w"), flush=True)
 
 
-@pytest.mark.xfail(sys.version_info[:2] >= (3, 13), reason="not mended yet: they do not run there")
 def test_finalizers_run(fresh_pool, tmp_path):
     with fresh_pool() as pool:
         pool.submit(at_exit, tmp_path / "told").result()
