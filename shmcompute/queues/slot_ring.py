@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from numba import types
+
 from shmcompute.system import atomic_words
 from shmcompute.system.atomic_words import (
     add,
@@ -23,6 +25,7 @@ from shmcompute.system.atomic_words import (
     wake,
     wake_all,
 )
+from shmcompute.system.compiling import call_compiler
 
 WORD = 8  # bytes
 LINE = 128  # two cache lines, which processors fetch in pairs: words of others stand elsewhere
@@ -313,3 +316,17 @@ def wake_one(address: int) -> None:
 def wake_everybody(address: int) -> None:
     """Wake all who sleep on a word."""
     wake_all(address)
+
+
+_GIVING_BACK = (word, publish, give_back, put_back, wake_one, wake_everybody)
+
+
+def prepare() -> None:
+    """Have all that gives a slot back compiled: at the interpreter's end that can't be done."""
+    if not all(dispatcher.overloads for dispatcher in _GIVING_BACK):
+        call_compiler(_compile)
+
+
+def _compile() -> None:
+    for dispatcher in _GIVING_BACK:
+        dispatcher.compile((types.int64,) * dispatcher.py_func.__code__.co_argcount)

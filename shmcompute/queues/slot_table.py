@@ -57,6 +57,7 @@ class SlotTable:
     """
 
     def __init__(self, segment: Segment, base: int, count: int) -> None:
+        slot_ring.prepare()
         self.base, self.count = base, count
         self._segment = segment
         self._polls = int(not atomic_words.waits_by_futex())

@@ -106,11 +106,12 @@ def call_uninterrupted(function: Callable[[], T], *, insists: bool = False) -> T
 
     What an interrupt raises meanwhile waits until the function has returned; a second one does not,
     unless it `insists`.
+
     A mask of signals is no help: the system hands one to any thread that takes it, and Python runs
     the handler in the main thread all the same.
     """
-    if threading.get_ident() != threading.main_thread().ident:
-        return function()
+    if threading.get_ident() != threading.main_thread().ident or sys.is_finalizing():
+        return function()  # at the interpreter's end no other thread runs any more
     results: list[T] = []
     errors: list[BaseException] = []
     returned = Latch()

@@ -498,6 +498,28 @@ def _stop_with_the_lock(q):
     ctypes.c_int64.from_address(q._table.base + slot_ring.LOCK).value = 0
 
 
+@pytest.mark.parametrize("hold", ["reserve", "peek"])
+def test_a_program_may_end_while_it_holds_a_slot(hold):
+    """In a generator that stands still, which the interpreter's end closes."""
+    program = """
+        import sys
+        import numpy as np, shmcompute as sc
+
+        queue = sc.ArrayQueue(2, "f8", slots=2)
+        if sys.argv[1] == "peek":
+            queue.put(np.ones(2))
+
+        def slots():
+            while True:
+                with getattr(queue, sys.argv[1])() as slot:
+                    yield slot
+
+        held = slots()
+        next(held)
+    """
+    assert run(program, hold, fresh="has compiled nothing").stdout == ""
+
+
 def test_a_forked_child_is_another_process():
     """It may use the queue, but its parent's slot is not its own."""
     with sc.ArrayQueue((), "i8", 2) as q:
