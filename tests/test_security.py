@@ -282,7 +282,9 @@ RUNS_WHAT_IT_READS = {
 # `literal_eval` sees a header that was looked at before.
 ALLOWED = {
     "shmcompute.kernels.dispatcher_pickling": {"loads"},  # machine code from the parent
-    "shmcompute.backends.processes.protocol.pickling": {"loads"},  # plans and exceptions
+    "shmcompute.backends.processes.protocol.pickling": {"loads"},  # plans and results
+    "shmcompute.backends.processes.protocol.exception_pickling": {"loads"},
+    "shmcompute.backends.processes.protocol.pickler": {"loads"},  # code that it made a line above
     "shmcompute.backends.processes.worker.loop": {"loads"},  # tasks from the parent
     "shmcompute.backends.processes.protocol.pipe": {"recv", "loads"},
     "shmcompute.storage.npy_header": {"literal_eval"},
@@ -293,9 +295,9 @@ NAMESAKES = {
     "shmcompute.kernels.variants": {"compile"},
     "shmcompute.kernels.dispatcher_pickling": {"compile"},
     "shmcompute.kernels.trampoline": {"load"},  # LLVM's word for reading memory
-    "shmcompute.system.atomic_words": {"load"},
+    "shmcompute.system.atomic_words": {"compile", "load"},  # its own, by Numba
     "shmcompute.queues.slot_ring": {"load"},
-    "shmcompute.backends.doorbell.control_block": {"compile", "load"},
+    "shmcompute.backends.doorbell.control_block": {"load"},
     "shmcompute.backends.processes.worker.main": {"compile"},  # its own, by Numba
     "shmcompute.system.cores": {"CDLL"},  # the C library
 }

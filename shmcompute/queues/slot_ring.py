@@ -8,9 +8,8 @@ its cache on disk knows a function by its file.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
-
-from numba import types
 
 from shmcompute.system import atomic_words
 from shmcompute.system.atomic_words import (
@@ -324,9 +323,4 @@ _GIVING_BACK = (word, publish, give_back, put_back, wake_one, wake_everybody)
 def prepare() -> None:
     """Have all that gives a slot back compiled: at the interpreter's end that can't be done."""
     if not all(dispatcher.overloads for dispatcher in _GIVING_BACK):
-        call_compiler(_compile)
-
-
-def _compile() -> None:
-    for dispatcher in _GIVING_BACK:
-        dispatcher.compile((types.int64,) * dispatcher.py_func.__code__.co_argcount)
+        call_compiler(partial(atomic_words.compile_all, _GIVING_BACK))

@@ -68,6 +68,12 @@ def jitted(function: Callable[..., Any], *, nogil: bool = True, inlines: Iterabl
     return dispatcher
 
 
+def compile_all(dispatchers: Iterable[Any]) -> None:
+    """Have functions of words compiled, or loaded, that would else be at their first call."""
+    for dispatcher in dispatchers:
+        dispatcher.compile((types.int64,) * dispatcher.py_func.__code__.co_argcount)
+
+
 def _pointer(builder: Any, address: Any) -> Any:
     return builder.inttoptr(address, _I64.as_pointer())
 

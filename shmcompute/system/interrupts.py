@@ -130,23 +130,31 @@ def call_uninterrupted(function: Callable[[], T], *, insists: bool = False) -> T
         _thread.start_new_thread(work, ())
     except RuntimeError:  # no thread to be had
         work()
-    try:
-        returned.wait()
-    except BaseException:
-        while True:
-            try:
-                returned.wait()
-                break
-            except BaseException:
-                if not insists:
-                    raise
-        raise
+    _wait_on(returned, insists)
     try:
         if errors:
             raise errors[0]
     finally:
         errors.clear()  # an error refers to this frame: let the frame not refer to it
     return results[0]
+
+
+def _wait_on(latch: Latch, insists: bool) -> None:
+    """Wait until it is open; what interrupts that is raised then, a second one at once."""
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            latch.wait()
+            break
+        except BaseException as error:
+            if interrupt is not None and not insists:
+                raise
+            interrupt = interrupt or error
+    try:
+        if interrupt is not None:
+            raise interrupt
+    finally:
+        del interrupt  # it refers to this frame: let the frame not refer to it
 
 
 def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:

@@ -20,7 +20,7 @@ from methods import METHODS
 
 import shmcompute as sc
 from shmcompute import storage
-from shmcompute.backends.processes.protocol.pickling import reduce_view
+from shmcompute.backends.processes.protocol.pickler import reduce_view
 from shmcompute.errors import ClosedError, StorageError
 
 DTYPES = (

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import types
-
 from shmcompute.chunking import VALUES
 from shmcompute.kernels import refresh
 from shmcompute.system import atomic_words
@@ -104,8 +102,7 @@ def prepared() -> bool:
 
 def _compile() -> None:
     refresh()
-    for dispatcher in _functions:
-        dispatcher.compile((types.int64,) * dispatcher.py_func.__code__.co_argcount)
+    atomic_words.compile_all(_functions)
 
 
 def bytes_for(workers: int) -> int:

@@ -13,7 +13,7 @@ from functools import partial
 
 from shmcompute.backends.base import overrun, raise_first
 from shmcompute.backends.doorbell import unveil
-from shmcompute.backends.processes.protocol import Lost, pickling
+from shmcompute.backends.processes.protocol import Lost, exception_pickling
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
 from shmcompute.chunking import Values
@@ -158,7 +158,7 @@ class DoorbellRun:
         for worker in self._workers:
             if worker not in gone and self._caller.failed(worker.number):
                 try:
-                    raised.append(pickling.unpack_error(worker.failure(patience)))
+                    raised.append(exception_pickling.unpack_error(worker.failure(patience)))
                 except Lost:
                     gone.append(worker)
         return raised, gone

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from shmcompute.backends.doorbell import DoorbellCaller
-from shmcompute.backends.processes.protocol import messages, pickling
+from shmcompute.backends.processes.protocol import exception_pickling, messages, pickling
 from shmcompute.tasks import WorkItem
 
 MOST = 8  # tasks that a worker has at most
@@ -82,7 +82,7 @@ def settle(item: WorkItem, message: messages.Result | messages.Failure) -> None:
     """Set what came of a task as the outcome of its future."""
     try:
         if isinstance(message, messages.Failure):
-            item.fail(pickling.unpack_error(message))
+            item.fail(exception_pickling.unpack_error(message))
         else:
             item.succeed(pickling.unpack_result(message, item.function))
     except BaseException as error:  # noqa: BLE001  # unpickling runs any code

@@ -19,7 +19,7 @@ from shmcompute.backends.doorbell import (
     spin,
 )
 from shmcompute.backends.processes.plan_registry import PlanRegistry
-from shmcompute.backends.processes.protocol import Lost, messages, pickling
+from shmcompute.backends.processes.protocol import Lost, exception_pickling, messages
 from shmcompute.backends.processes.worker_process import WorkerProcess, close_all, kill_all
 from shmcompute.errors import (
     ClosedError,
@@ -282,7 +282,7 @@ def _receive(worker: WorkerProcess, deadline: float | None) -> None:
         )
     answer = _answer(worker, "took a plan", deadline)
     if isinstance(answer, messages.Loaded) and answer.failure is not None:
-        raise _refused(pickling.unpack_error(answer.failure))
+        raise _refused(exception_pickling.unpack_error(answer.failure))
 
 
 def _answer(worker: WorkerProcess, doing: str, deadline: float | None) -> object:

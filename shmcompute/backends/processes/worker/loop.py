@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from shmcompute.backends.doorbell import NOTE, DoorbellHandle, prepare
-from shmcompute.backends.processes.protocol import Pipe, messages, pickling
+from shmcompute.backends.processes.protocol import Pipe, exception_pickling, messages, pickling
 from shmcompute.chunking import Number
 from shmcompute.errors import KernelSerializationError, ShmComputeError
 from shmcompute.kernels import Compilations
@@ -44,7 +44,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  # a kernel's, from machine code
             number = self._doorbell.plan
             self._plans[number].blame(error, self._doorbell.current)
-            self._answer(pickling.pack_error(self._doorbell.current, error))
+            self._answer(exception_pickling.pack_error(self._doorbell.current, error))
             return True
         if number == NOTE:
             return self._reply(self._pipe.receive())
@@ -59,7 +59,7 @@ class Worker:
         try:
             self._doorbell.run(plan, self._doorbell.values(self._types[number]))
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a kernel, too
-            return pickling.pack_error(self._doorbell.current, error)
+            return exception_pickling.pack_error(self._doorbell.current, error)
         return None
 
     def _tabulate(self, number: int) -> None:
@@ -104,7 +104,7 @@ class Worker:
             self._types[number] = packed.types
             self._tabulate(number)
         except BaseException as error:  # noqa: BLE001  # whatever it is, the caller is to know
-            return pickling.pack_error(None, error)
+            return exception_pickling.pack_error(None, error)
         return None
 
     def _attend(self) -> None:
@@ -139,7 +139,7 @@ class Worker:
             self._keep(result.given)
             give(result.given)
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a task, too
-            return pickling.pack_error(None, error)
+            return exception_pickling.pack_error(None, error)
         return result
 
     def _unpacked(self, task: messages.Task) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
