@@ -13,7 +13,7 @@ from operator import attrgetter
 import psutil
 
 from shmcompute import __version__, pool
-from shmcompute.storage import reaper, segment_cache, shm
+from shmcompute.storage import reaper, segment_cache, shm, shm_space
 from shmcompute.system import atomic_words, cgroup, cores, memory
 
 PACKAGES = ("numpy", "numba", "llvmlite", "psutil", "cloudpickle", "threadpoolctl", "tqdm")
@@ -106,7 +106,7 @@ def machine() -> list[Fact]:
         ("platform", platform.platform()),
         ("cores", f"{cores.seen()} seen, {cores.granted()} granted (cgroup quota: {quota})"),
         ("memory", f"{_free(ram.total, ram.available)} (cgroup limit: {limit})"),
-        (str(shm.FOLDER), _folder()),
+        (str(shm_space.FOLDER), _folder()),
     ]
 
 
@@ -130,10 +130,10 @@ def _free(total: float, free: float) -> str:
 
 
 def _folder() -> str:
-    free = shm.free_bytes()
+    free = shm_space.free_bytes()
     if free is None:
         return "no such folder, or it does not tell its size"
-    return _free(psutil.disk_usage(str(shm.FOLDER)).total, free)
+    return _free(psutil.disk_usage(str(shm_space.FOLDER)).total, free)
 
 
 def _choices() -> list[Fact]:
@@ -151,7 +151,7 @@ def _choices() -> list[Fact]:
 
 
 def _cache_limit() -> str:
-    return f"up to {human(segment_cache.limit(shm.FOLDER))} of closed arrays"
+    return f"up to {human(segment_cache.limit(shm_space.FOLDER))} of closed arrays"
 
 
 def _or_error(describe: Callable[[], str]) -> str:

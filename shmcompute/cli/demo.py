@@ -19,7 +19,7 @@ from shmcompute.cli.commands import human, machine, table, versions, write
 from shmcompute.cli.demo_kernels import TRIALS
 from shmcompute.errors import ShmComputeError
 from shmcompute.pool import Pool, shutdown
-from shmcompute.storage import reaper, shm
+from shmcompute.storage import reaper, shm_space
 from shmcompute.system import memory
 from shmcompute.typing import Array
 
@@ -89,7 +89,7 @@ def demo(
 
 def fitting() -> int:
     """MiB of the largest array, that leaves half of /dev/shm, and of memory, free."""
-    limit, shm_free = memory.available() // COPIES, shm.free_bytes()
+    limit, shm_free = memory.available() // COPIES, shm_space.free_bytes()
     limit = limit if shm_free is None else min(limit, shm_free)
     return max(LEAST, min(MOST, limit // 2 >> 20))
 

@@ -20,7 +20,7 @@ from multiprocessing import heap, sharedctypes, util
 from typing import Any
 
 from shmcompute.errors import StorageFullError
-from shmcompute.storage.shm import FOLDER
+from shmcompute.storage.shm_space import FOLDER
 from shmcompute.system import limits, memory
 
 LARGEST = 4 << 20  # bytes of a file for several small arrays, as in `multiprocessing`

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from shmcompute.errors import SegmentFormatError, SegmentNotFoundError, ShmComputeError
-from shmcompute.storage import liveness, shm
+from shmcompute.storage import liveness, shm, shm_space
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import HIDDEN, check_name
 from shmcompute.system import private_folder
@@ -53,7 +53,7 @@ def reap() -> list[SegmentInfo]:
 def _names() -> list[str]:
     if shm.unavailable() is not None:
         return []
-    folder = liveness.folder() if liveness.by_file() else shm.FOLDER
+    folder = liveness.folder() if liveness.by_file() else shm_space.FOLDER
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if _candidate(entry)]

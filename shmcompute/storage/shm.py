@@ -28,7 +28,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -37,24 +36,21 @@ from shmcompute.errors import (
     SegmentFormatError,
     SegmentNotFoundError,
     StorageError,
-    StorageFullError,
 )
 from shmcompute.storage import layout as layouts
 from shmcompute.storage import liveness, segment_cache
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import PREFIX, candidates, check_name
 from shmcompute.storage.segment import Segment
-from shmcompute.system import limits, memory
+from shmcompute.storage.shm_space import FOLDER, reserve
+from shmcompute.system import limits
 from shmcompute.system.file_locks import FileLocks, HolderNote
 from shmcompute.typing import Array
 
-FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux has its shared memory
 _READABLE: bool = sys.platform == "linux"  # macOS only maps shared memory
 # A lease of another user's on a file of his would have us wait for most of a minute.
 _NO_WAIT: int = os.O_NONBLOCK if sys.platform == "linux" else 0
 SEAL = struct.Struct("<Q")  # an inode
-LARGE = 16 << 20  # bytes of a reservation that is worth a look at control groups
-STEP = 256 << 20  # reserve in steps, so that a signal never restarts a long reservation
 
 
 @dataclass(frozen=True)
@@ -352,58 +348,13 @@ def _name_exists(name: str | None) -> SegmentExistsError:
 
 def _fill(fd: int, data: int, tail: bytes) -> None:
     """Reserve the memory of a new segment and describe it."""
-    _check_free(data + len(tail))
-    try:
-        os.ftruncate(fd, data + len(tail))
-        if hasattr(os, "posix_fallocate"):
-            for start in range(0, data + len(tail), STEP):
-                os.posix_fallocate(fd, start, min(STEP, data + len(tail) - start))
-    except OSError as error:
-        raise _full(data + len(tail), error) from error
+    reserve(fd, data + len(tail))
     with mmap.mmap(fd, len(tail), offset=_granule(data)) as page:  # macOS has no pwrite here
         page[data - _granule(data) :] = _sealed(tail, fd)
 
 
 def _granule(offset: int) -> int:
     return offset // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-
-
-def free_bytes() -> int | None:
-    """Bytes free for segments, or None where the platform does not tell."""
-    try:
-        filesystem = os.statvfs(FOLDER)
-    except OSError:
-        return None
-    return filesystem.f_bavail * filesystem.f_frsize if filesystem.f_blocks else None
-
-
-def _check_free(asked: int) -> None:
-    # Fail before memory is taken rather than after most of it was.
-    left = memory.reservable() if asked >= LARGE else None
-    if left is not None and asked > left:
-        raise StorageFullError(
-            f"shared memory of {asked} bytes is more than the {left} that this process's control "
-            "groups grant, and would have somebody killed. Close arrays, raise the limit (docker "
-            'run --memory=...), or use storage="file"'
-        )
-    free = free_bytes() if sys.platform == "linux" else None
-    if free is not None and asked > free:
-        raise _full(asked, None)
-
-
-def _full(asked: int, error: OSError | None) -> StorageError:
-    if error is not None and error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG):
-        return StorageError(f"shared memory of {asked} bytes could not be reserved: {error}")
-    limit = None if error is None else limits.explain(error)
-    if limit is not None:
-        return StorageFullError(f"shared memory of {asked} bytes could not be had: {limit}")
-    free = free_bytes()
-    return StorageFullError(
-        f"shared memory is full: asked for {asked} bytes, "
-        f"{'unknown' if free is None else free} free in {FOLDER}. Close arrays, remove orphans "
-        "(python -m shmcompute gc), enlarge it (docker run --shm-size=2g), or use "
-        'storage="array" or storage="file"'
-    )
 
 
 def _map(

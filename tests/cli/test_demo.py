@@ -142,7 +142,7 @@ def test_references_are_right():
 def test_size_fits_the_machine(free, shared, mib, monkeypatch):
     """The largest array takes at most half of /dev/shm and an eighth of memory."""
     monkeypatch.setattr(demo.memory, "available", lambda: free)
-    monkeypatch.setattr(demo.shm, "free_bytes", lambda: shared)
+    monkeypatch.setattr(demo.shm_space, "free_bytes", lambda: shared)
     assert demo.fitting() == mib
 
 
