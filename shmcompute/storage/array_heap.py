@@ -20,6 +20,7 @@ from multiprocessing import heap, sharedctypes, util
 from typing import Any
 
 from shmcompute.errors import StorageFullError
+from shmcompute.storage import file_space
 from shmcompute.storage.shm_space import FOLDER
 from shmcompute.system import limits, memory
 
@@ -125,11 +126,7 @@ def _temp_folder() -> list[str]:
 
 def _free_in(folder: str) -> int | None:
     """Bytes free in a folder; None if its file system does not tell."""
-    try:
-        status = os.statvfs(folder)
-    except OSError:
-        return None
-    free = status.f_bavail * status.f_frsize if status.f_blocks else None
+    free = file_space.free_bytes(folder)
     granted = memory.reservable() if folder == str(FOLDER) else None
     return min((bound for bound in (free, granted) if bound is not None), default=None)
 
@@ -153,9 +150,7 @@ def _memory_file() -> int:
 
 def _filled(fd: int, size: int) -> int:
     try:
-        os.ftruncate(fd, size)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, size)
+        file_space.reserve(fd, size)
         return fd
     except BaseException:
         os.close(fd)

@@ -27,6 +27,7 @@ from shmcompute.errors import (
     StorageError,
     StorageFullError,
 )
+from shmcompute.storage import file_space
 from shmcompute.storage import npy_header as npy
 from shmcompute.storage.dtype_traits import traits
 from shmcompute.storage.layout import Layout, parse_header
@@ -183,9 +184,7 @@ def _fill(fd: int, path: str, layout: Layout) -> bytes:
     try:
         with open(fd, "wb", closefd=False) as file:
             file.write(header)
-        os.ftruncate(fd, len(header) + layout.nbytes)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(fd, 0, len(header) + max(1, layout.nbytes))
+        file_space.reserve(fd, len(header) + max(1, layout.nbytes))
         return header
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

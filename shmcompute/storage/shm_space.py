@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from pathlib import Path
 
 from shmcompute.errors import StorageError, StorageFullError
+from shmcompute.storage import file_space
 from shmcompute.system import limits, memory
 
 FOLDER = Path("/dev/shm")  # noqa: S108  # where Linux has its shared memory
 LARGE = 16 << 20  # bytes of a reservation that is worth a look at control groups
-STEP = 256 << 20  # reserve in steps, so that a signal never restarts a long reservation
 
 
 def reserve(fd: int, nbytes: int) -> None:
@@ -25,21 +24,14 @@ def reserve(fd: int, nbytes: int) -> None:
     """
     _check_free(nbytes)
     try:
-        os.ftruncate(fd, nbytes)
-        if hasattr(os, "posix_fallocate"):
-            for start in range(0, nbytes, STEP):
-                os.posix_fallocate(fd, start, min(STEP, nbytes - start))
+        file_space.reserve(fd, nbytes)
     except OSError as error:
         raise _full(nbytes, error) from error
 
 
 def free_bytes() -> int | None:
     """Bytes free for segments, or None where the platform does not tell."""
-    try:
-        filesystem = os.statvfs(FOLDER)
-    except OSError:
-        return None
-    return filesystem.f_bavail * filesystem.f_frsize if filesystem.f_blocks else None
+    return file_space.free_bytes(FOLDER)
 
 
 def _check_free(asked: int) -> None:
