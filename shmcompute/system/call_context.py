@@ -7,6 +7,7 @@ can be sent; the filters of warnings belong to a process.
 from __future__ import annotations
 
 import decimal
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
@@ -46,11 +47,23 @@ def call_context() -> CallContext:
     return CallContext(tuple(errors.items()), _filters(), decimals)
 
 
+# The filters when they were last looked at, and those of them that may be sent: they seldom change,
+# and each task asks.
+_last_filters: tuple[list[Any], tuple[Any, ...]] = [], ()
+
+
 def _filters() -> tuple[Any, ...]:
     """The filters of warnings that any process knows."""
-    return tuple(one for one in warnings.filters if one[2].__module__.startswith(_KNOWN))
+    global _last_filters
+    known = _last_filters
+    if known[0] != warnings.filters:
+        now = list(warnings.filters)
+        known = now, tuple(one for one in now if one[2].__module__.startswith(_KNOWN))
+        _last_filters = known
+    return known[1]
 
 
+@functools.lru_cache(maxsize=8)
 def _decimal(described: tuple[Any, ...]) -> decimal.Context:
     prec, rounding, low, high, capitals, clamp, traps = described
     return decimal.Context(prec, rounding, low, high, capitals, clamp, [], list(traps))
