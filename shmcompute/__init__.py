@@ -12,7 +12,18 @@ if sys.platform == "win32":
 from shmcompute import errors
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.arrays import SharedArray, atomic_add, atomic_max, atomic_min, compare_exchange
-from shmcompute.chunking import offset, read, split, whole
+from shmcompute.chunking import (
+    chunk,
+    offset,
+    per_chunk,
+    read,
+    scratch,
+    shared,
+    split,
+    whole,
+    write,
+)
+from shmcompute.loops import parallel_for
 from shmcompute.pool import Pool, shutdown
 
 if TYPE_CHECKING:
@@ -28,15 +39,21 @@ __all__ = [
     "atomic_add",
     "atomic_max",
     "atomic_min",
+    "chunk",
     "compare_exchange",
     "errors",
     "offset",
     "parallel_apply",
+    "parallel_for",
+    "per_chunk",
     "plan",
     "read",
+    "scratch",
+    "shared",
     "shutdown",
     "split",
     "whole",
+    "write",
 ]
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
+from shmcompute.chunking import Values
 from shmcompute.plans import (
     Options,
     Plan,
@@ -19,6 +23,8 @@ from shmcompute.plans import (
 from shmcompute.pool import Pool, default_pool, default_pools
 from shmcompute.system import context
 from shmcompute.system.tracebacks import shorten
+
+Outputs = SharedArray | tuple[SharedArray, ...] | None  # what `per_chunk` has asked for
 
 
 class BoundPlan:
@@ -38,21 +44,16 @@ class BoundPlan:
         """The ranges ``[start, stop)`` along the split axis that the kernel is called with."""
         return self._plan.chunks
 
-    def __call__(self) -> None:
-        """Run it. Returns when no worker writes any more."""
+    def __call__(self) -> Outputs:
+        """Run it. Returns when no worker writes any more, what `per_chunk` has asked for."""
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
-        if self._plan.chunks:
-            pool = default_pool("serial") if context.inside_kernel() else self._pool
-            try:
-                pool.running.run(self._plan, self._values, self._timeout)
-            except BaseException as error:
-                shorten(error)
-                raise
+        pool = default_pool("serial") if context.inside_kernel() else self._pool
+        return _run(self._plan, self._values, pool, self._timeout)
 
     def run(self, plan: Plan) -> None:
         """Run this plan, or a part of it, where and as this one is run."""
-        BoundPlan(plan, self._pool, self._arrays, self._timeout)()
+        _run_chunks(plan, self._values, self._pool, self._timeout)
 
     def __repr__(self) -> str:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
@@ -61,8 +62,10 @@ class BoundPlan:
 class DebugPlan(BoundPlan):
     """The same under ``debug=True``."""
 
-    def __call__(self) -> None:
-        run_watched(self.run, self._plan)
+    def __call__(self) -> Outputs:
+        for array in self._arrays:
+            array.array  # noqa: B018  # raises ClosedError
+        return _with_outputs(self._plan, partial(run_watched, self.run))
 
 
 def plan(
@@ -93,7 +96,7 @@ def plan(
     ...     print(arr.array)
     [3. 3. 3. 3. 3.]
     """
-    seconds, chosen = _seconds(timeout), _pool(pool, backend)
+    seconds, chosen = _seconds(timeout), pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
     return _bound(kernel, args, options, chosen, seconds)
@@ -119,7 +122,7 @@ def parallel_apply(
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,
-) -> None:
+) -> Outputs:
     """Run `kernel` on every chunk of the arrays, in place, on every core.
 
     Parameters
@@ -133,7 +136,8 @@ def parallel_apply(
         its own in place of those of the call.
     *args
         What it is called with. A `SharedArray`, or an ndarray view of one, is split along `axis`;
-        see `split`, `read`, `whole` and `offset`. All else is passed as it is.
+        see `split`, `read`, `write`, `whole`, `shared`, `offset`, `chunk`, `scratch` and
+        `per_chunk`. All else is passed as it is.
     axis : int
         Axis along which arguments are split, unless they name their own.
     chunksize : int, optional
@@ -161,6 +165,11 @@ def parallel_apply(
         are compiled with ``boundscheck``. Where a kernel brings arrays along that all chunks see,
         chunks run one after another, and what each has changed there is looked at. By default
         ``SHMCOMPUTE_DEBUG``, as it was when the pool was made.
+
+    Returns
+    -------
+    SharedArray, tuple of them, or None
+        The outputs of each chunk, where arguments ask for them: see `per_chunk`.
 
     Raises
     ------
@@ -200,33 +209,62 @@ def parallel_apply(
     ...     print(arr.array)
     [ 0.  9. 36. 81.]
     """
-    chosen = _pool(pool, backend)
+    chosen = pool_for(pool, backend)
+    guarded = chosen.debug if debug is None else bool(debug)
+    options = Options(axis, chunksize, schedule, retries, guarded)
+    return call(kernel, args, options, chosen, timeout)
+
+
+def call(
+    kernel: Any, args: tuple[Any, ...], options: Options, chosen: Pool, timeout: float | None
+) -> Outputs:
+    """Run a call by a plan that is known already, or that is kept for calls like it."""
     seconds = None if timeout is None else _seconds(timeout)
-    if debug or (debug is None and chosen.debug):
-        guarded = Options(axis, chunksize, schedule, retries, debug=True)
-        bound = _bound(kernel, args, guarded, chosen, seconds)
+    if options.debug:
         try:
-            run_watched(bound.run, bound._plan)
+            return _bound(kernel, args, options, chosen, seconds)()
         except BaseException as error:
             shorten(error)
             raise
-        return
-    options = Options(axis, chunksize, schedule, retries)
     key, values = call_key(kernel, args, options)
     known = chosen.plans.find(key)
     if known is None:
         bound = _bound(kernel, args, options, chosen, seconds)
         known, values = bound._plan, bound._values
         chosen.plans.keep(key, known, bound._arrays)
-    if known.chunks:
+    return _run(known, values, chosen, seconds)
+
+
+def _run(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:
+    if plan.outputs:
+        return _with_outputs(plan, lambda made: _run_chunks(made, values, pool, timeout))
+    _run_chunks(plan, values, pool, timeout)
+    return None
+
+
+def _run_chunks(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> None:
+    if plan.chunks:
         try:
-            chosen.running.run(known, values, seconds)
+            pool.running.run(plan, values, timeout)
         except BaseException as error:
             shorten(error)
             raise
 
 
-def _pool(pool: Pool | None, backend: str | None) -> Pool:
+def _with_outputs(plan: Plan, run: Callable[[Plan], None]) -> Outputs:
+    """Run a plan with the arrays that it asks for (`per_chunk`); these, unless it fails."""
+    with ExitStack() as unless_all_is_well:
+        arrays = [
+            unless_all_is_well.enter_context(SharedArray.zeros(shape, dtype))
+            for shape, dtype in plan.outputs
+        ]
+        run(plan.with_outputs([array.array for array in arrays]) if arrays else plan)
+        unless_all_is_well.pop_all()
+    return tuple(arrays) if len(arrays) > 1 else next(iter(arrays), None)
+
+
+def pool_for(pool: Pool | None, backend: str | None) -> Pool:
+    """Whose workers run a call that asks for these."""
     if pool is not None and not isinstance(pool, Pool):
         raise TypeError(f"pool: expected a shmcompute.Pool, got {type(pool).__name__}")
     if pool is not None and backend is not None and backend != pool.backend:

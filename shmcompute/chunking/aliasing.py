@@ -139,6 +139,8 @@ def _reaches_over(written: Access, seen: Access) -> bool:
 
     Rows of which some columns are written and others are read do not, though they overlap.
     """
+    if written.axis is None:
+        return True
     if written.length < 2:  # all of it is one chunk
         return False
     if seen.axis is None or written.stride != seen.stride:

@@ -1,6 +1,6 @@
 """Markers: how a kernel is to see one argument, as the caller says it.
 
-An unmarked argument is split if it is an array, and passed as it is if not. `arguments.bind`
+An unmarked argument is split if it is an array, and passed as it is if not. `binding.bind`
 resolves markers to plain views.
 """
 
@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,26 +30,63 @@ class Read:
 
 
 @dataclass(frozen=True, eq=False)
+class Write:
+    """Each chunk sees its own part, and writes all of it without reading it."""
+
+    value: Any
+    axis: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Whole:
     """Each chunk sees all of it, read-only."""
 
     value: Any
 
 
-MARKERS = (Split, Read, Whole)  # what arguments may be wrapped in
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """Each chunk sees all of it, and may write it."""
+
+    value: Any
 
 
-class _Offset:
-    """The chunk's start index along the split axis."""
+ARRAY_MARKERS = (Split, Read, Write, Whole, Shared)  # what arrays may be wrapped in
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Memory of each worker's own."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class PerChunk:
+    """An output for each chunk."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class ChunkMarker:
+    """A number that tells of the chunk. There is but one of each name."""
+
+    def __init__(self, name: str) -> None:
+        self.name: Final = name
 
     def __repr__(self) -> str:
-        return "shmcompute.offset"
+        return f"shmcompute.{self.name}"
 
     def __reduce__(self) -> str:
-        return "offset"  # there is but one, also where it is copied or sent to
+        return self.name  # there is but one, also where it is copied or sent to
 
 
-offset: Final = _Offset()
+offset: Final = ChunkMarker("offset")  # the chunk's start index along the split axis
+chunk: Final = ChunkMarker("chunk")  # its number, from 0
+range_start: Final = ChunkMarker("range_start")  # of a range of numbers,
+range_stop: Final = ChunkMarker("range_stop")  # what falls to the chunk
 
 
 def split(x: Any, axis: int | None = None) -> Split:
@@ -93,3 +133,96 @@ def whole(x: Any) -> Whole:
     0.0
     """
     return Whole(x)
+
+
+def write(x: Any, axis: int | None = None) -> Write:
+    """Split `x` along `axis`; each chunk writes all of its part, whatever stood there before.
+
+    It is what `split` is, and says that nobody needs to bring along what `x` holds.
+
+    Examples
+    --------
+    >>> import numpy as np, shmcompute as sc
+    >>> with sc.SharedArray.empty(3) as out, sc.SharedArray(np.arange(3.0)) as x:
+    ...     sc.parallel_apply(np.square, sc.write(out), sc.read(x))
+    ...     print(out.array)
+    [0. 1. 4.]
+    """
+    return Write(x, axis)
+
+
+def shared(x: Any) -> Shared:
+    """Give every chunk all of `x`, to be read and written: for scatter, atomics, wavefronts.
+
+    The caller promises that no two chunks write one element, or one what another reads, unless they
+    do so by `atomic_add` and its like. ``debug=True`` says where several have.
+
+    Examples
+    --------
+    >>> import numpy as np, numba as nb, shmcompute as sc
+    >>> @nb.njit
+    ... def scatter(targets, out, offset):
+    ...     for i in range(targets.size):
+    ...         out[targets[i]] = offset + i
+    >>> with sc.SharedArray(np.array([2, 0, 1])) as targets, sc.SharedArray.zeros(3) as out:
+    ...     sc.parallel_apply(scatter, sc.read(targets), sc.shared(out), sc.offset)
+    ...     print(out.array)
+    [1. 2. 0.]
+    """
+    return Shared(x)
+
+
+def scratch(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> Scratch:
+    """Memory of each worker's own, of this shape: made once, and kept from chunk to chunk.
+
+    It starts as zeros, and a chunk finds there what the worker's last chunk has left.
+
+    Examples
+    --------
+    >>> import numpy as np, shmcompute as sc
+    >>> def reverse(row, room):
+    ...     room[:] = row[0]
+    ...     row[0] = room[::-1]
+    >>> with sc.SharedArray(np.arange(6.0).reshape(2, 3)) as arr:
+    ...     sc.parallel_apply(reverse, arr, sc.scratch(3), chunksize=1)
+    ...     print(arr.array)
+    [[2. 1. 0.]
+     [5. 4. 3.]]
+    """
+    return Scratch(*_layout("scratch", shape, dtype))
+
+
+def per_chunk(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> PerChunk:
+    """An output of this shape for each chunk; the call returns them, as one `SharedArray`.
+
+    Its first axis is the chunk's number. Each starts as zeros. A kernel gets an array, also for the
+    shape ``()``: it writes ``out[()] = total``. A call with several of them returns a tuple.
+
+    Examples
+    --------
+    >>> import numpy as np, shmcompute as sc
+    >>> def total(x, out):
+    ...     out[()] = x.sum()
+    >>> with sc.SharedArray(np.arange(6.0)) as arr:
+    ...     with sc.parallel_apply(total, arr, sc.per_chunk(()), chunksize=2) as totals:
+    ...         print(totals.array)
+    [1. 5. 9.]
+    """
+    return PerChunk(*_layout("per_chunk", shape, dtype))
+
+
+def _layout(
+    what: str, shape: int | tuple[int, ...], dtype: DTypeLike
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of memory that is to be made, checked."""
+    sizes = shape if isinstance(shape, (tuple, list)) else (shape,)
+    if not all(
+        isinstance(size, (int, np.integer)) and not isinstance(size, bool) for size in sizes
+    ):
+        raise TypeError(f"{what}: expected a whole number or a tuple of them, got shape {shape!r}")
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"{what}: expected no size below 0, got shape {shape!r}")
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        raise TypeError(f"{what}: Python objects can't be in shared memory, got dtype {kind}")
+    return tuple(map(int, sizes)), kind

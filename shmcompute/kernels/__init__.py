@@ -11,11 +11,10 @@ from shmcompute.kernels.dispatcher_pickling import (
 from shmcompute.kernels.factory import kernel
 from shmcompute.kernels.jitted import NumbaKernel
 from shmcompute.kernels.native_plan import NativePlan, make_native_plan
-from shmcompute.kernels.trampoline import SCALAR_FORMATS, make_trampoline, native_error
+from shmcompute.kernels.trampoline import make_trampoline, native_error
 from shmcompute.kernels.ufunc import UfuncKernel
 
 __all__ = [
-    "SCALAR_FORMATS",
     "Captured",
     "Captures",
     "Compilations",

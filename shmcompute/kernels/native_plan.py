@@ -16,7 +16,21 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from shmcompute.chunking import Arguments, Bound, Chunk, ChunkStart, Constant, Part, Scalar
+from shmcompute.chunking import (
+    Arguments,
+    Bound,
+    Chunk,
+    ChunkCall,
+    ChunkNumber,
+    ChunkStart,
+    ChunkStop,
+    Constant,
+    OutputRow,
+    Part,
+    Scalar,
+    ScratchRow,
+    SharedWhole,
+)
 from shmcompute.kernels import trampoline
 from shmcompute.kernels.trampoline import Source
 from shmcompute.typing import Array
@@ -91,15 +105,33 @@ def native_call(
 
 def _describe(argument: Bound) -> tuple[Source, list[int]] | None:
     """Where a trampoline finds an argument, and the argument's words in the block."""
+    if type(argument) in _OF_CHUNKS:
+        return (_OF_CHUNKS[type(argument)], 0), []
     match argument:
-        case ChunkStart():
-            return ("start", 0), []
-        case Scalar(number):
-            return ("value", number), []
+        case Scalar(index):
+            return ("value", index), []
         case Part(view, axis):
             return ("part", axis), trampoline.array_words(view)
-        case Constant(value) if type(value) is np.ndarray:
-            return ("array", 0), trampoline.array_words(value)
-        case Constant(value) if (packed := trampoline.scalar_bytes(value)) is not None:
-            return ("scalar", 0), np.frombuffer(packed, np.int64).tolist()
+        case SharedWhole(view):
+            return ("array", 0), trampoline.array_words(view)
+        case ScratchRow():
+            return ("scratch", 0), trampoline.row_words(argument.rows, argument.at(ChunkCall(0, 0)))
+        case OutputRow(view):
+            return ("row", 0), trampoline.row_words(view, argument.at(ChunkCall(0, 0)))
+        case Constant(value):
+            return _describe_constant(value)
     return None
+
+
+def _describe_constant(value: Any) -> tuple[Source, list[int]] | None:
+    if type(value) is np.ndarray:
+        return ("array", 0), trampoline.array_words(value)
+    packed = trampoline.scalar_bytes(value)
+    return None if packed is None else (("scalar", 0), np.frombuffer(packed, np.int64).tolist())
+
+
+_OF_CHUNKS: dict[type[Bound], str] = {
+    ChunkStart: "start",
+    ChunkStop: "stop",
+    ChunkNumber: "number",
+}

@@ -17,4 +17,4 @@ class PythonKernel(Kernel):
             signature = inspect.signature(self.function)
         except (TypeError, ValueError):
             return  # a C function without a signature
-        self.check_arity(signature, arguments.at((0, 0)), {})
+        self.check_arity(signature, arguments.sample(), {})

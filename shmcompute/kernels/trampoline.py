@@ -25,18 +25,17 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
-from shmcompute.chunking import Number, is_number
+from shmcompute.chunking import COMPLEX, FORMATS, VALUE, is_number
 from shmcompute.kernels.dispatcher_pickling import Compiled, refresh
 from shmcompute.system.compiling import call_compiler
 from shmcompute.typing import Array
 
 Types = tuple[Any, ...]  # Numba's types
-# Where an argument comes from: ("part", axis) or ("array", 0) or ("scalar", 0), in the block;
-# ("value", its number among the call's), ("start", 0).
+# Where an argument comes from: ("part", axis), ("array", 0), ("scratch", 0), ("row", 0) or
+# ("scalar", 0), in the block; ("value", its index among the call's); ("start", 0), ("stop", 0) or
+# ("number", 0), of the chunk.
 Source = tuple[str, int]
 
-VALUE = 16  # bytes that a scalar takes
-SCALAR_FORMATS: dict[type[Number], str] = {int: "q8x", float: "d8x", bool: "?15x", complex: "dd"}
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 
 _numbers = itertools.count()
@@ -66,8 +65,8 @@ def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled,
 def scalar_bytes(value: Any) -> bytes | None:
     """A scalar as machine code has it; None if it is no scalar, or too large."""
     if is_number(value):
-        parts = (value.real, value.imag) if type(value) is complex else (value,)
-        return struct.pack("<" + SCALAR_FORMATS[type(value)], *parts)
+        parts = (value.real, value.imag) if type(value) in COMPLEX else (value,)
+        return struct.pack("<" + FORMATS[type(value)], *parts)
     if isinstance(value, np.generic) and value.nbytes <= VALUE and value.dtype.kind in "biufcmM":
         return value.tobytes().ljust(VALUE, b"\0")
     return None
@@ -75,9 +74,10 @@ def scalar_bytes(value: Any) -> bytes | None:
 
 @functools.lru_cache(maxsize=1024)
 def make_trampoline(return_type: Any, argument_types: Types, sources: tuple[Source, ...]) -> int:
-    """The address of a trampoline, machine code ``i32 (block, values, start, stop, failure)``.
+    """The address of a trampoline: a function ``i32 (block, values, start, stop, ...)``.
 
-    `block` and `values` are addresses; in the block are the kernel's address and then, in turn,
+    What follows are the chunk's number, the worker's, and `failure`, an address as `block` and
+    `values` are. In the block are the kernel's address and then, in turn,
     the words of each argument: data, itemsize, shape and strides of an array, 16 bytes of a scalar.
     The result is 0, or the code of what was raised, whose description `failure` then points to.
     """
@@ -85,7 +85,7 @@ def make_trampoline(return_type: Any, argument_types: Types, sources: tuple[Sour
     def write(builder: Any) -> None:
         _Trampoline(builder).build(return_type, argument_types, sources)
 
-    return _compile("trampoline", ir.FunctionType(_I32, [_I64] * 5), write)
+    return _compile("trampoline", ir.FunctionType(_I32, [_I64] * 7), write)
 
 
 def _compile(purpose: str, function_type: Any, write: Callable[[Any], None]) -> int:
@@ -113,7 +113,9 @@ class _Trampoline:
     def __init__(self, builder: Any) -> None:
         self._context = cpu_target.target_context
         self._builder = builder
-        self._block, self._values, self._start, self._stop, self._failure = builder.function.args
+        self._block, self._values, *chunk, self._failure = builder.function.args
+        self._start, self._stop, self._number, self._worker = chunk
+        self._of_chunk = {"start": self._start, "stop": self._stop, "number": self._number}
         self._at = 0  # words of the block that are read so far
 
     def build(self, return_type: Any, argument_types: Types, sources: Sequence[Source]) -> None:
@@ -135,14 +137,15 @@ class _Trampoline:
 
     def _argument(self, kind: Any, source: Source) -> Any:
         what, number = source
-        if what == "start":
-            return self._start
+        if what in self._of_chunk:
+            return self._of_chunk[what]
         if what == "value":
             return self._scalar(kind, self._values, VALUE * number)
         if what == "scalar":
             self._at += VALUE // 8
             return self._scalar(kind, self._block, 8 * self._at - VALUE)
-        return self._array(kind, axis=number if what == "part" else None)
+        row = {"scratch": self._worker, "row": self._number}.get(what)
+        return self._array(kind, axis=number if what == "part" else None, row=row)
 
     def _scalar(self, kind: Any, base: Any, offset: int) -> Any:
         model = self._context.data_model_manager[kind]
@@ -150,11 +153,13 @@ class _Trampoline:
         pointer = self._builder.inttoptr(place, model.get_data_type().as_pointer())
         return model.load_from_data_pointer(self._builder, pointer)
 
-    def _array(self, kind: Any, axis: int | None) -> Any:
+    def _array(self, kind: Any, axis: int | None, row: Any) -> Any:
         from numba.np import arrayobj  # noqa: PLC0415  # 20 ms, needed only to call a kernel
 
         builder = self._builder
         data, itemsize = self._word(), self._word()
+        if row is not None:
+            data = builder.add(data, builder.mul(row, self._word()))
         shape = [self._word() for _ in range(kind.ndim)]
         strides = [self._word() for _ in range(kind.ndim)]
         if axis is not None:
@@ -175,6 +180,11 @@ class _Trampoline:
 def array_words(array: Array) -> list[int]:
     """What a trampoline reads of an array."""
     return [array.ctypes.data, array.itemsize, *array.shape, *array.strides]
+
+
+def row_words(rows: Array, row: Array) -> list[int]:
+    """What it reads of the first of several rows, each of which another chunk or worker has."""
+    return [rows.ctypes.data, row.itemsize, rows.strides[0], *row.shape, *row.strides]
 
 
 def native_error(code: int, failure: int) -> BaseException:

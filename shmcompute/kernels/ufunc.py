@@ -38,7 +38,7 @@ class UfuncKernel(Kernel):
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
         ufunc, partial_args, keywords = unwrap(self.function)
-        args = arguments.at((0, 0))
+        args = arguments.sample()
         try:
             _resolve(ufunc, [*partial_args, *(args[i] for i in (*self.inputs, *self.outputs))])
         except (TypeError, ValueError, NumbaError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -9,8 +10,18 @@ import numpy as np
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import MARKERS, Chunk, Constant, bind, bytes_of, check_chain, chunks
-from shmcompute.kernels import Captures
+from shmcompute.chunking import (
+    ARRAY_MARKERS,
+    Chunk,
+    Constant,
+    Setting,
+    SharedWhole,
+    bind,
+    bytes_of,
+    check_chain,
+    chunks,
+)
+from shmcompute.kernels import Captured, Captures
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans.debug_warnings import warn_of_races
 from shmcompute.plans.plan import Link, Plan
@@ -28,6 +39,7 @@ class Options(NamedTuple):
     schedule: str = "static"
     retries: int = 0
     debug: bool = False
+    extent: Chunk | None = None  # the range of a parallel_for
 
 
 class Target(Protocol):
@@ -59,6 +71,7 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
         plan = _with_captured(plan, target)
     if options.debug:
         warn_of_races(plan)
+        plan = replace(plan, captured=(*plan.captured, *_shared_by_all(links)))
     return plan
 
 
@@ -74,8 +87,9 @@ def _with_captured(plan: Plan, target: Target) -> Plan:
     arrays = [array for found in captures for array in found.arrays]
     if target.shared:  # of others a worker has a copy
         arrays = [one for one in arrays if locate(one.array) is not None]
-        if plan.retries and arrays:
-            where, array = arrays[0]
+        common = [*arrays, *_shared_by_all(plan.links)]
+        if plan.retries and common:
+            where, array = common[0]
             raise ValueError(
                 f"retries={plan.retries}: kernel {plan.name} brings a shared array along, {where} "
                 f"(shape {array.shape}, {array.dtype}), of which all chunks may write all: what a "
@@ -85,6 +99,16 @@ def _with_captured(plan: Plan, target: Target) -> Plan:
             )
     careful = any(found.careful for found in captures)
     return replace(plan, captured=tuple(arrays), careful=careful)
+
+
+def _shared_by_all(links: Sequence[Link]) -> list[Captured]:
+    """The arguments that all chunks may write."""
+    return [
+        Captured(f"argument {position}", argument.view)
+        for link in links
+        for position, argument in enumerate(link.arguments.bound)
+        if isinstance(argument, SharedWhole) and argument.view.size
+    ]
 
 
 def _captures(link: Link) -> Captures:
@@ -107,15 +131,17 @@ def calls_of(kernel: Any, args: tuple[Any, ...]) -> Calls:
 
 def shared_arrays(calls: Calls) -> tuple[SharedArray, ...]:
     """The SharedArrays among the arguments, marked or not."""
-    values = [arg.value if isinstance(arg, MARKERS) else arg for _, *args in calls for arg in args]
+    given = [arg for _, *args in calls for arg in args]
+    values = [arg.value if isinstance(arg, ARRAY_MARKERS) else arg for arg in given]
     return tuple(value for value in values if isinstance(value, SharedArray))
 
 
 def _links(calls: Calls, options: Options, target: Target) -> tuple[Link, ...]:
     links: list[Link] = []
+    setting = Setting(options.axis, target.shared, target.workers, options.extent)
     for function, *args in calls:
         earlier = links[-1].arguments.values if links else ()
-        arguments = bind(args, options.axis, shared=target.shared, earlier=earlier)
+        arguments = bind(args, setting, earlier=earlier)
         kernel = kernel_of(function, arguments)
         kernel = kernel.bounded() if options.debug else kernel
         links.append(Link(kernel.threaded() if target.threaded else kernel, arguments))
@@ -144,4 +170,8 @@ def _cut(
     if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
         total = bytes_of([link.arguments for link in links])
         chunksize = max(1, min(chunk_bytes * length // max(1, total), -(-length // workers)))
-    return chunks(length, workers, options.schedule, chunksize)
+    cut = chunks(length, workers, options.schedule, chunksize)
+    if options.extent is None:
+        return cut
+    first = options.extent[0]
+    return tuple((first + start, first + stop) for start, stop in cut)

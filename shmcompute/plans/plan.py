@@ -7,8 +7,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
-from shmcompute.chunking import Arguments, Chunk, Part, Values, address
+import numpy as np
+
+from shmcompute.chunking import Arguments, Chunk, ChunkCall, Part, Values, address
 from shmcompute.kernels import Captured, Kernel, NativePlan, NumbaKernel, make_native_plan
 from shmcompute.plans.journal import Journal
 from shmcompute.system.call_context import CallContext
@@ -44,6 +47,7 @@ class Plan:
     captured: tuple[Captured, ...] = ()  # with retries or debug: what else kernels may write,
     careful: bool = False  # and whether they do it as if others wrote there, too
     context: CallContext | None = None  # the caller's, where another process is to have it
+    numbers: tuple[int, ...] | None = None  # of a plan of some chunks: their numbers among all
     number: int = field(default_factory=_numbers.__next__)  # unique in this process
 
     @cached_property
@@ -51,17 +55,17 @@ class Plan:
         """What messages call its kernel."""
         return " + ".join(link.kernel.name for link in self.links)
 
-    def run_chunk(self, number: int, values: Values) -> None:
+    def run_chunk(self, number: int, values: Values, worker: int = 0) -> None:
         """Call the kernels on one chunk. This is the only place where Python calls a kernel."""
-        chunk = self.chunks[number]
+        call = self._chunk_call(number, values, worker)
         nesting.depth += 1
         try:
             if self.journal is not None:
                 self.journal.keep(number, self.written(number))
             if self.context is None:
-                self._call(chunk, values)
+                self._call(call)
             else:
-                self.context.run(self._call, chunk, values)
+                self.context.run(self._call, call)
             if self.journal is not None:
                 self.journal.commit(number)
         except BaseException as error:
@@ -70,34 +74,49 @@ class Plan:
         finally:
             nesting.depth -= 1
 
-    def _call(self, chunk: Chunk, values: Values) -> None:
-        for link in self._guarded(chunk, values) if self.debug else self.links:
-            link.kernel(link.arguments.at(chunk, values))
+    def _chunk_call(self, number: int, values: Values = (), worker: int = 0) -> ChunkCall:
+        among_all = number if self.numbers is None else self.numbers[number]
+        return ChunkCall(*self.chunks[number], among_all, worker, values)
 
-    def _guarded(self, chunk: Chunk, values: Values) -> Iterator[Link]:
+    def _call(self, call: ChunkCall) -> None:
+        for link in self._guarded(call) if self.debug else self.links:
+            link.kernel(link.arguments.at(call))
+
+    def _guarded(self, call: ChunkCall) -> Iterator[Link]:
         """The links on copies, checked after each; written back only if all links behaved."""
         from shmcompute.plans.debug_guard import Guard  # noqa: PLC0415  # for debugging only
 
-        guard = Guard([link.arguments.at(chunk, values) for link in self.links])
+        guard = Guard([link.arguments.at(call) for link in self.links])
         for number, link in enumerate(self.links):
             yield replace(link, arguments=guard.arguments(number))
-            guard.check(number, link.kernel, chunk)
+            guard.check(number, link.kernel, (call.start, call.stop))
         guard.write_back()
 
     def written(self, number: int) -> list[Array]:
         """What a chunk writes, each part once."""
-        arguments = itertools.chain.from_iterable(link.arguments.bound for link in self.links)
-        views = [
-            argument.at(*self.chunks[number], ())
-            for argument in arguments
-            if isinstance(argument, Part) and argument.writes
-        ]
-        return list({address(view): view for view in views}.values())
+        call = self._chunk_call(number)
+        written = itertools.chain.from_iterable(link.arguments.written(call) for link in self.links)
+        return list({address(view): view for view in written}.values())
 
     def only(self, numbers: Sequence[int]) -> Plan:
         """The plan of some of its chunks."""
+        among_all = tuple(self._chunk_call(number).number for number in numbers)
         chunks = tuple(self.chunks[number] for number in numbers)
-        return replace(self, chunks=chunks, number=next(_numbers))
+        return replace(self, chunks=chunks, numbers=among_all, number=next(_numbers))
+
+    @cached_property
+    def outputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and dtype of each array that a run of it makes: a row for each chunk."""
+        samples = [one for link in self.links for one in link.arguments.outputs()]
+        return [((len(self.chunks), *one.shape[1:]), one.dtype) for one in samples]
+
+    def with_outputs(self, views: Sequence[Array]) -> Plan:
+        """The plan that writes these."""
+        left = iter(views)
+        links = tuple(
+            replace(link, arguments=link.arguments.with_outputs(left)) for link in self.links
+        )
+        return replace(self, links=links, number=next(_numbers))
 
     def within(self, now: CallContext) -> Plan:
         """The plan that is run in this context."""
@@ -131,7 +150,7 @@ class Plan:
     @cached_property
     def native(self) -> NativePlan | None:
         """The plan as machine code runs it, if machine code can."""
-        if self.journal is not None or self.debug:
+        if self.journal is not None or self.debug or self.numbers is not None:
             return None
         try:
             calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]

@@ -14,11 +14,21 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import MARKERS, VALUES, Values, is_number, offset
+from shmcompute.chunking import (
+    ARRAY_MARKERS,
+    VALUES,
+    ChunkMarker,
+    PerChunk,
+    Scratch,
+    Values,
+    is_number,
+)
 from shmcompute.plans.build import Options
 from shmcompute.plans.plan import Plan
 
 KEPT = 64  # plans
+
+_CONSTANTS = (ChunkMarker, Scratch, PerChunk)  # markers that refer to no array
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +119,11 @@ def call_key(
     parts: list[Hashable] = [kernel, options, *map(type, options)]
     for arg in args:
         kind: Any = type(arg)
-        if kind is SharedArray or arg is offset:
+        if kind is SharedArray:
             parts.append(id(arg))
-        elif kind in MARKERS and type(arg.value) is SharedArray:
+        elif kind in _CONSTANTS:
+            parts.append(arg)
+        elif kind in ARRAY_MARKERS and type(arg.value) is SharedArray:
             parts.append((kind, id(arg.value), getattr(arg, "axis", None)))
         elif is_number(arg):
             parts.append(kind)

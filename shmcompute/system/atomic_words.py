@@ -236,13 +236,21 @@ def poll(address: int, value: int, nanoseconds: int) -> None:
 
 @_intrinsic
 def call(
-    _: Any, function: Any, block: Any, values: Any, start: Any, stop: Any, failure: Any
+    _: Any,
+    function: Any,
+    block: Any,
+    values: Any,
+    start: Any,
+    stop: Any,
+    number: Any,
+    worker: Any,
+    failure: Any,
 ) -> tuple[Signature, Generator]:
     """Call a trampoline (see `kernels.trampoline`); 0, or the code of what the kernel raised."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_I32, [_I64] * 5)
+        kind = ir.FunctionType(_I32, [_I64] * 7)
         function = builder.inttoptr(args[0], kind.as_pointer())
         return builder.sext(builder.call(function, args[1:]), _I64)
 
-    return types.int64(*[types.int64] * 6), generate
+    return types.int64(*[types.int64] * 8), generate

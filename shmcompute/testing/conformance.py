@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import offset, read, whole
+from shmcompute.chunking import chunk, offset, per_chunk, read, scratch, whole
+from shmcompute.chunking import shared as shared_by_all
 from shmcompute.errors import ClosedError, OutOfBoundsError
+from shmcompute.loops import parallel_for
 from shmcompute.pool import Pool
 from shmcompute.testing import kernels
 
@@ -112,6 +114,43 @@ def check_access(pool: Pool, keywords: Keywords) -> None:
         parallel_apply(kernels.weigh, out, read(inputs), whole(weights), chunksize=5, pool=pool)
         np.testing.assert_array_equal(out.array, x * table.sum())
         np.testing.assert_array_equal(inputs.array, x)
+
+
+def check_shared_whole(pool: Pool, keywords: Keywords) -> None:
+    """All chunks write one array; a loop over numbers splits none."""
+    targets = np.random.default_rng(0).permutation(100)
+    with shared(targets, keywords) as places, shared(np.zeros(100), keywords) as out:
+        parallel_apply(kernels.scatter, read(places), shared_by_all(out), offset, pool=pool)
+        np.testing.assert_array_equal(out.array[targets], np.arange(100))
+        for kernel in (kernels.fill_range, kernels.fill_range_python):
+            for start, stop in ((0, 100), (7, 9), (5, 5), (9, 3), (-2, 0)):
+                expected = out.array.copy()
+                parallel_for(kernel, start, stop, shared_by_all(out), np.float32(0.5), pool=pool)
+                for i in range(start, stop):
+                    expected[i] = 0.5
+                np.testing.assert_array_equal(out.array, expected)
+
+
+def check_outputs(pool: Pool, keywords: Keywords) -> None:
+    """Each chunk writes its own row of what the call makes, whoever runs it."""
+    source = np.arange(100.0)
+    for kernel in (kernels.sums, kernels.sums_python):
+        for schedule in ("static", "dynamic", "guided"):
+            for more in ({}, {"retries": 1}, {"debug": True}):
+                with (
+                    shared(source, keywords) as arr,
+                    _outputs(kernel, arr, pool=pool, schedule=schedule, **more) as out,
+                ):
+                    np.testing.assert_equal(out.array[:, 0].sum(), source.sum())
+                    np.testing.assert_array_equal(out.array[:, 1], np.arange(len(out)))
+
+
+def _outputs(kernel: Any, arr: SharedArray, **options: Any) -> SharedArray:
+    made = parallel_apply(
+        kernel, read(arr), per_chunk(2), chunk, scratch(100), chunksize=9, **options
+    )
+    assert isinstance(made, SharedArray)  # noqa: S101  # for the type checker
+    return made
 
 
 def check_axes(pool: Pool, keywords: Keywords) -> None:

@@ -52,6 +52,34 @@ def affine_gufunc(x: Array, a: float, b: float, out: Array) -> None:
         out[i] = x[i] * a + b
 
 
+@nb.njit
+def scatter(targets: Array, out: Array, start: int) -> None:
+    for i in range(targets.size):
+        out[targets[i]] = start + i
+
+
+@nb.njit
+def fill_range(first: int, last: int, out: Array, value: float) -> None:
+    for i in range(first, last):
+        out[i] = value
+
+
+def fill_range_python(first: int, last: int, out: Array, value: float) -> None:
+    out[first:last] = value
+
+
+@nb.njit
+def sums(x: Array, out: Array, number: int, room: Array) -> None:
+    room[: x.size] = x
+    out[0] = room[: x.size].sum()
+    out[1] = number
+
+
+def sums_python(x: Array, out: Array, number: int, room: Array) -> None:
+    room[: x.size] = x
+    out[:] = room[: x.size].sum(), number
+
+
 def affine_python(x: Array, a: float, b: float) -> None:
     x *= a
     x += b

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import shmcompute as sc
-from shmcompute.chunking import bind
+from shmcompute.chunking import ChunkCall, Setting, bind
 
 
 @pytest.fixture
@@ -26,55 +26,58 @@ def square():
 
 def test_unlike_lengths_are_named_with_shapes(arr, square):
     with pytest.raises(ValueError, match=r"20 \(shape \(20,\), axis 0\).*4 \(shape \(4, 6\)"):
-        bind([arr, square], 0, shared=True)
-    assert bind([sc.split(arr.array[:6]), sc.split(square, axis=1)], 0, shared=True).length == 6
+        bind([arr, square], Setting(0, shared=True))
+    assert (
+        bind([sc.split(arr.array[:6]), sc.split(square, axis=1)], Setting(0, shared=True)).length
+        == 6
+    )
 
 
 @pytest.mark.parametrize("axis", [2, -3, 100])
 def test_an_axis_out_of_range_names_the_shape(square, axis):
     with pytest.raises(ValueError, match=rf"axis {axis} is out of range.*\(4, 6\)"):
-        bind([square], axis, shared=True)
+        bind([square], Setting(axis, shared=True))
 
 
 @pytest.mark.parametrize("axis", [0.5, "0", None, True])
 def test_an_axis_must_be_a_whole_number(square, axis):
     with pytest.raises(TypeError, match="axis"):
-        bind([square], axis, shared=True)
+        bind([square], Setting(axis, shared=True))
 
 
 @pytest.mark.parametrize("args", [[], [1, "x"], [sc.whole(np.zeros(3))], [sc.offset]])
 def test_nothing_to_split_is_a_value_error(args):
     with pytest.raises(ValueError, match="nothing to split"):
-        bind(args, 0, shared=True)
+        bind(args, Setting(0, shared=True))
 
 
 def test_a_scalar_array_cannot_be_split():
     with sc.SharedArray(1.0) as scalar, pytest.raises(ValueError, match="out of range"):
-        bind([scalar], 0, shared=True)
+        bind([scalar], Setting(0, shared=True))
 
 
 def test_a_plain_array_is_told_to_be_wrapped(arr):
     with pytest.raises(TypeError, match=r"wrap it.*SharedArray"):
-        bind([np.zeros(20)], 0, shared=True)
+        bind([np.zeros(20)], Setting(0, shared=True))
     with pytest.raises(TypeError, match="wrap it"):
-        bind([arr, sc.read(np.zeros(20))], 0, shared=True)
-    assert bind([np.zeros(20)], 0, shared=False).length == 20
+        bind([arr, sc.read(np.zeros(20))], Setting(0, shared=True))
+    assert bind([np.zeros(20)], Setting(0, shared=False)).length == 20
 
 
 def test_markers_take_arrays_only(arr):
     for marker in (sc.split, sc.read, sc.whole):
         with pytest.raises(TypeError, match="expected a SharedArray or an ndarray"):
-            bind([arr, marker([1, 2, 3])], 0, shared=True)
+            bind([arr, marker([1, 2, 3])], Setting(0, shared=True))
 
 
 def test_overlapping_targets_are_refused(arr):
     with pytest.raises(ValueError, match="overlap"):
-        bind([arr[:10], arr[5:15]], 0, shared=True)
+        bind([arr[:10], arr[5:15]], Setting(0, shared=True))
     with pytest.raises(ValueError, match="overlap"):
-        bind([arr.array, arr.array[::-1]], 0, shared=True)
+        bind([arr.array, arr.array[::-1]], Setting(0, shared=True))
     other = sc.SharedArray.attach(arr.name) if arr.storage == "shm" else arr
     with pytest.raises(ValueError, match="overlap"):
-        bind([arr[:10], other[5:15]], 0, shared=True)
+        bind([arr[:10], other[5:15]], Setting(0, shared=True))
 
 
 def test_targets_that_are_the_same_or_interleaved_are_allowed(arr):
@@ -86,7 +89,7 @@ def test_targets_that_are_the_same_or_interleaved_are_allowed(arr):
         [arr[:10], sc.read(arr[10:])],
         [arr[:1], sc.whole(arr)],  # a single chunk
     ):
-        bind(args, 0, shared=True)
+        bind(args, Setting(0, shared=True))
 
 
 def test_what_sees_other_chunks_of_a_target_is_refused(arr, square):
@@ -108,7 +111,7 @@ def test_what_sees_other_chunks_of_a_target_is_refused(arr, square):
     ):
         for order in (args, args[::-1]):
             with pytest.raises(ValueError, match="sees what other chunks write"):
-                bind(order, 0, shared=False)
+                bind(order, Setting(0, shared=False))
 
 
 def test_what_a_chunk_alone_sees_of_its_part_is_allowed(square):
@@ -124,7 +127,7 @@ def test_what_a_chunk_alone_sees_of_its_part_is_allowed(square):
             [records, sc.read(records.array["f1"])],
             [z, sc.read(z.array.imag)],
         ):
-            bind(args, 0, shared=True)
+            bind(args, Setting(0, shared=True))
 
 
 def test_a_file_that_is_mapped_twice_is_one_memory(tmp_path):
@@ -133,20 +136,20 @@ def test_a_file_that_is_mapped_twice_is_one_memory(tmp_path):
     with sc.SharedArray.open(path) as arr, sc.SharedArray.open(path, "r") as same:
         for seen in (sc.whole(same), sc.read(same.array[::-1])):
             with pytest.raises(ValueError, match="sees what other chunks write"):
-                bind([arr, seen], 0, shared=True)
-        bind([arr, sc.read(same)], 0, shared=True)
+                bind([arr, seen], Setting(0, shared=True))
+        bind([arr, sc.read(same)], Setting(0, shared=True))
 
 
 def test_a_target_that_repeats_its_memory_is_refused(arr):
     windows = np.lib.stride_tricks.sliding_window_view(arr.array, 3, writeable=True)
     with pytest.raises(ValueError, match="repeats its memory"):
-        bind([windows], 0, shared=True)
+        bind([windows], Setting(0, shared=True))
     same = np.lib.stride_tricks.as_strided(arr.array, (5, 4), (0, 8))
     with pytest.raises(ValueError, match="repeats its memory"):
-        bind([same], 0, shared=True)
-    bind([np.lib.stride_tricks.as_strided(arr.array, (5, 4), (32, 8))], 0, shared=True)
+        bind([same], Setting(0, shared=True))
+    bind([np.lib.stride_tricks.as_strided(arr.array, (5, 4), (32, 8))], Setting(0, shared=True))
     with pytest.raises(ValueError, match="read-only"):
-        bind([np.broadcast_to(arr.array, (3, 20))], 0, shared=True)
+        bind([np.broadcast_to(arr.array, (3, 20))], Setting(0, shared=True))
 
 
 def test_any_ordinary_view_is_taken():
@@ -160,16 +163,15 @@ def test_any_ordinary_view_is_taken():
             arr.array.reshape(12, 30)[:, ::7],
         ):
             for axis in range(view.ndim):
-                bind([view], axis, shared=True)
+                bind([view], Setting(axis, shared=True))
 
 
 def test_chunks_see_what_they_should(arr, square):
     arguments = bind(
         [sc.split(arr.array[:6]), sc.read(square, axis=1), sc.whole(arr[6:]), sc.offset, "word"],
-        0,
-        shared=True,
+        Setting(0, shared=True),
     )
-    x, columns, table, start, word = arguments.at((2, 5))
+    x, columns, table, start, word = arguments.at(ChunkCall(2, 5))
     np.testing.assert_array_equal(x, [2, 3, 4])
     assert columns.shape == (4, 3)
     assert (x.flags.writeable, columns.flags.writeable, table.flags.writeable) == (
@@ -190,6 +192,6 @@ def test_there_is_one_offset():
 def test_samples_have_every_layout_that_chunks_have():
     """A chunk of one row, and one of all, may be contiguous where the others are not."""
     with sc.SharedArray(np.zeros((5, 4)), order="F") as arr:
-        arguments = bind([arr], 0, shared=True)
+        arguments = bind([arr], Setting(0, shared=True))
         shapes = [sample[0].shape for sample in arguments.samples([(0, 2), (2, 4), (4, 5)])]
         assert shapes == [(2, 4), (1, 4)]

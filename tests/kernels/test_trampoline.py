@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shmcompute as sc
-from shmcompute.chunking import bind
+from shmcompute.chunking import ChunkCall, Setting, bind
 from shmcompute.kernels import trampoline
 from shmcompute.kernels.native_plan import native_call
 
@@ -69,10 +69,10 @@ def test_a_call_without_python_sees_what_python_sees(shape, data):
     length = view.shape[axis]
     start = data.draw(st.integers(0, length - 1))
     sums = np.zeros(length)
-    arguments = bind([sums, sc.read(view, axis=axis)], 0, shared=False)
+    arguments = bind([sums, sc.read(view, axis=axis)], Setting(0, shared=False))
     kernel = _summing(view.ndim, axis)
     chunk = (start, length)
-    kernel(*arguments.at(chunk))  # compiles
+    kernel(*arguments.at(ChunkCall(*chunk)))  # compiles
     sums[:] = 0
     call = native_call(kernel, arguments, [chunk])
     assert call is not None
@@ -100,9 +100,9 @@ def _summing(ndim, axis):
 
 def _run(call, start, stop):
     failure = np.zeros(1, np.int64)
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 5)(call.trampoline)
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 7)(call.trampoline)
     place = failure.__array_interface__["data"][0]
-    assert function(call.block.__array_interface__["data"][0], 0, start, stop, place) == 0
+    assert function(call.block.__array_interface__["data"][0], 0, start, stop, 0, 0, place) == 0
 
 
 @pytest.mark.parametrize(

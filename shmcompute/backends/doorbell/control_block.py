@@ -169,13 +169,16 @@ def share(control: int, slot: int, plan: int) -> Any:
     """Do what falls to this slot; 0, or the code of what a kernel raised, which stops all."""
     count, links = load(plan + COUNT), load(plan + LINKS)
     edges = plan + FIRST_LINK + 2 * WORD * links
+    worker = (slot - control - SLOTS_AT) // SLOT
     number = take(control, slot, NONE)
     while 0 <= number < count:
         start, stop = load(edges + WORD * number), load(edges + WORD * (number + 1))
         link = plan + FIRST_LINK
         for _ in range(links):
             values = control + VALUES_AT
-            code = call(load(link), load(link + WORD), values, start, stop, slot + FAILURE)
+            code = call(
+                load(link), load(link + WORD), values, start, stop, number, worker, slot + FAILURE
+            )
             if code != 0:
                 fail(control, slot, code)
                 return code

@@ -7,15 +7,15 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from shmcompute.backends.doorbell import control_block
-from shmcompute.chunking import Number, Values
+from shmcompute.chunking import COMPLEX, FORMATS, Number, Values
 from shmcompute.errors import StorageError
-from shmcompute.kernels import SCALAR_FORMATS
 from shmcompute.system import limits
 from shmcompute.system.atomic_words import waits_by_futex
 
@@ -71,15 +71,13 @@ class ControlMapping:
         form = _layout(tuple(map(type, values)))
         parts: list[Number] = []
         for value in values:
-            parts += (value.real, value.imag) if type(value) is complex else (value,)
+            parts += (value.real, value.imag) if type(value) in COMPLEX else (value,)
         form.pack_into(self._memory, control_block.VALUES_AT, *parts)
 
     def read_values(self, types: Sequence[type[Number]]) -> Values:
         """The numbers of this run."""
         parts = iter(_layout(tuple(types)).unpack_from(self._memory, control_block.VALUES_AT))
-        return tuple(
-            complex(next(parts), next(parts)) if kind is complex else next(parts) for kind in types
-        )
+        return tuple(_number(kind, parts) for kind in types)
 
     def close(self) -> None:
         """Give back the descriptor; the memory goes with this object."""
@@ -108,4 +106,9 @@ def _create(size: int) -> int:
 
 @lru_cache(maxsize=256)
 def _layout(types: tuple[type[Number], ...]) -> struct.Struct:
-    return struct.Struct("<" + "".join(SCALAR_FORMATS[kind] for kind in types))
+    return struct.Struct("<" + "".join(FORMATS[kind] for kind in types))
+
+
+def _number(kind: type[Any], parts: Iterator[Any]) -> Number:
+    number: Number = kind(complex(next(parts), next(parts)) if kind in COMPLEX else next(parts))
+    return number

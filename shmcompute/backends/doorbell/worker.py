@@ -104,7 +104,7 @@ class DoorbellWorker:
                 if deadline is not None and time.monotonic() > deadline:
                     self._mapping.write(address + control.STOP, 1)
                     return
-                plan.run_chunk(number, values)
+                plan.run_chunk(number, values, self.number)
                 number = control.take(address, slot, number)
         except BaseException:
             control.fail(address, slot, control.RAISED)

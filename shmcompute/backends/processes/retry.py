@@ -45,7 +45,7 @@ def run_with_retries(plan: Plan, rows: int, run: Callable[[Plan, bool], None]) -
                 raise
             if not undone:  # it died after its last chunk was done
                 return
-            left = replace(left, chunks=tuple(left.chunks[number] for number in undone))
+            left = left.only(undone)
 
 
 def _put_back(journal: Journal, plan: Plan) -> list[int]:

@@ -24,6 +24,7 @@ class PackedPlan:
     links: tuple[tuple[bytes, bytes], ...]  # kernel and arguments of each
     types: tuple[type[Number], ...]  # of the numbers that come with a call
     chunks: tuple[Chunk, ...]
+    numbers: tuple[int, ...] | None
     journal: bytes
     debug: bool
     context: bytes

@@ -53,7 +53,15 @@ def pack(plan: Plan) -> PackedPlan:
     size = sum(map(len, chain.from_iterable(links))) + 16 * len(plan.chunks)
     context = _pack_context(plan.context)
     return PackedPlan(
-        tuple(links), types, plan.chunks, journal, plan.debug, context, handles | kept, size
+        tuple(links),
+        types,
+        plan.chunks,
+        plan.numbers,
+        journal,
+        plan.debug,
+        context,
+        handles | kept,
+        size,
     )
 
 
@@ -72,6 +80,7 @@ def unpack(packed: PackedPlan) -> Plan:
         static=True,
         journal=journal,
         debug=packed.debug,
+        numbers=packed.numbers,
         context=unpack_context(packed.context),
     )
 

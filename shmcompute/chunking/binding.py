@@ -1,0 +1,239 @@
+"""`bind`: what the caller passed (arrays, markers, numbers, anything else) as bound arguments.
+
+There is a function for each marker. What they refuse is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shmcompute.arrays import SharedArray, refuse_subclass
+from shmcompute.chunking.aliasing import Access, check_chunks, check_shared
+from shmcompute.chunking.arguments import Arguments
+from shmcompute.chunking.bound import (
+    Bound,
+    ChunkNumber,
+    ChunkStart,
+    ChunkStop,
+    Constant,
+    OutputRow,
+    Part,
+    Scalar,
+    ScratchRow,
+    SharedWhole,
+)
+from shmcompute.chunking.markers import (
+    ChunkMarker,
+    PerChunk,
+    Read,
+    Scratch,
+    Shared,
+    Split,
+    Whole,
+    Write,
+)
+from shmcompute.chunking.numbers import VALUES, Number, Values, is_number
+from shmcompute.chunking.schedule import Chunk
+from shmcompute.storage import locate
+from shmcompute.typing import Array
+
+
+class Setting(NamedTuple):
+    """What arguments must know of the call that they are of.
+
+    Parameters
+    ----------
+    axis : int
+        Split axis of arguments that do not name their own.
+    shared : bool
+        Whether other processes will see the arrays, so that a plain ndarray won't do.
+    workers : int
+        How many chunks may run at the same time.
+    extent : tuple of int, optional
+        The range of numbers that is cut into chunks, where no array is.
+    """
+
+    axis: int
+    shared: bool
+    workers: int = 1
+    extent: Chunk | None = None
+
+
+def bind(args: Sequence[Any], setting: Setting, *, earlier: Values = ()) -> Arguments:
+    """Resolve and check the arguments of a call, before anything runs.
+
+    Parameters
+    ----------
+    args : sequence
+        Arrays, markers, numbers and anything else.
+    setting : Setting
+    earlier : tuple of numbers
+        The numbers of earlier kernels of a chain, which stand before this kernel's.
+
+    Raises
+    ------
+    TypeError
+        For a plain ndarray that must be shared, or a marker around something that is no array.
+    ValueError
+        For nothing to split, unlike lengths, an axis out of range, read-only targets, and arguments
+        that overlap what chunks write in another.
+    """
+    values = [*earlier]
+    bound = tuple(_bound(position, arg, setting, values) for position, arg in enumerate(args))
+    arguments = Arguments(bound, _length(bound, setting), tuple(values))
+    if len(accesses := arguments.accesses()) > 1:
+        check_shared(accesses)
+    return arguments
+
+
+def _length(bound: Sequence[Bound], setting: Setting) -> int:
+    """What the split arguments share along their split axes; that of the range where there is."""
+    parts = [(position, arg) for position, arg in enumerate(bound) if isinstance(arg, Part)]
+    if setting.extent is not None:
+        _check_nothing_is_split(parts)
+        return max(0, setting.extent[1] - setting.extent[0])
+    if not parts:
+        raise ValueError(
+            "nothing to split: pass at least one SharedArray, or a view of one, that is not "
+            "whole() or shared(); to run over a range of numbers, sc.parallel_for"
+        )
+    lengths = {arg.view.shape[arg.axis] for _, arg in parts}
+    if len(lengths) > 1:
+        listed = ", ".join(
+            f"argument {i} has {arg.view.shape[arg.axis]} (shape {arg.view.shape}, axis {arg.axis})"
+            for i, arg in parts
+        )
+        raise ValueError(f"split arguments must have one length along their split axis: {listed}")
+    return int(lengths.pop())
+
+
+def _check_nothing_is_split(parts: Sequence[tuple[int, Part]]) -> None:
+    if parts:
+        position, part = parts[0]
+        raise TypeError(
+            f"argument {position - 2} (shape {part.view.shape}) would be split, but a parallel_for "
+            "splits its range alone: pass sc.whole(x) to read it, sc.shared(x) to write it"
+        )
+
+
+def _bound(position: int, arg: Any, setting: Setting, values: list[Number]) -> Bound:
+    if is_number(arg) and len(values) < VALUES:
+        values.append(arg)
+        return Scalar(len(values) - 1)
+    binder = _BINDERS.get(type(arg))
+    argument = _Argument(position, setting)
+    if binder is not None:
+        return binder(argument, arg)
+    if isinstance(arg, (SharedArray, np.ndarray)):
+        return argument.part(arg, None, writes=True)
+    return Constant(arg)
+
+
+@dataclass(frozen=True)
+class _Argument:
+    """Binds one argument; a method for each marker."""
+
+    position: int
+    setting: Setting
+
+    def split(self, marker: Split | Write) -> Part:
+        return self.part(marker.value, marker.axis, writes=True)
+
+    def read(self, marker: Read) -> Part:
+        return self.part(marker.value, marker.axis, writes=False)
+
+    def whole(self, marker: Whole) -> Constant:
+        view = _array(self.position, marker.value, shared=False)
+        if self.setting.shared and locate(view) is None:
+            # As it will arrive, so its type is the same everywhere.
+            view = np.array(view, order="A", subok=True)
+        return Constant(_read_only(view))
+
+    def shared(self, marker: Shared) -> SharedWhole:
+        view = _array(self.position, marker.value, self.setting.shared)
+        self._check_writeable(view)
+        return SharedWhole(view)
+
+    def scratch(self, marker: Scratch) -> ScratchRow:
+        # One more: the caller may take a share.
+        return ScratchRow(marker.shape, marker.dtype, self.setting.workers + 1)
+
+    def per_chunk(self, marker: PerChunk) -> OutputRow:
+        return OutputRow(np.zeros((1, *marker.shape), marker.dtype))
+
+    def of_chunk(self, marker: ChunkMarker) -> Bound:
+        return _OF_CHUNKS[marker.name]()
+
+    def part(self, value: Any, axis: int | None, *, writes: bool) -> Part:
+        view = _array(self.position, value, self.setting.shared)
+        axis = self._axis(view, self.setting.axis if axis is None else axis)
+        if not writes:
+            return Part(_read_only(view), axis, writes=False)
+        self._check_writeable(view)
+        if not view.flags.forc:
+            check_chunks(Access(self.position, view, axis, writes=True))
+        return Part(view, axis, writes=True)
+
+    def _axis(self, view: Array, axis: int) -> int:
+        """The axis, counted from the first."""
+        if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
+            raise TypeError(f"axis: expected a whole number, got {axis!r}")
+        if not -view.ndim <= axis < view.ndim:
+            raise ValueError(
+                f"axis {axis} is out of range for argument {self.position} of shape {view.shape}"
+            )
+        return int(axis) % view.ndim
+
+    def _check_writeable(self, view: Array) -> None:
+        if not view.flags.writeable:
+            raise ValueError(
+                f"argument {self.position} (shape {view.shape}) is read-only, so it can't be split "
+                "for writing; pass sc.read(x) or sc.whole(x), or open its file with mode='r+'"
+            )
+
+
+_OF_CHUNKS: dict[str, Callable[[], Bound]] = {
+    "offset": ChunkStart,
+    "chunk": ChunkNumber,
+    "range_start": ChunkStart,
+    "range_stop": ChunkStop,
+}
+_BINDERS: dict[type[Any], Callable[[_Argument, Any], Bound]] = {
+    Split: _Argument.split,
+    Write: _Argument.split,
+    Read: _Argument.read,
+    Whole: _Argument.whole,
+    Shared: _Argument.shared,
+    Scratch: _Argument.scratch,
+    PerChunk: _Argument.per_chunk,
+    ChunkMarker: _Argument.of_chunk,
+}
+
+
+def _array(position: int, value: Any, shared: bool) -> Array:
+    if isinstance(value, SharedArray):
+        return value.array
+    if not isinstance(value, np.ndarray):
+        raise TypeError(
+            f"argument {position}: expected a SharedArray or an ndarray inside split(), read(), "
+            f"whole() or another marker, got {type(value).__name__}"
+        )
+    refuse_subclass(f"argument {position}", value)
+    if shared and value.size and locate(value) is None:
+        raise TypeError(
+            f"argument {position} is a plain ndarray of shape {value.shape}, which worker "
+            "processes can't write in place: wrap it, sc.SharedArray(x); or pass sc.whole(x) to "
+            'send each worker a read-only copy; or choose backend="threads"'
+        )
+    # Records keep their attributes. A memmap would be pickled with the file behind it.
+    return value if type(value) is np.recarray else value.view(np.ndarray)
+
+
+def _read_only(view: Array) -> Array:
+    view = view.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,137 @@
+"""Bound arguments: what a call's kernel is given for each chunk, a class for each way to see it.
+
+They are pickled with their views as handles, not as data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shmcompute.chunking.numbers import Number, Values
+from shmcompute.typing import Array
+
+LINE = 128  # bytes; rows of scratch that workers write side by side share no cache line
+
+
+class ChunkCall(NamedTuple):
+    """One call of a kernel: for which chunk, by which worker, with which numbers."""
+
+    start: int
+    stop: int
+    number: int = 0  # of the chunk
+    worker: int = 0  # which of those that run at the same time
+    values: Values = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """An array that is cut along `axis`."""
+
+    view: Array
+    axis: int
+    writes: bool
+
+    def at(self, call: ChunkCall) -> Array:
+        return self.view[(slice(None),) * self.axis + (slice(call.start, call.stop),)]
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A value that each chunk gets as it is; an array is only read."""
+
+    value: Any
+
+    def at(self, call: ChunkCall) -> Any:
+        return self.value
+
+
+@dataclass(frozen=True, eq=False)
+class SharedWhole:
+    """An array of which each chunk sees, and may write, all."""
+
+    view: Array
+
+    def at(self, call: ChunkCall) -> Array:
+        return self.view
+
+
+@dataclass(frozen=True, eq=False)
+class Scalar:
+    """A number that may change from call to call."""
+
+    index: int  # among those of the call
+
+    def at(self, call: ChunkCall) -> Number:
+        return call.values[self.index]
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkStart:
+    """The chunk's start index."""
+
+    def at(self, call: ChunkCall) -> int:
+        return call.start
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkStop:
+    """The index behind the chunk's last."""
+
+    def at(self, call: ChunkCall) -> int:
+        return call.stop
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkNumber:
+    """Which chunk it is, from 0."""
+
+    def at(self, call: ChunkCall) -> int:
+        return call.number
+
+
+@dataclass(frozen=True, eq=False)
+class ScratchRow:
+    """Memory of the worker's own, which it keeps from chunk to chunk."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    workers: int  # how many may run at the same time
+
+    @cached_property
+    def rows(self) -> Array:
+        """The memory of all workers, a row each. What nobody touches takes no memory."""
+        size = int(np.prod(self.shape)) * self.dtype.itemsize
+        return np.zeros((self.workers, -(-max(1, size) // LINE) * LINE), np.uint8)
+
+    def at(self, call: ChunkCall) -> Array:
+        return np.ndarray(self.shape, self.dtype, self.rows[call.worker])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "dtype": self.dtype, "workers": self.workers}
+
+
+@dataclass(frozen=True, eq=False)
+class OutputRow:
+    """The chunk's own row of an array that the call makes."""
+
+    view: Array  # (chunks, *shape); before the call runs there is one row, for its type alone
+
+    def at(self, call: ChunkCall) -> Array:
+        return self.view[min(call.number, len(self.view) - 1), ...]
+
+
+Bound = (
+    Part
+    | Constant
+    | SharedWhole
+    | Scalar
+    | ChunkStart
+    | ChunkStop
+    | ChunkNumber
+    | ScratchRow
+    | OutputRow
+)
