@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import Values
+from shmcompute.chunking import Chunk, Values, chunks
 from shmcompute.plans import (
     Options,
     Plan,
     build_plan,
     call_key,
     calls_of,
+    form_key,
+    note_kinds,
+    plain_arrays,
+    rebuild_plan,
     run_watched,
     shared_arrays,
 )
@@ -42,7 +46,7 @@ class BoundPlan:
     @property
     def chunks(self) -> tuple[tuple[int, int], ...]:
         """The ranges ``[start, stop)`` along the split axis that the kernel is called with."""
-        return self._plan.chunks
+        return tuple(self._plan.chunks)
 
     def __call__(self) -> Outputs:
         """Run it. Returns when no worker writes any more, what `per_chunk` has asked for."""
@@ -216,23 +220,59 @@ def parallel_apply(
 
 
 def call(
-    kernel: Any, args: tuple[Any, ...], options: Options, chosen: Pool, timeout: float | None
+    kernel: Any,
+    args: tuple[Any, ...],
+    options: Options,
+    chosen: Pool,
+    timeout: float | None,
+    extent: tuple[int, int] | None = None,
 ) -> Outputs:
-    """Run a call by a plan that is known already, or that is kept for calls like it."""
+    """Run a call by a plan that is known already, or that is kept for calls like it.
+
+    Parameters
+    ----------
+    extent : tuple of int, optional
+        The range that is cut into chunks, where no array is: it is no part of the plan.
+    """
     seconds = None if timeout is None else _seconds(timeout)
     if options.debug:
         try:
-            return _bound(kernel, args, options, chosen, seconds)()
+            return _bound(kernel, args, options._replace(extent=extent), chosen, seconds)()
         except BaseException as error:
             shorten(error)
             raise
     key, values = call_key(kernel, args, options)
     known = chosen.plans.find(key)
     if known is None:
-        bound = _bound(kernel, args, options, chosen, seconds)
-        known, values = bound._plan, bound._values
-        chosen.plans.keep(key, known, bound._arrays)
+        full = options if extent is None else options._replace(extent=extent)
+        known = _built(kernel, args, full, chosen, key)
+        values = known.values
+    elif extent is not None:
+        known = known.over(_cut(options, extent, chosen.workers))
     return _run(known, values, chosen, seconds)
+
+
+def _built(
+    kernel: Any, args: tuple[Any, ...], options: Options, pool: Pool, key: Hashable | None
+) -> Plan:
+    """The plan of a call, which is kept: from a form that is known, if there is one."""
+    calls, plans = calls_of(kernel, args), pool.plans
+    same = form_key(kernel, args, options._replace(extent=None))
+    form = plans.find_form(same)
+    built = None if form is None else rebuild_plan(form, args, options, pool.running)
+    if built is None:
+        built = build_plan(calls, options, pool.running)
+        if same is not None:
+            note_kinds(built)
+            plans.keep_form(same, built)
+    if options.extent is None or not (options.retries or options.schedule == "guided"):
+        plans.keep(key, built, shared_arrays(calls), plain_arrays(calls))
+    return built
+
+
+def _cut(options: Options, extent: tuple[int, int], workers: int) -> Sequence[Chunk]:
+    first, last = extent
+    return chunks(max(0, last - first), workers, options.schedule, options.chunksize, first)
 
 
 def _run(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:

@@ -71,8 +71,9 @@ def parallel_for(
     extent = _whole("start", start), _whole("stop", stop)
     chosen = pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
-    options = Options(0, chunksize, schedule, retries, guarded, extent)
-    return call(kernel, (range_start, range_stop, *args), options, chosen, timeout)
+    options = Options(0, chunksize, schedule, retries, guarded)
+    given = (range_start, range_stop, *args)
+    return call(kernel, given, options, chosen, timeout, extent)
 
 
 def _whole(name: str, number: int) -> int:

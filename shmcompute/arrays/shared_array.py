@@ -21,7 +21,7 @@ from shmcompute.arrays.lock import ArrayLock
 from shmcompute.arrays.numpy_protocols import NumpyProtocols, plain
 from shmcompute.arrays.subclasses import refuse_subclass
 from shmcompute.errors import ClosedError, StorageError
-from shmcompute.storage import Handle, Segment
+from shmcompute.storage import Handle, Segment, locate
 from shmcompute.typing import Array
 
 Shape = SupportsIndex | Iterable[SupportsIndex]
@@ -107,6 +107,7 @@ class SharedArray(NumpyProtocols):
         wanted = source.dtype if dtype is None else dtype
         created = _created(source.shape, wanted, _order(order, source), name, storage)
         self._segment, self._array, self._owned = *created, True
+        self._segment.holder = weakref.ref(self)
         self._fill(source)
 
     def _fill(self, values: Any) -> None:
@@ -122,6 +123,7 @@ class SharedArray(NumpyProtocols):
         self = cls.__new__(cls)
         self._segment, self._array, self._owned = segment, array, owned
         self._dependents = []
+        segment.holder = weakref.ref(self)
         return self
 
     @classmethod
@@ -419,3 +421,10 @@ def receive(handle: Handle) -> SharedArray:
 
 def _attached(handle: Handle, kind: type[SharedArray] = SharedArray) -> SharedArray:
     return kind._of(*storage.map_handle(handle), owned=False)
+
+
+def holder_of(view: Array) -> SharedArray | None:
+    """The open `SharedArray` that a view looks into, the latest if there are several."""
+    place = locate(view)
+    holder = None if place is None or place[0].holder is None else place[0].holder()
+    return None if holder is None or holder.closed else holder

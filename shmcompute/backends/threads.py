@@ -21,12 +21,13 @@ from shmcompute.backends.doorbell import (
     DoorbellCaller,
     DoorbellWorker,
     NativePlanTable,
+    no_bases,
     prepare,
     spin,
     unveil,
 )
 from shmcompute.backends.serial import Serial
-from shmcompute.chunking import Values
+from shmcompute.chunking import Values, place_in_memory
 from shmcompute.plans import Plan
 from shmcompute.system import cores
 from shmcompute.system.interrupts import call_with_lock, deadline_of, holds, in_call
@@ -63,11 +64,12 @@ class Threads(Backend):
         self._lock = threading.Lock()
         self._current = _Current()
         self._table = NativePlanTable()
+        self._bases = no_bases()
         self._threads: dict[int, threading.Thread] = {}  # by number, each from its own start on
         self._mapping, iterations = ControlMapping(workers - 1, fd=-1), spin(workers)
-        self._caller = DoorbellCaller(self._mapping, iterations)
+        self._caller = DoorbellCaller(self._mapping, iterations, self._bases.ctypes.data)
         self._doorbells = [
-            DoorbellWorker(self._mapping, number, iterations, self._table)
+            DoorbellWorker(self._mapping, number, iterations, self._table, self._bases)
             for number in range(workers)
         ]
         self._finalizer = weakref.finalize(
@@ -165,8 +167,9 @@ class Threads(Backend):
         """Put what the threads will read in its place."""
         if len(self._threads) < count:
             self._start()
-        if plan.native is not None and plan.number not in self._table:
-            self._table.put(plan.number, plan.native)
+        if plan.native is not None and plan.form.number not in self._table:
+            self._table.put(plan.form.number, plan.native)
+        self._mapping.write_frame(plan.frame(place_in_memory))
         if values:
             self._mapping.write_values(values)
         self._current.plan, self._current.values = plan, values
@@ -178,10 +181,10 @@ class Threads(Backend):
         """Ring, do the own share and wait; True if all is done, well, and without Python."""
         if deadline is None and plan.native is not None:
             caller, native = self._caller, plan.native.address
-            if caller.run(plan.number, count, caller.own, native, step, caller.spin):
+            if caller.run(plan.form.number, count, caller.own, native, step):
                 return True
         else:
-            self._caller.ring(plan.number, count, own=True, step=step)
+            self._caller.ring(plan.form.number, count, own=True, step=step)
             self._doorbells[-1].run(plan, values, deadline)
         self._await(deadline)
         return False

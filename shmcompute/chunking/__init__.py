@@ -1,21 +1,38 @@
 """What each chunk of a call sees: markers, bound arguments, chunks, aliasing."""
 
-from shmcompute.chunking.aliasing import Access, address, check_chain, crossing, overlap
+from shmcompute.chunking.aliasing import Access, check_chain, crossing, overlap
 from shmcompute.chunking.arguments import Arguments, bytes_of
 from shmcompute.chunking.binding import Setting, bind
 from shmcompute.chunking.bound import (
+    Attached,
     Bound,
     ChunkCall,
     ChunkNumber,
     ChunkStart,
     ChunkStop,
     Constant,
+    Outline,
     OutputRow,
     Part,
     Scalar,
     ScratchRow,
-    SharedWhole,
+    WholeArray,
 )
+from shmcompute.chunking.frame import (
+    ALL_MEMORY,
+    NumberedSegment,
+    Place,
+    Places,
+    bytes_of_frame,
+    find_places,
+    pack_head,
+    place_in_memory,
+    unpack_arrays,
+    unpack_head,
+    words_in_frame,
+)
+from shmcompute.chunking.frame import HEAD as FRAME_HEAD
+from shmcompute.chunking.frame import WORDS as FRAME_WORDS
 from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
     ChunkMarker,
@@ -42,16 +59,20 @@ from shmcompute.chunking.numbers import (
     Values,
     is_number,
 )
-from shmcompute.chunking.schedule import Chunk, chunks
+from shmcompute.chunking.schedule import Chunk, Chunks, chunks
 
 __all__ = [
+    "ALL_MEMORY",
     "ARRAY_MARKERS",
     "COMPLEX",
     "FORMATS",
+    "FRAME_HEAD",
+    "FRAME_WORDS",
     "VALUE",
     "VALUES",
     "Access",
     "Arguments",
+    "Attached",
     "Bound",
     "Chunk",
     "ChunkCall",
@@ -59,34 +80,45 @@ __all__ = [
     "ChunkNumber",
     "ChunkStart",
     "ChunkStop",
+    "Chunks",
     "Constant",
     "Number",
+    "NumberedSegment",
+    "Outline",
     "OutputRow",
     "Part",
     "PerChunk",
+    "Place",
+    "Places",
     "Scalar",
     "Scratch",
     "ScratchRow",
     "Setting",
-    "SharedWhole",
     "Values",
-    "address",
+    "WholeArray",
     "bind",
     "bytes_of",
+    "bytes_of_frame",
     "check_chain",
     "chunk",
     "chunks",
     "crossing",
+    "find_places",
     "is_number",
     "offset",
     "overlap",
+    "pack_head",
     "per_chunk",
+    "place_in_memory",
     "range_start",
     "range_stop",
     "read",
     "scratch",
     "shared",
     "split",
+    "unpack_arrays",
+    "unpack_head",
     "whole",
+    "words_in_frame",
     "write",
 ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shmcompute.storage import in_mapping_of
+from shmcompute.system.addresses import address
 from shmcompute.typing import Array
 
 WORK = 100_000  # steps that NumPy may take to tell whether two views overlap: some milliseconds
@@ -174,9 +175,3 @@ def overlap(one: Array, other: Array) -> bool:
         return bool(np.shares_memory(one, other, max_work=WORK))  # type: ignore[arg-type]  # any number
     except np.exceptions.TooHardError:
         return bool(np.may_share_memory(one, other))
-
-
-def address(view: Array) -> int:
-    """The address of the first element."""
-    first: int = view.__array_interface__["data"][0]
-    return first

@@ -8,10 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from shmcompute.chunking.aliasing import Access, address
-from shmcompute.chunking.bound import Bound, ChunkCall, Constant, OutputRow, Part, SharedWhole
+from shmcompute.chunking.aliasing import Access
+from shmcompute.chunking.bound import (
+    Attached,
+    Bound,
+    ChunkCall,
+    Constant,
+    Outline,
+    OutputRow,
+    Part,
+    WholeArray,
+)
 from shmcompute.chunking.numbers import Values
-from shmcompute.chunking.schedule import Chunk
+from shmcompute.chunking.schedule import Chunk, Chunks
+from shmcompute.system.addresses import address
 from shmcompute.typing import Array
 
 
@@ -38,7 +48,7 @@ class Arguments:
         1 or the whole axis.
         """
         by_length = {}
-        for start, stop in chunks:
+        for start, stop in chunks.ends if isinstance(chunks, Chunks) else chunks:
             length = stop - start
             by_length[length if length in (1, self.length) else "other"] = start, stop
         return [self.sample(*edges) for edges in by_length.values()] or [self.sample()]
@@ -49,8 +59,8 @@ class Arguments:
         for position, argument in enumerate(self.bound):
             if isinstance(argument, Part):
                 accesses.append(Access(position, argument.view, argument.axis, argument.writes))
-            elif isinstance(argument, SharedWhole):
-                accesses.append(Access(position, argument.view, None, writes=True))
+            elif isinstance(argument, WholeArray):
+                accesses.append(Access(position, argument.view, None, argument.writes))
             elif isinstance(argument, Constant) and isinstance(argument.value, np.ndarray):
                 accesses.append(Access(position, argument.value, None, writes=False))
         return accesses
@@ -71,6 +81,22 @@ class Arguments:
         """The same, with the arrays that were made for a run."""
         bound = tuple(
             OutputRow(next(views)) if isinstance(argument, OutputRow) else argument
+            for argument in self.bound
+        )
+        return replace(self, bound=bound)
+
+    def views(self) -> list[Any]:
+        """The arrays that it is attached to; their outlines, if it is detached."""
+        return [argument.view for argument in self.bound if isinstance(argument, Attached)]
+
+    def detached(self) -> Arguments:
+        """The same without its arrays, and without its numbers."""
+        return replace(self.attached(map(Outline.of, self.views())), values=())
+
+    def attached(self, views: Iterator[Any]) -> Arguments:
+        """The same with other arrays."""
+        bound = tuple(
+            replace(argument, view=next(views)) if isinstance(argument, Attached) else argument
             for argument in self.bound
         )
         return replace(self, bound=bound)

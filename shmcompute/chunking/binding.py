@@ -24,7 +24,7 @@ from shmcompute.chunking.bound import (
     Part,
     Scalar,
     ScratchRow,
-    SharedWhole,
+    WholeArray,
 )
 from shmcompute.chunking.markers import (
     ChunkMarker,
@@ -146,17 +146,17 @@ class _Argument:
     def read(self, marker: Read) -> Part:
         return self.part(marker.value, marker.axis, writes=False)
 
-    def whole(self, marker: Whole) -> Constant:
+    def whole(self, marker: Whole) -> Bound:
         view = _array(self.position, marker.value, shared=False)
         if self.setting.shared and locate(view) is None:
             # As it will arrive, so its type is the same everywhere.
-            view = np.array(view, order="A", subok=True)
-        return Constant(_read_only(view))
+            return Constant(_read_only(np.array(view, order="A", subok=True)))
+        return WholeArray(_read_only(view), writes=False)
 
-    def shared(self, marker: Shared) -> SharedWhole:
+    def shared(self, marker: Shared) -> WholeArray:
         view = _array(self.position, marker.value, self.setting.shared)
         self._check_writeable(view)
-        return SharedWhole(view)
+        return WholeArray(view, writes=True)
 
     def scratch(self, marker: Scratch) -> ScratchRow:
         # One more: the caller may take a share.

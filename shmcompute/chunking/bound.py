@@ -1,6 +1,8 @@
 """Bound arguments: what a call's kernel is given for each chunk, a class for each way to see it.
 
-They are pickled with their views as handles, not as data.
+Those that have a `view` can be *detached* from it: an `Outline` stands there then, until the
+argument is attached to another array of the same kind. What is sent to workers is detached; where
+the arrays are, they are told with each call.
 """
 
 from __future__ import annotations
@@ -27,6 +29,32 @@ class ChunkCall(NamedTuple):
     values: Values = ()
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What arrays have in common that one argument may be attached to."""
+
+    kind: type[Any]  # ndarray or recarray
+    dtype: np.dtype[Any]
+    ndim: int
+    writeable: bool
+
+    @staticmethod
+    def of(view: Array) -> Outline:
+        return Outline(type(view), view.dtype, view.ndim, view.flags.writeable)
+
+    def over(
+        self, memory: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> Array:
+        """The array of that shape in a buffer."""
+        if 0 in shape:  # its strides may lead anywhere: there is nothing to follow them
+            view: Array = np.empty(shape, self.dtype)
+        else:
+            # ndarray() checks that shape and strides stay inside `memory`.
+            view = np.ndarray(shape, self.dtype, memory, offset, strides)
+        view.flags.writeable = self.writeable
+        return view if self.kind is np.ndarray else view.view(self.kind)
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
     """An array that is cut along `axis`."""
@@ -41,7 +69,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Constant:
-    """A value that each chunk gets as it is; an array is only read."""
+    """A value that each chunk gets as it is; an array is only read, and sent as a copy."""
 
     value: Any
 
@@ -50,10 +78,11 @@ class Constant:
 
 
 @dataclass(frozen=True, eq=False)
-class SharedWhole:
-    """An array of which each chunk sees, and may write, all."""
+class WholeArray:
+    """An array of which each chunk sees all."""
 
     view: Array
+    writes: bool
 
     def at(self, call: ChunkCall) -> Array:
         return self.view
@@ -127,7 +156,7 @@ class OutputRow:
 Bound = (
     Part
     | Constant
-    | SharedWhole
+    | WholeArray
     | Scalar
     | ChunkStart
     | ChunkStop
@@ -135,3 +164,4 @@ Bound = (
     | ScratchRow
     | OutputRow
 )
+Attached = Part | WholeArray | OutputRow  # those that have a view

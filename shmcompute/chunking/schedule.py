@@ -7,6 +7,9 @@ The schedules are OpenMP's. All three give a list of chunks; they differ in who 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from shmcompute.config import SCHEDULES, count, one_of
 
@@ -15,8 +18,47 @@ Chunk = tuple[int, int]  # [start, stop)
 PER_WORKER = 8  # chunks a worker of a dynamic schedule without a chunksize
 
 
-def chunks(length: int, workers: int, schedule: str, chunksize: int | None) -> tuple[Chunk, ...]:
-    """Cut ``[0, length)`` for this many workers.
+@dataclass(frozen=True, slots=True)
+class Chunks(Sequence[Chunk]):
+    """Chunks of ``[start, start + length)`` by a rule that four numbers tell.
+
+    Machine code has the same rule: `backends.doorbell.control_block.edge`.
+    """
+
+    start: int
+    length: int
+    chunk_count: int
+    size: int  # elements of each, but for the last; 0: all are of one size, or differ by one
+
+    def __len__(self) -> int:
+        return self.chunk_count
+
+    def __getitem__(self, number: Any) -> Any:
+        if isinstance(number, slice):
+            return tuple(self[i] for i in range(*number.indices(self.chunk_count)))
+        if not -self.chunk_count <= number < self.chunk_count:
+            raise IndexError(number)
+        number %= self.chunk_count
+        return self._edge(number), self._edge(number + 1)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        return map(self.__getitem__, range(self.chunk_count))
+
+    def _edge(self, number: int) -> int:
+        if self.size:
+            return self.start + min(number * self.size, self.length)
+        return self.start + self.length * number // self.chunk_count
+
+    @property
+    def ends(self) -> tuple[Chunk, ...]:
+        """The first and the last: there are no other lengths than theirs."""
+        return (self[0], self[-1]) if self.chunk_count else ()
+
+
+def chunks(
+    length: int, workers: int, schedule: str, chunksize: int | None, start: int = 0
+) -> Sequence[Chunk]:
+    """Cut ``[start, start + length)`` for this many workers.
 
     Parameters
     ----------
@@ -35,25 +77,16 @@ def chunks(length: int, workers: int, schedule: str, chunksize: int | None) -> t
     if chunksize is not None:
         chunksize = count("chunksize", chunksize)
     if schedule == "guided":
-        return _guided(length, workers, chunksize or 1)
+        edges = _guided(start, length, workers, chunksize or 1)
+        return tuple(itertools.pairwise(edges))
     if chunksize is not None:
-        return _sized(length, chunksize)
-    return _blocks(length, workers if schedule == "static" else workers * PER_WORKER)
+        return Chunks(start, length, -(-length // chunksize), chunksize)
+    blocks = workers if schedule == "static" else workers * PER_WORKER
+    return Chunks(start, length, min(blocks, length), 0)
 
 
-def _blocks(length: int, blocks: int) -> tuple[Chunk, ...]:
-    """`blocks` chunks whose sizes differ by at most one; fewer where there are fewer elements."""
-    blocks = min(blocks, length)
-    edges = [length * block // blocks for block in range(blocks + 1)] if blocks else [0]
-    return tuple(itertools.pairwise(edges))
-
-
-def _sized(length: int, chunksize: int) -> tuple[Chunk, ...]:
-    return tuple((start, min(start + chunksize, length)) for start in range(0, length, chunksize))
-
-
-def _guided(length: int, workers: int, smallest: int) -> tuple[Chunk, ...]:
-    edges = [0]
-    while (left := length - edges[-1]) > 0:
+def _guided(start: int, length: int, workers: int, smallest: int) -> list[int]:
+    edges = [start]
+    while (left := start + length - edges[-1]) > 0:
         edges.append(edges[-1] + min(left, max(smallest, -(-left // workers))))
-    return tuple(itertools.pairwise(edges))
+    return edges

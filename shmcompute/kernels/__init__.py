@@ -9,7 +9,7 @@ from shmcompute.kernels.dispatcher_pickling import (
     refresh,
 )
 from shmcompute.kernels.factory import kernel
-from shmcompute.kernels.jitted import NumbaKernel
+from shmcompute.kernels.jitted import NumbaKernel, fingerprints
 from shmcompute.kernels.native_plan import NativePlan, make_native_plan
 from shmcompute.kernels.trampoline import make_trampoline, native_error
 from shmcompute.kernels.ufunc import UfuncKernel
@@ -22,6 +22,7 @@ __all__ = [
     "NativePlan",
     "NumbaKernel",
     "UfuncKernel",
+    "fingerprints",
     "kernel",
     "make_native_plan",
     "make_trampoline",

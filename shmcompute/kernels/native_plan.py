@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
+from shmcompute.arrays import SharedArray
 from shmcompute.chunking import (
+    FRAME_HEAD,
     Arguments,
     Bound,
     Chunk,
@@ -29,7 +31,8 @@ from shmcompute.chunking import (
     Part,
     Scalar,
     ScratchRow,
-    SharedWhole,
+    WholeArray,
+    words_in_frame,
 )
 from shmcompute.kernels import trampoline
 from shmcompute.kernels.trampoline import Source
@@ -42,6 +45,7 @@ class NativeCall:
 
     trampoline: int
     block: Array
+    frame_words: int  # of the arrays that the frame tells
     kept: tuple[Any, ...]
 
 
@@ -59,19 +63,23 @@ class NativePlan:
 
 
 def make_native_plan(
-    calls: Sequence[NativeCall | None], chunks: Sequence[Chunk]
+    calls: Sequence[NativeCall | None], edges: Sequence[int] = ()
 ) -> NativePlan | None:
     """The native plan of these calls, one for each link; None if one of them needs Python.
 
-    Its words: the number of chunks and of links; of each link the addresses of its trampoline and
-    its block; the edges of the chunks, which are contiguous.
+    Its words: the number of links; of each link the addresses of its trampoline and its block, and
+    at which byte of the frame its arrays begin; then the edges of the chunks, if a frame's rule
+    does not tell them.
     """
     native = [call for call in calls if call is not None]
-    if len(native) < len(calls) or not chunks:
+    if len(native) < len(calls):
         return None
-    addresses = chain.from_iterable((call.trampoline, call.block.ctypes.data) for call in native)
-    edges = [chunks[0][0], *(stop for _, stop in chunks)]
-    words = np.array([len(chunks), len(native), *addresses, *edges], np.int64)
+    frames = accumulate((8 * call.frame_words for call in native), initial=FRAME_HEAD)
+    links = [
+        (call.trampoline, call.block.ctypes.data, frame)
+        for call, frame in zip(native, frames, strict=False)
+    ]
+    words = np.array([len(native), *chain.from_iterable(links), *edges], np.int64)
     return NativePlan(words, native)
 
 
@@ -99,7 +107,8 @@ def native_call(
             compiled.signature.return_type, argument_types, tuple(source for source, _ in native)
         ),
         np.array([code, *words], np.int64),
-        kept=(compiled, arguments),
+        sum(words_in_frame(view.ndim) for view in arguments.views()),
+        kept=(compiled, arguments.detached()),
     )
 
 
@@ -111,21 +120,23 @@ def _describe(argument: Bound) -> tuple[Source, list[int]] | None:
         case Scalar(index):
             return ("value", index), []
         case Part(view, axis):
-            return ("part", axis), trampoline.array_words(view)
-        case SharedWhole(view):
-            return ("array", 0), trampoline.array_words(view)
-        case ScratchRow():
-            return ("scratch", 0), trampoline.row_words(argument.rows, argument.at(ChunkCall(0, 0)))
+            return ("part", axis), [view.itemsize]
+        case WholeArray(view):
+            return ("whole", 0), [view.itemsize]
         case OutputRow(view):
-            return ("row", 0), trampoline.row_words(view, argument.at(ChunkCall(0, 0)))
+            return ("row", 0), [view.itemsize]
+        case ScratchRow():
+            row = argument.at(ChunkCall(0, 0))
+            return ("scratch", 0), trampoline.scratch_words(argument.rows, row)
         case Constant(value):
             return _describe_constant(value)
     return None
 
 
 def _describe_constant(value: Any) -> tuple[Source, list[int]] | None:
-    if type(value) is np.ndarray:
-        return ("array", 0), trampoline.array_words(value)
+    array = value.array if isinstance(value, SharedArray) else value
+    if type(array) is np.ndarray:
+        return ("fixed", 0), trampoline.fixed_words(array)
     packed = trampoline.scalar_bytes(value)
     return None if packed is None else (("scalar", 0), np.frombuffer(packed, np.int64).tolist())
 

@@ -31,9 +31,9 @@ from shmcompute.system.compiling import call_compiler
 from shmcompute.typing import Array
 
 Types = tuple[Any, ...]  # Numba's types
-# Where an argument comes from: ("part", axis), ("array", 0), ("scratch", 0), ("row", 0) or
-# ("scalar", 0), in the block; ("value", its index among the call's); ("start", 0), ("stop", 0) or
-# ("number", 0), of the chunk.
+# Where an argument comes from: ("part", axis), ("whole", 0) or ("row", 0), an array that the frame
+# tells; ("fixed", 0) or ("scratch", 0), one that the block tells; ("scalar", 0), in the block;
+# ("value", its index among the call's); ("start", 0), ("stop", 0) or ("number", 0), of the chunk.
 Source = tuple[str, int]
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
@@ -74,18 +74,20 @@ def scalar_bytes(value: Any) -> bytes | None:
 
 @functools.lru_cache(maxsize=1024)
 def make_trampoline(return_type: Any, argument_types: Types, sources: tuple[Source, ...]) -> int:
-    """The address of a trampoline: a function ``i32 (block, values, start, stop, ...)``.
+    """The address of a trampoline: a function ``i32 (block, frame, bases, values, start, ...)``.
 
-    What follows are the chunk's number, the worker's, and `failure`, an address as `block` and
-    `values` are. In the block are the kernel's address and then, in turn,
-    the words of each argument: data, itemsize, shape and strides of an array, 16 bytes of a scalar.
+    The first four are addresses. What follows are the chunk's start, stop and number, the worker's
+    number, and the address `failure`. The frame holds the words of each array whose place a call
+    tells: which of `bases` it is in, its offset there, shape and strides. In the block are the
+    kernel's address and then, in turn, the words of each other argument: the item size of an array,
+    and, where the frame tells nothing of it, its address, shape and strides; 16 bytes of a scalar.
     The result is 0, or the code of what was raised, whose description `failure` then points to.
     """
 
     def write(builder: Any) -> None:
         _Trampoline(builder).build(return_type, argument_types, sources)
 
-    return _compile("trampoline", ir.FunctionType(_I32, [_I64] * 7), write)
+    return _compile("trampoline", ir.FunctionType(_I32, [_I64] * 9), write)
 
 
 def _compile(purpose: str, function_type: Any, write: Callable[[Any], None]) -> int:
@@ -113,15 +115,15 @@ class _Trampoline:
     def __init__(self, builder: Any) -> None:
         self._context = cpu_target.target_context
         self._builder = builder
-        self._block, self._values, *chunk, self._failure = builder.function.args
+        block, frame, self._bases, self._values, *chunk, self._failure = builder.function.args
+        self._block, self._frame = _Words(builder, block), _Words(builder, frame)
         self._start, self._stop, self._number, self._worker = chunk
         self._of_chunk = {"start": self._start, "stop": self._stop, "number": self._number}
-        self._at = 0  # words of the block that are read so far
 
     def build(self, return_type: Any, argument_types: Types, sources: Sequence[Source]) -> None:
         builder, convention = self._builder, self._context.call_conv
         kind = convention.get_function_type(return_type, argument_types)
-        kernel = builder.inttoptr(self._word(), kind.as_pointer())
+        kernel = builder.inttoptr(self._block.next(), kind.as_pointer())
         arguments = [self._argument(*pair) for pair in zip(argument_types, sources, strict=True)]
         status, _ = convention.call_function(
             builder, kernel, return_type, argument_types, arguments
@@ -130,11 +132,6 @@ class _Trampoline:
         builder.store(status.excinfoptr, failure)
         builder.ret(builder.select(status.is_ok, ir.Constant(_I32, 0), status.code))
 
-    def _word(self) -> Any:
-        place = self._builder.add(self._block, ir.Constant(_I64, 8 * self._at))
-        self._at += 1
-        return self._builder.load(self._builder.inttoptr(place, _I64.as_pointer()))
-
     def _argument(self, kind: Any, source: Source) -> Any:
         what, number = source
         if what in self._of_chunk:
@@ -142,10 +139,10 @@ class _Trampoline:
         if what == "value":
             return self._scalar(kind, self._values, VALUE * number)
         if what == "scalar":
-            self._at += VALUE // 8
-            return self._scalar(kind, self._block, 8 * self._at - VALUE)
-        row = {"scratch": self._worker, "row": self._number}.get(what)
-        return self._array(kind, axis=number if what == "part" else None, row=row)
+            return self._scalar(kind, self._block.address, self._block.skip(VALUE))
+        if what in ("fixed", "scratch"):
+            return self._fixed_array(kind, is_row=what == "scratch")
+        return self._framed_array(kind, what, axis=number)
 
     def _scalar(self, kind: Any, base: Any, offset: int) -> Any:
         model = self._context.data_model_manager[kind]
@@ -153,22 +150,36 @@ class _Trampoline:
         pointer = self._builder.inttoptr(place, model.get_data_type().as_pointer())
         return model.load_from_data_pointer(self._builder, pointer)
 
-    def _array(self, kind: Any, axis: int | None, row: Any) -> Any:
-        from numba.np import arrayobj  # noqa: PLC0415  # 20 ms, needed only to call a kernel
+    def _fixed_array(self, kind: Any, *, is_row: bool) -> Any:
+        """An array that the block tells, or the worker's row of it."""
+        builder, block = self._builder, self._block
+        itemsize, data = block.next(), block.next()
+        if is_row:
+            data = builder.add(data, builder.mul(self._worker, block.next()))
+        return self._array(kind, itemsize, data, block.several(kind.ndim), block.several(kind.ndim))
 
-        builder = self._builder
-        data, itemsize = self._word(), self._word()
-        if row is not None:
-            data = builder.add(data, builder.mul(row, self._word()))
-        shape = [self._word() for _ in range(kind.ndim)]
-        strides = [self._word() for _ in range(kind.ndim)]
-        if axis is not None:
+    def _framed_array(self, kind: Any, what: str, axis: int) -> Any:
+        """An array that the frame tells, or what the chunk sees of it."""
+        builder, frame = self._builder, self._frame
+        base, offset = frame.next(), frame.next()
+        ndim = kind.ndim + (what == "row")
+        shape, strides = frame.several(ndim), frame.several(ndim)
+        data = builder.add(_Words(builder, self._bases).at(base), offset)
+        if what == "part":
             data = builder.add(data, builder.mul(self._start, strides[axis]))
             shape[axis] = builder.sub(self._stop, self._start)
-        array = self._context.make_array(kind)(self._context, builder)
+        elif what == "row":
+            data = builder.add(data, builder.mul(self._number, strides.pop(0)))
+            del shape[0]
+        return self._array(kind, self._block.next(), data, shape, strides)
+
+    def _array(self, kind: Any, itemsize: Any, data: Any, shape: Any, strides: Any) -> Any:
+        from numba.np import arrayobj  # noqa: PLC0415  # 20 ms, needed only to call a kernel
+
+        array = self._context.make_array(kind)(self._context, self._builder)
         arrayobj.populate_array(
             array,
-            data=builder.inttoptr(data, array.data.type),
+            data=self._builder.inttoptr(data, array.data.type),
             shape=shape,
             strides=strides,
             itemsize=itemsize,
@@ -177,14 +188,39 @@ class _Trampoline:
         return array._getvalue()
 
 
-def array_words(array: Array) -> list[int]:
-    """What a trampoline reads of an array."""
-    return [array.ctypes.data, array.itemsize, *array.shape, *array.strides]
+class _Words:
+    """Words at an address, which are read one after another."""
+
+    def __init__(self, builder: Any, address: Any) -> None:
+        self._builder = builder
+        self.address = address
+        self._read = 0
+
+    def at(self, index: Any) -> Any:
+        """The word of that index."""
+        place = self._builder.add(self.address, self._builder.mul(index, ir.Constant(_I64, 8)))
+        return self._builder.load(self._builder.inttoptr(place, _I64.as_pointer()))
+
+    def next(self) -> Any:
+        return self.at(ir.Constant(_I64, self.skip(8) // 8))
+
+    def several(self, count: int) -> list[Any]:
+        return [self.next() for _ in range(count)]
+
+    def skip(self, size: int) -> int:
+        """Pass so many bytes; the offset of the first."""
+        self._read += size
+        return self._read - size
 
 
-def row_words(rows: Array, row: Array) -> list[int]:
-    """What it reads of the first of several rows, each of which another chunk or worker has."""
-    return [rows.ctypes.data, row.itemsize, rows.strides[0], *row.shape, *row.strides]
+def fixed_words(array: Array) -> list[int]:
+    """What the block tells of an array."""
+    return [array.itemsize, array.ctypes.data, *array.shape, *array.strides]
+
+
+def scratch_words(rows: Array, row: Array) -> list[int]:
+    """The same of the first of several rows, each of which another worker has."""
+    return [row.itemsize, rows.ctypes.data, rows.strides[0], *row.shape, *row.strides]
 
 
 def native_error(code: int, failure: int) -> BaseException:

@@ -18,7 +18,7 @@ from numba.np.numpy_support import ufunc_find_matching_loop
 from numba.np.ufunc.dufunc import DUFunc
 from numba.np.ufunc.gufunc import GUFunc
 
-from shmcompute.chunking import Arguments, Chunk, Constant, Part
+from shmcompute.chunking import Arguments, Chunk, Constant, Part, WholeArray
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captures
@@ -69,9 +69,9 @@ class UfuncKernel(Kernel):
                     f"{target.view.shape}) is split, for NumPy matches from the last axis on; "
                     "give both as many dimensions, x[:, np.newaxis], and split the same"
                 )
-            if isinstance(operand, Constant) and _spreads(np.shape(operand.value), core, place):
+            if (shape := _whole_shape(operand)) is not None and _spreads(shape, core, place):
                 raise KernelTypeError(
-                    f"ufunc {self.name}: {which} (shape {np.shape(operand.value)}) is whole, so "
+                    f"ufunc {self.name}: {which} (shape {shape}) is whole, so "
                     "each chunk would be matched with all of it along the axis that is split; "
                     "pass sc.read(x)"
                 )
@@ -109,6 +109,13 @@ def _core_axes(function: Any) -> list[list[str]]:
         return [[] for _ in range(ufunc.nin + ufunc.nout)]
     groups = re.findall(r"\(([^)]*)\)", ufunc.signature)
     return [[axis.strip() for axis in group.split(",") if axis.strip()] for group in groups]
+
+
+def _whole_shape(operand: Any) -> tuple[int, ...] | None:
+    """The shape of an operand that each chunk gets as it is."""
+    if isinstance(operand, WholeArray):
+        return np.shape(operand.view)
+    return np.shape(operand.value) if isinstance(operand, Constant) else None
 
 
 def _place(argument: Any, core: list[str]) -> int | str:

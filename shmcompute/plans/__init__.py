@@ -1,12 +1,21 @@
 """Plans: a kernel, its arguments and chunks, and the order of work."""
 
-from shmcompute.plans.build import Options, build_plan, calls_of, shared_arrays
+from shmcompute.plans.build import (
+    Options,
+    build_plan,
+    calls_of,
+    note_kinds,
+    plain_arrays,
+    rebuild_plan,
+    shared_arrays,
+)
 from shmcompute.plans.debug_warnings import run_watched
 from shmcompute.plans.journal import Journal, size_of
-from shmcompute.plans.plan import Link, Plan
-from shmcompute.plans.plan_cache import PlanCache, call_key
+from shmcompute.plans.plan import Form, Link, Plan
+from shmcompute.plans.plan_cache import PlanCache, call_key, form_key
 
 __all__ = [
+    "Form",
     "Journal",
     "Link",
     "Options",
@@ -15,6 +24,10 @@ __all__ = [
     "build_plan",
     "call_key",
     "calls_of",
+    "form_key",
+    "note_kinds",
+    "plain_arrays",
+    "rebuild_plan",
     "run_watched",
     "shared_arrays",
     "size_of",

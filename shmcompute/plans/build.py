@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,18 +16,19 @@ from shmcompute.chunking import (
     Chunk,
     Constant,
     Setting,
-    SharedWhole,
+    WholeArray,
     bind,
     bytes_of,
     check_chain,
     chunks,
 )
-from shmcompute.kernels import Captured, Captures
+from shmcompute.kernels import Captured, Captures, NumbaKernel, fingerprints
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans.debug_warnings import warn_of_races
 from shmcompute.plans.plan import Link, Plan
 from shmcompute.storage import locate
 from shmcompute.system import cores
+from shmcompute.typing import Array
 
 Calls = list[tuple[Any, ...]]  # a kernel and its arguments each
 
@@ -75,6 +77,41 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
     return plan
 
 
+def note_kinds(plan: Plan) -> None:
+    """Note by what `rebuild_plan` tells that arguments are of the kinds of this plan's."""
+    plan.form.fingerprints = fingerprints(plan.links[0].arguments, plan.chunks)
+
+
+def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Target) -> Plan | None:
+    """The plan of arguments for which there is a form; None if they are of other kinds.
+
+    What a form has is not looked at again: so it takes a tenth of the time of `build_plan`.
+
+    Raises
+    ------
+    TypeError, ValueError, KernelTypeError
+        As `parallel_apply`, before anything runs.
+    """
+    kernel = known.links[0].kernel
+    arguments = bind(args, _setting(options, target))
+    cut = chunks(
+        arguments.length, target.workers, options.schedule, options.chunksize, _first(options)
+    )
+    if not isinstance(kernel, NumbaKernel):
+        kernel.check(arguments, cut)
+    elif fingerprints(arguments, cut) != known.form.fingerprints:
+        return None
+    return known.reattached(arguments, cut)
+
+
+def _setting(options: Options, target: Target) -> Setting:
+    return Setting(options.axis, target.shared, target.workers, options.extent)
+
+
+def _first(options: Options) -> int:
+    return 0 if options.extent is None else options.extent[0]
+
+
 def _with_captured(plan: Plan, target: Target) -> Plan:
     """The plan that knows what its kernels may write beside their arguments.
 
@@ -107,7 +144,7 @@ def _shared_by_all(links: Sequence[Link]) -> list[Captured]:
         Captured(f"argument {position}", argument.view)
         for link in links
         for position, argument in enumerate(link.arguments.bound)
-        if isinstance(argument, SharedWhole) and argument.view.size
+        if isinstance(argument, WholeArray) and argument.writes and argument.view.size
     ]
 
 
@@ -131,14 +168,24 @@ def calls_of(kernel: Any, args: tuple[Any, ...]) -> Calls:
 
 def shared_arrays(calls: Calls) -> tuple[SharedArray, ...]:
     """The SharedArrays among the arguments, marked or not."""
+    return tuple(value for value in _given(calls) if isinstance(value, SharedArray))
+
+
+def plain_arrays(calls: Calls) -> tuple[Array, ...]:
+    """The ndarrays among the arguments, marked or not."""
+    return tuple(value for value in _given(calls) if isinstance(value, np.ndarray))
+
+
+def _given(calls: Calls) -> list[Any]:
+    """The arguments without markers, and what a partial brings along."""
     given = [arg for _, *args in calls for arg in args]
-    values = [arg.value if isinstance(arg, ARRAY_MARKERS) else arg for arg in given]
-    return tuple(value for value in values if isinstance(value, SharedArray))
+    held = [arg for kernel, *_ in calls if isinstance(kernel, partial) for arg in kernel.args]
+    return [*(arg.value if isinstance(arg, ARRAY_MARKERS) else arg for arg in given), *held]
 
 
 def _links(calls: Calls, options: Options, target: Target) -> tuple[Link, ...]:
     links: list[Link] = []
-    setting = Setting(options.axis, target.shared, target.workers, options.extent)
+    setting = _setting(options, target)
     for function, *args in calls:
         earlier = links[-1].arguments.values if links else ()
         arguments = bind(args, setting, earlier=earlier)
@@ -165,13 +212,9 @@ def _bytes_of_chunk(links: tuple[Link, ...], retries: int) -> int | None:
 
 def _cut(
     links: tuple[Link, ...], options: Options, workers: int, chunk_bytes: int | None
-) -> tuple[Chunk, ...]:
+) -> Sequence[Chunk]:
     length, chunksize = links[0].arguments.length, options.chunksize
     if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
         total = bytes_of([link.arguments for link in links])
         chunksize = max(1, min(chunk_bytes * length // max(1, total), -(-length // workers)))
-    cut = chunks(length, workers, options.schedule, chunksize)
-    if options.extent is None:
-        return cut
-    first = options.extent[0]
-    return tuple((first + start, first + stop) for start, stop in cut)
+    return chunks(length, workers, options.schedule, chunksize, _first(options))

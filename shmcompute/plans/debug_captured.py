@@ -19,13 +19,14 @@ from shmcompute.errors import OutOfBoundsError
 from shmcompute.kernels import Captured
 from shmcompute.plans.plan import Plan
 from shmcompute.storage import locate
+from shmcompute.system.tracebacks import level_of_user
 from shmcompute.typing import Array
 
 ZONE = 1 << 16  # bytes on each side of an array that are watched, as far as they are its segment's
 Bounds = tuple[int, int]  # addresses
 
 
-def run_each(run: Callable[[Plan], None], plan: Plan, stacklevel: int) -> bool:
+def run_each(run: Callable[[Plan], None], plan: Plan) -> bool:
     """Run a plan chunk by chunk; whether any of what it captured was changed.
 
     Raises
@@ -47,7 +48,7 @@ def run_each(run: Callable[[Plan], None], plan: Plan, stacklevel: int) -> bool:
             raise
     for one in watched:
         if one.contended.any() and not plan.careful:
-            warnings.warn(one.warning(plan.name), RuntimeWarning, stacklevel=stacklevel + 1)
+            warnings.warn(one.warning(plan.name), RuntimeWarning, stacklevel=level_of_user())
     return any(one.touched.any() for one in watched)
 
 

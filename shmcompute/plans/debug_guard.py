@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from shmcompute.chunking import Arguments, Chunk, Constant, address, overlap
+from shmcompute.chunking import Arguments, Chunk, Constant, overlap
 from shmcompute.errors import OutOfBoundsError, ReadOnlyError, ShmComputeError
 from shmcompute.kernels import Kernel, UfuncKernel
+from shmcompute.system.addresses import address
 from shmcompute.typing import Array
 
 FILL = 0xA5  # a byte that few programs write

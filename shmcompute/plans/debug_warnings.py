@@ -8,8 +8,7 @@ from collections.abc import Callable
 from shmcompute.chunking import Access, crossing
 from shmcompute.kernels import UfuncKernel
 from shmcompute.plans.plan import Plan
-
-CALLER = 3  # stack level, from `run_watched`, of the code that called `parallel_apply` or a plan
+from shmcompute.system.tracebacks import level_of_user
 
 
 def warn_of_races(plan: Plan) -> None:
@@ -24,7 +23,7 @@ def warn_of_races(plan: Plan) -> None:
                 f"{crossed[0].position} writes in other chunks; what it finds there depends on "
                 "which of them ran before. A copy stays as it was",
                 RuntimeWarning,
-                stacklevel=CALLER + 2,
+                stacklevel=level_of_user(),
             )
 
 
@@ -34,7 +33,7 @@ def run_watched(run: Callable[[Plan], None], plan: Plan) -> None:
     if plan.captured:
         from shmcompute.plans.debug_captured import run_each  # noqa: PLC0415  # for debugging only
 
-        touched = run_each(run, plan, CALLER)
+        touched = run_each(run, plan)
     else:
         run(plan)
         touched = False
@@ -44,7 +43,7 @@ def run_watched(run: Callable[[Plan], None], plan: Plan) -> None:
             "place, x[...] = ...; x = ... makes another array, which is dropped. What it is to "
             "read only is passed as sc.read(x)",
             RuntimeWarning,
-            stacklevel=CALLER,
+            stacklevel=level_of_user(),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -11,9 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from shmcompute.chunking import Arguments, Chunk, ChunkCall, Part, Values, address
+from shmcompute.chunking import (
+    Arguments,
+    Chunk,
+    ChunkCall,
+    Chunks,
+    Part,
+    Place,
+    Places,
+    Values,
+    find_places,
+    pack_head,
+)
 from shmcompute.kernels import Captured, Kernel, NativePlan, NumbaKernel, make_native_plan
 from shmcompute.plans.journal import Journal
+from shmcompute.system.addresses import address
 from shmcompute.system.call_context import CallContext
 from shmcompute.system.context import nesting
 from shmcompute.typing import Array
@@ -29,6 +41,21 @@ class Link:
     arguments: Arguments
 
 
+class Form:
+    """What plans have in common that differ in their arrays' places and in their chunks alone.
+
+    Workers hold a plan's form: it is detached from its arrays, of which they are told with each
+    call. It has the types of kernels and arguments, so one native plan serves all.
+    """
+
+    def __init__(self) -> None:
+        self.number = next(_numbers)  # unique in this process
+        self.native: NativePlan | None = None
+        self.is_made = False  # whether it is known if there is a native plan
+        self.within: dict[CallContext, Form] = {}  # the latest context, and the form there
+        self.fingerprints: frozenset[Any] | None = None  # of what its kernel is called with
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Frozen and complete; every backend runs it, in whatever process.
@@ -38,7 +65,7 @@ class Plan:
     """
 
     links: tuple[Link, ...]  # each chunk goes through all of them
-    chunks: tuple[Chunk, ...]
+    chunks: Sequence[Chunk]
     values: Values  # the numbers among the arguments, where a call does not bring others
     static: bool  # whether chunks are dealt before the run, or taken by the next free worker
     retries: int = 0  # how often the chunks of dead workers are run again
@@ -48,7 +75,7 @@ class Plan:
     careful: bool = False  # and whether they do it as if others wrote there, too
     context: CallContext | None = None  # the caller's, where another process is to have it
     numbers: tuple[int, ...] | None = None  # of a plan of some chunks: their numbers among all
-    number: int = field(default_factory=_numbers.__next__)  # unique in this process
+    form: Form = field(default_factory=Form)
 
     @cached_property
     def name(self) -> str:
@@ -102,7 +129,11 @@ class Plan:
         """The plan of some of its chunks."""
         among_all = tuple(self._chunk_call(number).number for number in numbers)
         chunks = tuple(self.chunks[number] for number in numbers)
-        return replace(self, chunks=chunks, numbers=among_all, number=next(_numbers))
+        return replace(self, chunks=chunks, numbers=among_all, form=Form())
+
+    def with_journal(self, journal: Journal) -> Plan:
+        """The plan that keeps there what its chunks held before."""
+        return replace(self, journal=journal, form=Form())
 
     @cached_property
     def outputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -116,23 +147,73 @@ class Plan:
         links = tuple(
             replace(link, arguments=link.arguments.with_outputs(left)) for link in self.links
         )
-        return replace(self, links=links, number=next(_numbers))
+        return replace(self, links=links)
 
     def within(self, now: CallContext) -> Plan:
         """The plan that is run in this context."""
-        if now not in self._within:
-            self._within.clear()  # the latest is enough
-            self._within[now] = replace(self, context=now, number=next(_numbers))
-        return self._within[now]
+        latest: Plan | None = self.__dict__.get("_within")
+        if latest is None or latest.context != now:
+            forms = self.form.within
+            if now not in forms:
+                forms.clear()  # the latest is enough
+                forms[now] = Form()
+            latest = self.__dict__["_within"] = self._copy((), context=now, form=forms[now])
+        return latest
+
+    def over(self, chunks: Sequence[Chunk]) -> Plan:
+        """The same plan of other chunks."""
+        return self._copy(("outputs", "_frame"), chunks=chunks)
+
+    def _copy(self, stale: Sequence[str], **changes: Any) -> Plan:
+        """What `replace` makes, in a tenth of the time; what is cached stays, but for the stale."""
+        copy = object.__new__(Plan)
+        state = copy.__dict__
+        state.update(self.__dict__, **changes)
+        for name in ("_within", *stale):
+            state.pop(name, None)
+        return copy
+
+    def frame(self, place: Callable[[Array], Place]) -> bytes:
+        """Where its arrays are and how its chunks are cut, as workers are told."""
+        frame: bytes | None = self.__dict__.get("_frame")
+        if frame is None:
+            frame = self.__dict__["_frame"] = pack_head(self.chunks) + self.places(place).words
+        return frame
+
+    def places(self, place: Callable[[Array], Place], *, again: bool = False) -> Places:
+        """Where its arrays are, as `place` tells; asked once, or again."""
+        places: Places | None = None if again else self.__dict__.get("_places")
+        if places is None:
+            places = self.__dict__["_places"] = find_places(self.views(), place)
+            self.__dict__.pop("_frame", None)
+        return places
+
+    def attached(self, views: Iterator[Array], chunks: Sequence[Chunk]) -> Plan:
+        """The plan of a detached one's form, with these arrays."""
+        links = tuple(
+            replace(link, arguments=link.arguments.attached(views)) for link in self.links
+        )
+        return self._copy(("outputs", "_frame", "_places"), links=links, chunks=chunks)
+
+    def detached(self) -> Plan:
+        """Its form as a plan, without arrays and chunks."""
+        links = tuple(replace(link, arguments=link.arguments.detached()) for link in self.links)
+        return replace(self, links=links, chunks=(), values=())
+
+    def reattached(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Plan:
+        """The plan of its form and one kernel, with other arguments of the same kinds."""
+        links = (replace(self.links[0], arguments=arguments),)
+        stale = ("outputs", "_frame", "_places")
+        return self._copy(stale, links=links, chunks=chunks, values=arguments.values)
+
+    def views(self) -> list[Any]:
+        """The arrays whose places a frame tells; their outlines where the plan is detached."""
+        return [view for link in self.links for view in link.arguments.views()]
 
     @cached_property
     def jitted(self) -> bool:
         """Whether all of it is jitted, so that no such context rules it."""
         return all(isinstance(link.kernel, NumbaKernel) for link in self.links)
-
-    @cached_property
-    def _within(self) -> dict[CallContext, Plan]:
-        return {}
 
     def targets(self) -> list[Array]:
         """The arrays among its arguments that chunks write."""
@@ -147,13 +228,28 @@ class Plan:
         ):  # a kernel's exception may refuse a note, and is raised all the same
             error.add_note(f"in chunk [{start}, {stop}) of kernel {self.name}")
 
-    @cached_property
+    @property
     def native(self) -> NativePlan | None:
         """The plan as machine code runs it, if machine code can."""
+        form = self.form
+        if not form.is_made:
+            form.native, form.is_made = self._make_native(), True
+        return form.native
+
+    def _make_native(self) -> NativePlan | None:
         if self.journal is not None or self.debug or self.numbers is not None:
             return None
         try:
             calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]
         except Exception:  # noqa: BLE001  # private parts of Numba: Python will do
             return None
-        return make_native_plan(calls, self.chunks)
+        return make_native_plan(
+            calls, () if isinstance(self.chunks, Chunks) else _edges(self.chunks)
+        )
+
+
+def _edges(chunks: Sequence[Chunk]) -> list[int]:
+    """The edges of chunks that are contiguous, where no rule tells them."""
+    if isinstance(chunks, Chunks):
+        return []
+    return [start for start, _ in chunks[:1]] + [stop for _, stop in chunks]

@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import attrgetter
 from types import FunctionType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 
-from shmcompute.arrays import SharedArray
+from shmcompute.arrays import SharedArray, holder_of
 from shmcompute.chunking import (
     ARRAY_MARKERS,
     VALUES,
@@ -25,8 +26,11 @@ from shmcompute.chunking import (
 )
 from shmcompute.plans.build import Options
 from shmcompute.plans.plan import Plan
+from shmcompute.system.addresses import address
+from shmcompute.typing import Array
 
-KEPT = 64  # plans
+KEPT = 1024  # plans,
+FORMS = 256  # and forms of plans
 
 _CONSTANTS = (ChunkMarker, Scratch, PerChunk)  # markers that refer to no array
 
@@ -37,9 +41,14 @@ class _Entry:
     versions: tuple[tuple[dict[Any, Any], Any], ...]  # see `_versions`
     arrays: list[int]  # their id()
 
+    @property
+    def current(self) -> bool:
+        """Whether none of its kernels was recompiled since."""
+        return all(next(iter(found.values()), None) is first for found, first in self.versions)
+
 
 class PlanCache:
-    """Plans by the calls that they were built for; see `call_key`.
+    """Plans by the calls that they were built for (`call_key`), and their forms (`form_key`).
 
     A plan holds views, and views keep memory mapped. So the cache drops a plan when any of its
     arrays is closed or collected, and itself refers to no `SharedArray`, only to ids. An id can't
@@ -49,31 +58,47 @@ class PlanCache:
     def __init__(self) -> None:
         self._entries: dict[Hashable, _Entry] = {}
         self._keys: dict[int, set[Hashable]] = {}  # by id() of the array
+        self._forms: dict[Hashable, _Entry] = {}
 
     def find(self, key: Hashable | None) -> Plan | None:
         """The plan of that key, unless one of its kernels was recompiled since."""
-        try:
-            entry = self._entries.get(key)
-        except TypeError:  # not hashable: an option of a wrong type, which `build_plan` refuses
-            return None
-        if entry is None:
-            return None
-        for versions, first in entry.versions:
-            if next(iter(versions.values()), None) is not first:
-                return None
-        return entry.plan
+        return _found(self._entries, key)
 
-    def keep(self, key: Hashable | None, plan: Plan, arrays: Sequence[SharedArray]) -> None:
-        """Keep a plan while its arrays are open and it is among the latest."""
+    def keep(
+        self,
+        key: Hashable | None,
+        plan: Plan,
+        arrays: Sequence[SharedArray],
+        views: Sequence[Array],
+    ) -> None:
+        """Keep a plan while its arrays are open and it is among the latest.
+
+        One with a view of what is no open `SharedArray` is not kept: nobody would tell its end.
+        """
         if key is None:
             return
-        for oldest in list(self._entries)[: 1 - KEPT]:
-            self._drop(oldest)
+        holders = [holder for view in views if (holder := holder_of(view)) is not None]
+        if len(holders) < len(views):
+            return
+        arrays = [*arrays, *holders]
+        while len(self._entries) >= KEPT:
+            self._drop(next(iter(self._entries)))
         self._entries[key] = _Entry(plan, _versions(plan), [id(array) for array in arrays])
         for array in arrays:
             if id(array) not in self._keys:  # an empty set: its callback is registered, too
                 array.when_closed(_forget, weakref.ref(self), id(array))
             self._keys.setdefault(id(array), set()).add(key)
+
+    def find_form(self, key: Hashable | None) -> Plan | None:
+        """A plan of that form, detached from its arrays."""
+        return _found(self._forms, key)
+
+    def keep_form(self, key: Hashable | None, plan: Plan) -> None:
+        """Keep the form of a plan while it is among the latest."""
+        if key is not None:
+            while len(self._forms) >= FORMS:
+                self._forms.pop(next(iter(self._forms)), None)
+            self._forms[key] = _Entry(plan.detached(), _versions(plan), [])
 
     def forget(self, array: int) -> None:
         """Drop the plans of an array, by its id."""
@@ -100,6 +125,14 @@ def _versions(plan: Plan) -> tuple[tuple[dict[Any, Any], Any], ...]:
     return tuple((versions, next(iter(versions.values()), None)) for versions in overloads)
 
 
+def _found(entries: dict[Hashable, _Entry], key: Hashable | None) -> Plan | None:
+    try:
+        entry = entries.get(key)
+    except TypeError:  # not hashable: an option of a wrong type, which `build_plan` refuses
+        return None
+    return entry.plan if entry is not None and entry.current else None
+
+
 def call_key(
     kernel: Any, args: tuple[Any, ...], options: Options
 ) -> tuple[Hashable | None, Values]:
@@ -113,23 +146,72 @@ def call_key(
     values : tuple of numbers
     """
     values = tuple(filter(is_number, args))
-    constant = isinstance(kernel, (Dispatcher, np.ufunc)) or is_imported(kernel)
-    if not constant or len(values) > VALUES:
+    parts: list[Any] = [*_kernel_key(kernel), options, *map(type, options)]
+    for arg in args:
+        if is_number(arg):
+            parts.append(type(arg))
+        else:
+            part = _part_key(arg)
+            if part is None:
+                return None, values
+            parts.append(part)
+    if parts[0] is None or len(values) > VALUES:
         return None, values
+    return tuple(parts), values
+
+
+def _part_key(arg: Any) -> Hashable | None:
+    """What is the same for arguments that are one array, cut alike."""
+    kind: Any = type(arg)
+    if kind is SharedArray:
+        return id(arg)
+    if kind is np.ndarray:
+        return address(arg), arg.shape, arg.strides, arg.dtype, arg.flags.writeable
+    if kind in _CONSTANTS:
+        key: Hashable = arg
+        return key
+    if kind in ARRAY_MARKERS:
+        inner = _part_key(arg.value) if type(arg.value) in (SharedArray, np.ndarray) else None
+        return None if inner is None else (kind, inner, getattr(arg, "axis", None))
+    return None
+
+
+def _kernel_key(kernel: Any) -> tuple[Hashable | None, ...]:
+    """What is the same for kernels that one plan serves; None for one that may change."""
+    if isinstance(kernel, (Dispatcher, np.ufunc)) or is_imported(kernel):
+        return (kernel,)
+    if type(kernel) is partial and not kernel.keywords and isinstance(kernel.func, Dispatcher):
+        held = [_part_key(arg) or (is_number(arg) and (type(arg), arg)) for arg in kernel.args]
+        return (kernel.func, *held) if all(held) else (None,)
+    return (None,)
+
+
+def form_key(kernel: Any, args: tuple[Any, ...], options: Options) -> Hashable | None:
+    """The key that calls share whose plans are of one form, where they can tell by little.
+
+    Equal keys do not suffice: how arrays lie in memory is to be compared, too.
+    """
+    simple = options.schedule != "guided" and not options.retries
+    if not (simple and isinstance(kernel, (Dispatcher, np.ufunc))):
+        return None
     parts: list[Hashable] = [kernel, options, *map(type, options)]
     for arg in args:
-        kind: Any = type(arg)
-        if kind is SharedArray:
-            parts.append(id(arg))
-        elif kind in _CONSTANTS:
-            parts.append(arg)
-        elif kind in ARRAY_MARKERS and type(arg.value) is SharedArray:
-            parts.append((kind, id(arg.value), getattr(arg, "axis", None)))
-        elif is_number(arg):
-            parts.append(kind)
-        else:
-            return None, values
-    return tuple(parts), values
+        part: Any = type(arg) if is_number(arg) else _outline_key(arg)
+        if part is None:
+            return None
+        parts.append(part)
+    return tuple(parts)
+
+
+def _outline_key(arg: Any) -> Hashable | None:
+    """What is the same for arrays that one argument may be attached to."""
+    kind: Any = type(arg)
+    if kind in (SharedArray, np.ndarray):
+        return arg.dtype, arg.ndim
+    if kind in ARRAY_MARKERS and type(arg.value) in (SharedArray, np.ndarray):
+        return kind, _outline_key(arg.value), getattr(arg, "axis", None)
+    key: Hashable | None = arg if kind in _CONSTANTS else None
+    return key
 
 
 def is_imported(function: Any) -> bool:

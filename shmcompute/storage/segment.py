@@ -17,10 +17,11 @@ import os
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from shmcompute.errors import ClosedError
 from shmcompute.storage.layout import Layout
+from shmcompute.system.addresses import address
 from shmcompute.system.file_locks import FileLocks
 from shmcompute.typing import Array
 
@@ -87,6 +88,7 @@ class Segment:
         self._lasting = lasting
         self._used = used
         self._maker = os.getpid() if remove is not None else None
+        self.holder: weakref.ref[Any] | None = None  # the latest array object over it
         self._watchers: list[Callable[[Handle], None]] = []
         _register[self.address] = self
         _handles[handle] = self
@@ -200,13 +202,13 @@ def locate(view: Array) -> tuple[Segment, int] | None:
 
     By address, since a view's ``.base`` may be any object along the way.
     """
-    address: int = view.__array_interface__["data"][0]
+    start = address(view)
     starts = sorted(_register)  # one C call: safe against other threads
-    at = bisect_right(starts, address) - 1
+    at = bisect_right(starts, start) - 1
     segment = _register.get(starts[at]) if at >= 0 else None
-    if segment is None or address > segment.address + segment.extent:
+    if segment is None or start > segment.address + segment.extent:
         return None
     # A zero-size view may stand one past the end; any other has its first byte inside.
-    if address == segment.address + segment.extent and view.size:
+    if start == segment.address + segment.extent and view.size:
         return None
-    return segment, address - segment.address
+    return segment, start - segment.address

@@ -1,6 +1,7 @@
 """What the operating system, the processor and the interpreter offer, a module for each."""
 
 __all__ = [
+    "addresses",
     "atomic_words",
     "call_context",
     "cgroup",

@@ -239,6 +239,8 @@ def call(
     _: Any,
     function: Any,
     block: Any,
+    frame: Any,
+    bases: Any,
     values: Any,
     start: Any,
     stop: Any,
@@ -249,8 +251,8 @@ def call(
     """Call a trampoline (see `kernels.trampoline`); 0, or the code of what the kernel raised."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_I32, [_I64] * 7)
+        kind = ir.FunctionType(_I32, [_I64] * 9)
         function = builder.inttoptr(args[0], kind.as_pointer())
         return builder.sext(builder.call(function, args[1:]), _I64)
 
-    return types.int64(*[types.int64] * 8), generate
+    return types.int64(*[types.int64] * 10), generate

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import sys
+from types import FrameType, TracebackType
 
 from shmcompute.errors import ShmComputeError
 
@@ -33,6 +34,14 @@ def shorten(error: BaseException, kept: int = 1) -> None:
     BaseException.with_traceback(error, shorter)  # some refuse to have attributes set
 
 
+def level_of_user() -> int:
+    """The stack level, for a warning of the function that asks, of the code that called us."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and _is_ours(frame):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 def _is_fault(error: BaseException, last: TracebackType) -> bool:
     """Whether neither a kernel raised it nor a message of ours says it all."""
     told = isinstance(error, ShmComputeError) or error.__cause__ is not None
@@ -40,7 +49,12 @@ def _is_fault(error: BaseException, last: TracebackType) -> bool:
 
 
 def _is_own(part: TracebackType) -> bool:
-    return _module(part).startswith(PACKAGE) and not _module(part).startswith(_AS_USERS_DO)
+    return _is_ours(part.tb_frame)
+
+
+def _is_ours(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__"))
+    return module.startswith(PACKAGE) and not module.startswith(_AS_USERS_DO)
 
 
 def _module(part: TracebackType) -> str:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shmcompute as sc
-from shmcompute.chunking import ChunkCall, Setting, bind
+from shmcompute.chunking import ChunkCall, Setting, bind, find_places, place_in_memory
 from shmcompute.kernels import trampoline
 from shmcompute.kernels.native_plan import native_call
 
@@ -76,7 +76,7 @@ def test_a_call_without_python_sees_what_python_sees(shape, data):
     sums[:] = 0
     call = native_call(kernel, arguments, [chunk])
     assert call is not None
-    _run(call, start, length)
+    _run(call, arguments.views(), start, length)
     expected = np.moveaxis(view, axis, 0).reshape(length, -1).sum(1)
     expected[:start] = 0
     np.testing.assert_array_equal(sums, expected)
@@ -98,11 +98,18 @@ def _summing(ndim, axis):
     return _kernels[ndim, axis]
 
 
-def _run(call, start, stop):
-    failure = np.zeros(1, np.int64)
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 7)(call.trampoline)
-    place = failure.__array_interface__["data"][0]
-    assert function(call.block.__array_interface__["data"][0], 0, start, stop, 0, 0, place) == 0
+def _run(call, views, start, stop):
+    frame = np.frombuffer(find_places(views, place_in_memory).words, np.int64)
+    failure, bases = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * 9)(call.trampoline)
+    code = function(
+        call.block.ctypes.data,
+        frame.ctypes.data,
+        bases.ctypes.data,
+        *(0, start, stop, 0, 0),
+        failure.ctypes.data,
+    )
+    assert code == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 from types import ModuleType
@@ -11,19 +12,22 @@ import kernels
 import numba as nb
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import shmcompute as sc
-from shmcompute import apply
+from shmcompute import apply, storage
+from shmcompute.backends.processes.protocol import pickling
 from shmcompute.errors import ClosedError
-from shmcompute.plans.plan_cache import is_imported
+from shmcompute.plans.plan_cache import KEPT, is_imported
 
 
 @pytest.fixture
 def bound(monkeypatch):
     """How often a call was bound."""
     calls = []
-    real = apply._bound
-    monkeypatch.setattr(apply, "_bound", lambda *args: (calls.append(args), real(*args))[1])
+    real = apply._built
+    monkeypatch.setattr(apply, "_built", lambda *args: (calls.append(args), real(*args))[1])
     return calls
 
 
@@ -116,11 +120,11 @@ def test_no_more_is_kept_than_a_bound(pools):
     arrays = [sc.SharedArray(np.zeros(4)) for _ in range(100)]
     for arr in arrays:
         sc.parallel_apply(np.negative, arr, pool=pool)
-    with sc.SharedArray(np.zeros(300)) as arr:
-        for chunksize in range(1, 200):
+    with sc.SharedArray(np.zeros(3)) as arr:
+        for chunksize in range(1, KEPT + 100):
             sc.parallel_apply(np.negative, arr, chunksize=chunksize, pool=pool)
-        assert len(recent._entries) <= 64
-        assert len(recent._keys[id(arr)]) <= 64
+        assert len(recent._entries) <= KEPT
+        assert len(recent._keys[id(arr)]) <= KEPT
     del arr
     while arrays:
         arrays.pop()
@@ -175,3 +179,129 @@ def test_a_part_without_elements_travels(any_pool):
         for view in (arr.array[1:], arr.array[:, 1:2]):
             sc.parallel_apply(kernel, view, pool=any_pool)
             sc.parallel_apply(kernel, sc.split(view, axis=1), pool=any_pool)
+
+
+@pytest.fixture
+def packed(monkeypatch):
+    """How often a plan was packed for worker processes."""
+    calls = []
+    real = pickling.pack
+    monkeypatch.setattr(pickling, "pack", lambda plan: (calls.append(plan), real(plan))[1])
+    return calls
+
+
+@nb.njit
+def add(x, y, value):
+    for i in range(x.shape[0]):
+        x[i] += y[i] + value
+
+
+@nb.njit
+def fill(first, last, out, value):
+    for i in range(first, last):
+        out[i] = value
+
+
+def test_the_same_view_is_bound_once(any_pool, bound):
+    with sc.SharedArray(np.zeros(20)) as arr:
+        for value in (1.0, 2.0):
+            sc.parallel_apply(kernels.affine, arr.array[3:9], 0.0, value, pool=any_pool)
+            sc.parallel_apply(kernels.affine, arr[::-2], 0.0, value, pool=any_pool)
+        assert len(bound) == 2
+        expected = np.zeros(20)
+        expected[3:9] = expected[::-2] = 2
+        np.testing.assert_array_equal(arr.array, expected)
+
+
+def test_views_of_one_kind_are_sent_as_one_plan(pools, packed):
+    """Wherever they are, and however long; of another layout they are another plan's."""
+    pool = pools["forkserver"]
+    packed.clear()
+    with sc.SharedArray(np.zeros((9, 100))) as arr, sc.SharedArray(np.zeros(100)) as other:
+        for row in range(9):
+            for start in (0, 7, 50, 99):
+                x, y = arr.array[row, start:], other.array[start:]
+                sc.parallel_apply(add, x, sc.read(y), 1.0, pool=pool)
+                arr.array[row, start:] += 0.5
+        assert len(packed) == 1
+        np.testing.assert_array_equal(arr.array[3, [0, 7, 50, 99]], [1.5, 3, 4.5, 6])
+        sc.parallel_apply(add, arr.array[::2, 3], sc.read(other.array[:5]), 1.0, pool=pools["fork"])
+        np.testing.assert_array_equal(arr.array[:, 3], [2.5, 1.5] * 4 + [2.5])
+
+
+def test_a_range_is_no_part_of_the_plan(any_pool, bound):
+    with sc.SharedArray(np.zeros(30)) as out:
+        for first in range(30):
+            sc.parallel_for(fill, first, 30 - first // 2, sc.shared(out), first, pool=any_pool)
+        expected = np.zeros(30)
+        for first in range(30):
+            expected[first : 30 - first // 2] = first
+        np.testing.assert_array_equal(out.array, expected)
+        assert len(bound) == 1
+
+
+def test_a_partial_of_an_array_is_bound_once_and_ends_with_it(any_pool, bound):
+    with sc.SharedArray(np.zeros(5)) as out, sc.SharedArray(np.ones(5)) as table:
+        held = functools.partial(_add_all, table)
+        for _ in range(3):
+            sc.parallel_apply(held, out, pool=any_pool)
+        assert len(bound) == 1
+        table.array[:] = 2
+        sc.parallel_apply(held, out, pool=any_pool)
+        np.testing.assert_array_equal(out.array, 25)
+        step = sc.plan(held, out, pool=any_pool)
+        table.close()
+        with pytest.raises(ClosedError):
+            sc.parallel_apply(held, out, pool=any_pool)
+        with pytest.raises(ClosedError):
+            step()
+        np.testing.assert_array_equal(out.array, 25)
+
+
+@nb.njit
+def _add_all(table, x):
+    for i in range(x.size):
+        x[i] += table.sum()
+
+
+def test_a_view_keeps_no_memory_that_nobody_else_has(any_pool):
+    arr = sc.SharedArray(np.zeros(5000))
+    name = arr.name
+    sc.parallel_apply(kernels.affine, arr.array[1:], 0.0, 1.0, pool=any_pool)
+    del arr
+    gc.collect()
+    assert name not in [segment.handle.name for segment in storage.live()]
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data())
+def test_whatever_is_called_and_closed_in_between_each_call_writes_its_own(pools, data):
+    """Segments take the place, the number and the address of others that have ended."""
+    pool = pools[data.draw(st.sampled_from(["fork", "caller", "threads"]))]
+    arrays, expected = [], []
+    for _ in range(data.draw(st.integers(1, 25))):
+        if not arrays or data.draw(st.integers(0, 3)) == 0:
+            arrays.append(sc.SharedArray(np.zeros((4, 6))))
+            expected.append(np.zeros((4, 6)))
+        at = data.draw(st.integers(0, len(arrays) - 1))
+        if data.draw(st.integers(0, 4)) == 0:
+            np.testing.assert_array_equal(arrays[at].array, expected[at])
+            arrays.pop(at).close()
+            expected.pop(at)
+            continue
+        rows = slice(data.draw(st.integers(0, 3)), data.draw(st.integers(1, 4)))
+        step = data.draw(st.sampled_from([1, 2, -1]))
+        value = data.draw(st.sampled_from([1.0, 2.0]))
+        kernel = data.draw(st.sampled_from([_add_value, np.add]))
+        sc.parallel_apply(kernel, arrays[at].array[rows, ::step], value, pool=pool)
+        expected[at][rows, ::step] += value
+    for arr, content in zip(arrays, expected, strict=True):
+        np.testing.assert_array_equal(arr.array, content)
+        arr.close()
+
+
+@nb.njit
+def _add_value(x, value):
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            x[i, j] += value

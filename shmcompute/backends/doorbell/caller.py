@@ -23,13 +23,15 @@ class DoorbellCaller:
     mapping : ControlMapping
     spin : int
         Iterations that the caller spins before it sleeps.
+    bases : int
+        The address of a table: where the segments are that frames number.
 
     Attributes
     ----------
     silent : callable
         Whether all workers have answered, and all that kernels raised was received.
     run : callable
-        ``run(plan, count, own, native, step, spin)``: ring `count` workers, do the share of the
+        ``run(plan, count, own, native, step)``: ring `count` workers, do the share of the
         slot `own` (or 0: none) by the machine code at `native`, wait a moment. Whether all is done,
         and well; else see `finished`, `failed` and the own slot.
     settle : callable
@@ -39,14 +41,15 @@ class DoorbellCaller:
         The caller's own slot.
     """
 
-    def __init__(self, mapping: ControlMapping, spin: int) -> None:
+    def __init__(self, mapping: ControlMapping, spin: int, bases: int) -> None:
         self._mapping = mapping
         self._slots = mapping.slot(0)
-        self.spin = spin
         self.own = mapping.slot(mapping.workers)
         # Bound here, and not methods: a repeated call has nothing else to do.
         self.silent: Callable[[], bool] = partial(control.silent, self._slots, mapping.workers)
-        self.run: Callable[..., bool] = partial(control.run, mapping.address, self._slots)
+        self.run: Callable[..., bool] = partial(
+            control.run, mapping.address, self._slots, bases, spin
+        )
         self.settle: Callable[[], None] = partial(control.settle, mapping.address)
 
     def ring(self, number: int, count: int, *, own: bool, step: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from shmcompute.chunking import VALUES
+from shmcompute.chunking import FRAME_WORDS, VALUE, VALUES
 from shmcompute.kernels import refresh
 from shmcompute.system import atomic_words
 from shmcompute.system.atomic_words import (
@@ -41,7 +41,8 @@ POLLS = 32  # not 0: who waits polls, for there is no futex
 # Of all
 CURSOR = LINE  # the next chunk, where chunks are not dealt before
 VALUES_AT = 2 * LINE  # 16 bytes each
-SLOTS_AT = VALUES_AT + 16 * VALUES
+FRAME_AT = VALUES_AT + VALUE * VALUES  # where the arrays are: see `chunking.frame`
+SLOTS_AT = FRAME_AT + WORD * FRAME_WORDS
 # A slot, one for each worker and the last for the caller: a line that the caller writes,
 ASKED = 0  # how often it was rung for; the worker sleeps on it
 PLAN = 8  # the number of a plan, or NOTE
@@ -65,9 +66,14 @@ FINE, RAISED = 0, 1 << 32
 LOW = (1 << 32) - 1  # the half of PENDING that counts; the other half numbers the runs
 
 # A native plan, as machine code sees it
-COUNT = 0  # of chunks
-LINKS = 8  # kernels that each chunk goes through
-FIRST_LINK = 16  # of each: its trampoline and the block of its arguments; then the edges of chunks
+LINKS = 0  # kernels that each chunk goes through
+# Of each: its trampoline, the block of its arguments, and where in the frame its arrays begin. Then
+# come the edges of chunks.
+FIRST_LINK = 8
+LINK = 3 * WORD
+
+# The frame's rule of chunks
+COUNT, START, LENGTH, SIZE = FRAME_AT, FRAME_AT + 8, FRAME_AT + 16, FRAME_AT + 24
 
 # ns within which a worker that was woken should have begun: in a virtual machine an idle core alone
 # takes half as long to come back.
@@ -77,7 +83,7 @@ COURTESY = 32  # iterations of spinning, about a microsecond, between giving way
 # its own core, where they were woken, and the scheduler may leave them there for long.
 CROWD = 8
 
-PLANS = 128  # places in a table of native plans: number and address of each, by number
+PLANS = 4096  # places in a table of native plans: number and address of each, by number
 
 
 _functions: list[Any] = []
@@ -165,24 +171,44 @@ def fail(control: int, slot: int, code: int) -> None:
 
 
 @_jitted
-def share(control: int, slot: int, plan: int) -> Any:
+def edge(control: int, edges: int, number: int) -> Any:
+    """Where the chunk of that number starts, and the one before it ends: see `Chunks`."""
+    size = load(control + SIZE)
+    if size > 0:
+        return load(control + START) + min(number * size, load(control + LENGTH))
+    if size == 0:
+        return load(control + START) + load(control + LENGTH) * number // load(control + COUNT)
+    return load(edges + WORD * number)
+
+
+@_jitted
+def share(control: int, slot: int, plan: int, bases: int) -> Any:
     """Do what falls to this slot; 0, or the code of what a kernel raised, which stops all."""
-    count, links = load(plan + COUNT), load(plan + LINKS)
-    edges = plan + FIRST_LINK + 2 * WORD * links
+    count, links = load(control + COUNT), load(plan + LINKS)
+    edges = plan + FIRST_LINK + LINK * links
     worker = (slot - control - SLOTS_AT) // SLOT
     number = take(control, slot, NONE)
     while 0 <= number < count:
-        start, stop = load(edges + WORD * number), load(edges + WORD * (number + 1))
+        start, stop = edge(control, edges, number), edge(control, edges, number + 1)
         link = plan + FIRST_LINK
         for _ in range(links):
-            values = control + VALUES_AT
+            block, frame = load(link + WORD), control + FRAME_AT + load(link + 2 * WORD)
             code = call(
-                load(link), load(link + WORD), values, start, stop, number, worker, slot + FAILURE
+                load(link),
+                block,
+                frame,
+                bases,
+                control + VALUES_AT,
+                start,
+                stop,
+                number,
+                worker,
+                slot + FAILURE,
             )
             if code != 0:
                 fail(control, slot, code)
                 return code
-            link += 2 * WORD
+            link += LINK
         number = take(control, slot, number)
     store(slot + CURRENT, NONE)
     return 0
@@ -220,7 +246,7 @@ def answer(control: int, slot: int) -> None:
 
 
 @_jitted
-def serve(control: int, slot: int, table: int, spin: int) -> Any:
+def serve(control: int, slot: int, table: int, bases: int, spin: int) -> Any:
     """Wait for rings and answer them, for as long as the table has their plans.
 
     Returns the code of what a kernel raised, or 0: there is a ring that is Python's to answer.
@@ -241,7 +267,7 @@ def serve(control: int, slot: int, table: int, spin: int) -> Any:
         place = table + 2 * WORD * (plan % PLANS)
         if plan == NOTE or load(place) != plan:
             return 0
-        code = share(control, slot, load(place + WORD))
+        code = share(control, slot, load(place + WORD), bases)
         if code != 0:
             return code
         answer(control, slot)
@@ -341,11 +367,19 @@ def settle(control: int) -> None:
 
 @_jitted
 def run(
-    control: int, slots: int, plan: int, count: int, own: int, native: int, step: int, spin: int
+    control: int,
+    slots: int,
+    bases: int,
+    spin: int,
+    plan: int,
+    count: int,
+    own: int,
+    native: int,
+    step: int,
 ) -> Any:
     """A whole run in one go; False if it is not over yet, not all is well, or it is too crowded."""
     ring(control, slots, plan, count, own, step)
     if native != 0:
-        share(control, own, native)
+        share(control, own, native, bases)
     over = finished(control, spin, SOON)
     return over and load(control + STOP) == 0 and load(control + CROWDED) < CROWD

@@ -48,6 +48,7 @@ class ControlMapping:
                 f"no memory of {size} bytes was to be had for a pool's control block: "
                 f"{limits.described(error)}"
             ) from error
+        self._frame = b""
         self._words = memoryview(self._memory).cast("q")
         array = np.frombuffer(self._memory, np.int64)
         self.address: int = array.__array_interface__["data"][0]
@@ -65,6 +66,16 @@ class ControlMapping:
     def write(self, address: int, value: int) -> None:
         """Set a word."""
         self._words[(address - self.address) >> 3] = value
+
+    def write_frame(self, frame: bytes) -> None:
+        """Say where the arrays of the next run are, unless that was said last."""
+        if frame is not self._frame:
+            self._memory[control_block.FRAME_AT : control_block.FRAME_AT + len(frame)] = frame
+            self._frame = frame
+
+    def read_frame(self, size: int) -> bytes:
+        """What was said of this run, so many bytes."""
+        return self._memory[control_block.FRAME_AT : control_block.FRAME_AT + size]
 
     def write_values(self, values: Values) -> None:
         """Put the numbers of the next run where workers read them."""

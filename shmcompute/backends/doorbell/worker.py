@@ -16,10 +16,14 @@ from shmcompute.chunking import Values
 from shmcompute.kernels import NativePlan, native_error
 from shmcompute.plans import Plan
 from shmcompute.system import cores
+from shmcompute.typing import Array
 
 # Iterations, of some 30 ns. Longer than it takes to wake a sleeper, at either side: else caller and
 # worker, each asleep when the other is ready, would go on waking each other call after call.
 SPIN = 10_000
+SEGMENTS = (
+    1 << 16
+)  # that a process may be told of at the same time; what is not used takes no memory
 
 
 def spin(running: int) -> int:
@@ -34,6 +38,11 @@ def unveil(error: BaseException) -> BaseException:
     """What was raised, where CPython finds that machine code left an exception standing."""
     veiled = isinstance(error, SystemError) and error.__cause__ is not None
     return error.__cause__ or error if veiled else error
+
+
+def no_bases() -> Array:
+    """A table of where segments are that knows none but all of memory: number 0."""
+    return np.zeros(SEGMENTS, np.int64)
 
 
 class NativePlanTable:
@@ -72,12 +81,15 @@ class DoorbellWorker:
         number: int,
         spin: int,
         table: NativePlanTable | None = None,
+        bases: Array | None = None,
     ) -> None:
         self._mapping = mapping
         self._spin = spin
         self._slot = mapping.slot(number)
         self.number = number
         self.table = NativePlanTable() if table is None else table
+        self.bases = no_bases() if bases is None else bases
+        self._bases: int = self.bases.__array_interface__["data"][0]
 
     def wait(self) -> int:
         """The number of a plan to be run by Python, or `control_block.NOTE`.
@@ -88,7 +100,9 @@ class DoorbellWorker:
             What a kernel raised in machine code; the ring is not yet answered.
         """
         try:
-            code = control.serve(self._mapping.address, self._slot, self.table.address, self._spin)
+            code = control.serve(
+                self._mapping.address, self._slot, self.table.address, self._bases, self._spin
+            )
         except SystemError as error:
             raise unveil(error) from None
         if code:
@@ -109,6 +123,10 @@ class DoorbellWorker:
         except BaseException:
             control.fail(address, slot, control.RAISED)
             raise
+
+    def frame(self, size: int) -> bytes:
+        """Where the arrays of this run are, so many bytes."""
+        return self._mapping.read_frame(size)
 
     def values(self, types: tuple[type[Any], ...]) -> Values:
         """The numbers of this run."""

@@ -57,7 +57,8 @@ class Processes(Backend):
         self._closed = False
         # False where several interrupts may have cut short the end of a call: see `_serve`.
         self._silent = True
-        self._runs: dict[int, DoorbellRun] = {}  # those that may be repeated, by the plan's number
+        # Those that may be repeated, by the number of the plan's form and of its chunks.
+        self._runs: dict[tuple[int, int], DoorbellRun] = {}
         self._group = WorkerGroup(
             multiprocessing.get_context(self.start_method),
             workers,
@@ -124,22 +125,21 @@ class Processes(Backend):
         run = DoorbellRun(plan, number, group, workers, own=own, timeout=timeout, deadline=deadline)
         if timeout is None and plan.journal is None:
             self._keep(plan, run)
-        if values:
-            group.mapping.write_values(values)
         run.complete(plan, values)
 
     def _keep(self, plan: Plan, run: DoorbellRun) -> None:
         """Keep a run for `_repeat`, as long as its plan lives."""
-        if plan.number not in self._runs:
-            weakref.finalize(plan, self._runs.pop, plan.number, None).atexit = False
-        self._runs[plan.number] = run
+        key = plan.form.number, len(plan.chunks)
+        if key not in self._runs:
+            weakref.finalize(plan.form, self._runs.pop, key, None).atexit = False
+        self._runs[key] = run
 
     def _repeat(self, plan: Plan, values: Values) -> bool:
         """Run a plan that was run before by workers that still hold it; False if there is none.
 
         What `run` does, without looking for what a repeated call does not need.
         """
-        run, group = self._runs.get(plan.number), self._group
+        run, group = self._runs.get((plan.form.number, len(plan.chunks))), self._group
         if run is None or self._lock.locked() or self._fair_lock.dispatcher_waits is not None:
             return False
         with self._lock:
@@ -148,9 +148,9 @@ class Processes(Backend):
                     return False
                 if group.registry.ended or self._closed:
                     return False
+                if not plan.places(group.registry.segments.place).segments <= run.segments:
+                    return False
                 self._silent = False
-                if values:
-                    group.mapping.write_values(values)
                 run.complete(plan, values)
                 self._silent = True
             except BaseException as error:

@@ -16,7 +16,7 @@ from shmcompute.backends.doorbell import unveil
 from shmcompute.backends.processes.protocol import Lost, exception_pickling
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
-from shmcompute.chunking import Values
+from shmcompute.chunking import NumberedSegment, Values
 from shmcompute.errors import WorkerLostError
 from shmcompute.plans import Plan
 from shmcompute.system import cores, interrupts
@@ -62,6 +62,14 @@ class DoorbellRun:
         deadline: float | None,
     ) -> None:
         self.generation = group.registry.generation
+        # What frames may name, as its workers know it.
+        self.segments = (
+            frozenset.intersection(*(frozenset(one.segments) for one in workers))
+            if workers
+            else frozenset()
+        )
+        self._mapping = group.mapping
+        self._place = group.registry.segments.place
         # Where its kernel finds modules and files; to machine code it is all one.
         self._around = None if plan.native is not None else surroundings()
         self._number = number
@@ -78,7 +86,7 @@ class DoorbellRun:
         native = plan.native if own and deadline is None else None
         if not own or native is not None:
             share = (caller.own if own else 0), (0 if native is None else native.address)
-            self._run = partial(caller.run, number, len(workers), *share, self._step, caller.spin)
+            self._run = partial(caller.run, number, len(workers), *share, self._step)
 
     @property
     def current(self) -> bool:
@@ -87,6 +95,9 @@ class DoorbellRun:
 
     def complete(self, plan: Plan, values: Values) -> None:
         """Run every chunk, or raise what went wrong once nobody writes any more."""
+        self._mapping.write_frame(plan.frame(self._place))
+        if values:
+            self._mapping.write_values(values)
         try:
             if self._run is None:
                 self._caller.ring(self._number, len(self._workers), own=True, step=self._step)
@@ -180,6 +191,11 @@ class DoorbellRun:
             raised.append(_worker_lost(plan, gone[0], undone))
         elif undone:
             raised.append(RuntimeError(f"chunks {undone} were left; this is a fault of shmcompute"))
+
+
+def _known_to_all(workers: Sequence[WorkerProcess]) -> frozenset[NumberedSegment]:
+    known = [frozenset(worker.segments) for worker in workers]
+    return known[0].intersection(*known[1:])
 
 
 def _worker_lost(plan: Plan, worker: WorkerProcess, numbers: Sequence[int]) -> WorkerLostError:

@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 from shmcompute.backends.processes.protocol import pickling
 from shmcompute.backends.processes.protocol.messages import PackedPlan
+from shmcompute.backends.processes.segment_table import SegmentTable
+from shmcompute.chunking import NumberedSegment
 from shmcompute.errors import ClosedError
-from shmcompute.plans import Plan
-from shmcompute.storage import Handle, mapped
+from shmcompute.plans import Form, Plan
+from shmcompute.storage import Handle, Segment, mapped
 
-KEPT = 64  # plans that workers keep,
+KEPT = 1024  # plans that workers keep,
 KEPT_BYTES = 16 << 20  # and how much they may be in all
 
 
@@ -30,6 +32,8 @@ class PlanRegistry:
         Grows before a plan is given up, since workers may drop it from then on.
     ended : deque of Handle
         Segments that have ended and that workers may have mapped.
+    segments : SegmentTable
+        Those that frames name.
     """
 
     def __init__(self, flush: weakref.WeakMethod[Callable[[], None]]) -> None:
@@ -39,18 +43,29 @@ class PlanRegistry:
         # By use, the oldest first. No OrderedDict: Ctrl-C while it compares two plans leaves it in
         # disorder.
         self._numbers: dict[PackedPlan, int] = {}
-        self._packed: weakref.WeakKeyDictionary[Plan, PackedPlan] = weakref.WeakKeyDictionary()
+        self._packed: weakref.WeakKeyDictionary[Form, PackedPlan] = weakref.WeakKeyDictionary()
         self._last = 0
+        self.segments = SegmentTable(self._watch)
         self._watched: set[Handle] = set()
 
     def packed(self, plan: Plan) -> PackedPlan:
         """The plan as bytes; ClosedError if its arrays were closed since."""
-        packed = self._packed.get(plan)
+        packed = self._packed.get(plan.form)
         if packed is None:
-            packed = self._packed[plan] = pickling.pack(plan)
+            packed = self._packed[plan.form] = pickling.pack(plan)
         else:
             _check_open(packed)
         return packed
+
+    def segments_of(self, plan: Plan) -> frozenset[NumberedSegment]:
+        """The segments that its arrays are in, numbered; ClosedError if one was closed since."""
+        places = plan.places(self.segments.place)
+        for segment in places.segments:
+            if (found := mapped(segment.handle)) is not None:
+                found.check()
+        if not self.segments.knows(places.segments):
+            places = plan.places(self.segments.place, again=True)
+        return places.segments
 
     def number(self, packed: PackedPlan) -> int:
         """Its number; equal plans have one. The segments that it refers to are watched."""
@@ -72,9 +87,14 @@ class PlanRegistry:
 
     def watch(self, handles: frozenset[Handle]) -> None:
         """Notice the end of these segments, which workers may have mapped."""
-        new = handles - self._watched
-        if not new:
-            return
+        for handle in handles - self._watched:
+            segment = mapped(handle)
+            if segment is None:
+                self.ended.append(handle)
+            else:
+                self._watch(segment)
+
+    def _watch(self, segment: Segment) -> None:
         ended, flush = self.ended, self._flush  # no reference to self: a pool may be dropped
 
         def notice(handle: Handle) -> None:
@@ -82,11 +102,9 @@ class PlanRegistry:
             if (call := flush()) is not None:
                 call()
 
-        for handle in new:
-            segment = mapped(handle)
-            if segment is None or not segment.watch(notice):
-                ended.append(handle)
-        self._watched |= new
+        if not segment.watch(notice):
+            ended.append(segment.handle)
+        self._watched.add(segment.handle)
 
     def give_up_ended(self) -> frozenset[Handle]:
         """The segments that have ended; plans that refer to them are given up."""
@@ -96,6 +114,7 @@ class PlanRegistry:
         if handles:
             self.generation += 1
             self._watched -= handles
+            self.segments.drop(handles)
             for packed in [packed for packed in self._numbers if packed.handles & handles]:
                 del self._numbers[packed]
         return frozenset(handles)

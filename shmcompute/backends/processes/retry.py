@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 from shmcompute.errors import WorkerLostError
@@ -32,7 +31,7 @@ def run_with_retries(plan: Plan, rows: int, run: Callable[[Plan, bool], None]) -
     left = plan
     for attempt in range(plan.retries + 1):
         journal = Journal.create(len(left.chunks), rows, size)
-        trial = replace(left, journal=journal, number=0)
+        trial = left.with_journal(journal)
         try:
             run(trial, attempt == 0)
             return

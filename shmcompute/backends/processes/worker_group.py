@@ -84,8 +84,13 @@ class WorkerGroup:
         # Who only waits, the caller, must not take a core that a worker needs.
         self._spin = spin(self.size + 1)
         self.mapping = ControlMapping(self.size)
-        self.caller = DoorbellCaller(self.mapping, self._spin)
-        self.own = DoorbellWorker(self.mapping, self.size, self._spin) if caller_runs else None
+        bases = self.registry.segments.bases
+        self.caller = DoorbellCaller(self.mapping, self._spin, bases.ctypes.data)
+        self.own = (
+            DoorbellWorker(self.mapping, self.size, self._spin, bases=bases)
+            if caller_runs
+            else None
+        )
         self._context = context
         self._threads = threads
         self._first_core = int(caller_runs) if pin else None
@@ -195,18 +200,31 @@ class WorkerGroup:
         workers = self.workers[:count]
         self.await_ready(workers, deadline)
         packed = self.registry.packed(plan)
+        segments = self.registry.segments_of(plan)
         number = self.registry.number(packed)
         current = self.registry.current()
         around = surroundings()
         lacking = [
-            worker for worker in workers if worker.follow(around) or number not in worker.plans
+            worker
+            for worker in workers
+            if worker.follow(around)
+            or number not in worker.plans
+            or not segments <= worker.segments
         ]
         loads = [
-            messages.Load(number, packed, _stale(worker, current), around) for worker in lacking
+            messages.Load(
+                number,
+                None if number in worker.plans else packed,
+                tuple(segments - worker.segments),
+                _stale(worker, current),
+                around,
+            )
+            for worker in lacking
         ]
         loaded, errors = self._ask(lacking, loads, deadline)
         for worker in loaded:
             worker.plans = (worker.plans & current) | {number}
+            worker.segments |= segments
         if errors:
             raise_first(errors)
         return number, workers
@@ -227,6 +245,7 @@ class WorkerGroup:
         forgotten, _ = self._ask(ready, forgets, until)  # who is gone has forgotten too
         for worker in forgotten:
             worker.plans &= current
+            worker.segments = {one for one in worker.segments if one.handle not in ended}
         self.silence()
 
     def _ask(

@@ -16,6 +16,7 @@ from shmcompute.backends.doorbell import DoorbellCaller, DoorbellHandle
 from shmcompute.backends.processes import fork_server, start
 from shmcompute.backends.processes.protocol import Lost, Pipe, messages
 from shmcompute.backends.processes.worker import worker_main
+from shmcompute.chunking import NumberedSegment
 from shmcompute.errors import WorkerLostError
 from shmcompute.system import cgroup, interrupts
 from shmcompute.system.surroundings import Surroundings
@@ -50,6 +51,8 @@ class WorkerProcess:
         Whether it has said that it takes messages.
     plans : set of int
         Numbers of the plans that it holds.
+    segments : set of NumberedSegment
+        Those that it has mapped for frames to name.
     around : Surroundings or None
         Those that it was last told.
     note : callable
@@ -73,6 +76,7 @@ class WorkerProcess:
         self.number = number
         self.ready = False
         self.plans: set[int] = set()
+        self.segments: set[NumberedSegment] = set()
         self.around: Surroundings | None = None
         self._caller = caller
         self.note = caller.noter(number)

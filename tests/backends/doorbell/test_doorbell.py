@@ -27,11 +27,14 @@ from shmcompute.backends.doorbell import (
     DoorbellCaller,
     DoorbellWorker,
     control_block,
+    no_bases,
 )
 from shmcompute.errors import KernelTimeoutError, WorkerLostError
 from shmcompute.system import atomic_words
 
 pytestmark = pytest.mark.skipif(not atomic_words.has_futex(), reason="no futex here")
+
+BASES = no_bases()
 
 
 @pytest.fixture
@@ -67,7 +70,7 @@ def test_a_seat_takes_its_share(block, first, step, expected):
 
 def test_chunks_of_a_seat_that_stopped_are_undone(block):
     """Static: what it had not counted. Dynamic: what it was writing, and what nobody took."""
-    caller = DoorbellCaller(block, 0)
+    caller = DoorbellCaller(block, 0, BASES.ctypes.data)
     slot = block.slot(0)
     for step, undone in ((2, {2, 4, 6}), (0, {1, *range(2, 8)})):
         block.write(block.address + control_block.CURSOR, 0)
@@ -84,7 +87,7 @@ def test_chunks_of_a_seat_that_stopped_are_undone(block):
 
 def test_a_ring_wakes_a_sleeper_and_its_answer_wakes_the_caller(block):
     """Many times, asleep and awake on either side."""
-    caller, worker = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
+    caller, worker = DoorbellCaller(block, 0, BASES.ctypes.data), DoorbellWorker(block, 0, 0)
     rounds = 2000
 
     def answer():
@@ -118,7 +121,7 @@ def test_who_sleeps_on_the_callers_core_is_woken_last(monkeypatch):
 
 
 def test_a_note_is_answered_apart_from_runs(block):
-    caller, worker = DoorbellCaller(block, 0), DoorbellWorker(block, 0, 0)
+    caller, worker = DoorbellCaller(block, 0, BASES.ctypes.data), DoorbellWorker(block, 0, 0)
     caller.noter(0)()
     assert caller.owes(0)
     assert worker.wait() == control_block.NOTE
@@ -129,7 +132,7 @@ def test_a_note_is_answered_apart_from_runs(block):
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_who_has_not_begun_is_late(block, step):
-    caller, slot = DoorbellCaller(block, 0), block.slot(0)
+    caller, slot = DoorbellCaller(block, 0, BASES.ctypes.data), block.slot(0)
     caller.ring(7, 1, own=False, step=step)
     assert (caller.late(0), caller.late(1)) == (True, False)
     number = control_block.take(block.address, slot, control_block.NONE)
@@ -142,7 +145,7 @@ def test_who_has_not_begun_is_late(block, step):
 def test_a_late_answer_is_not_the_next_runs(block):
     """A worker may be slow to count itself out, after the caller has given up that run."""
     caller, workers = (
-        DoorbellCaller(block, 0),
+        DoorbellCaller(block, 0, BASES.ctypes.data),
         [DoorbellWorker(block, number, 0) for number in range(2)],
     )
     caller.ring(1, 2, own=False, step=2)
@@ -159,7 +162,7 @@ def test_a_late_answer_is_not_the_next_runs(block):
 
 
 def test_a_new_workers_slot_is_silent(block):
-    caller = DoorbellCaller(block, 0)
+    caller = DoorbellCaller(block, 0, BASES.ctypes.data)
     caller.ring(3, 2, own=False, step=2)
     assert caller.owes(1)
     caller.reset(1)
@@ -401,7 +404,7 @@ def test_a_death_is_told_to_every_call_that_asks(monkeypatch):
 def test_who_owes_an_answer_is_not_silent():
     """Of one worker, too: an interrupted call asks this before it returns."""
     block = ControlMapping(1, fd=-1)
-    caller = DoorbellCaller(block, 10)
+    caller = DoorbellCaller(block, 10, BASES.ctypes.data)
     worker = DoorbellWorker(block, 0, 10)
     assert caller.silent()
     note = caller.noter(0)

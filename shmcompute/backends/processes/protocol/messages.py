@@ -9,10 +9,11 @@ in, both ends are silent.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shmcompute.chunking import Chunk, Number
+from shmcompute.chunking import Chunk, Number, NumberedSegment
 from shmcompute.storage import Handle
 from shmcompute.system.surroundings import Surroundings
 
@@ -22,8 +23,9 @@ class PackedPlan:
     """A plan as bytes; equal bytes are one plan."""
 
     links: tuple[tuple[bytes, bytes], ...]  # kernel and arguments of each
+    kinds: tuple[Hashable, ...]  # what is equal where machine code finds arrays of the same types
     types: tuple[type[Number], ...]  # of the numbers that come with a call
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[Chunk, ...] | None  # None: each frame has a rule of its own
     numbers: tuple[int, ...] | None
     journal: bytes
     debug: bool
@@ -44,10 +46,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Load:
-    """To a worker: keep this plan under this number; drop the stale ones. Answer: `Loaded`."""
+    """To a worker: keep a plan under this number; drop the stale ones. Answer: `Loaded`."""
 
     plan: int
-    packed: PackedPlan
+    packed: PackedPlan | None  # None: it has that plan
+    segments: tuple[NumberedSegment, ...]  # that frames will name
     stale: tuple[int, ...]
     around: Surroundings  # the parent's: where the kernel's module and its files are found
 

@@ -6,15 +6,16 @@ import functools
 import io
 import pickle
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 from shmcompute.backends.processes.protocol.messages import PackedPlan, Result, Task
 from shmcompute.backends.processes.protocol.pickler import Pickler, ResultPickler, TaskPickler
+from shmcompute.chunking import Chunks
 from shmcompute.errors import KernelSerializationError, ShmComputeError
-from shmcompute.kernels import Kernel, NumbaKernel
+from shmcompute.kernels import Kernel, NumbaKernel, fingerprints
 from shmcompute.plans import Link, Plan
 from shmcompute.storage import Handle, adopt, mapped
 from shmcompute.system.call_context import CallContext
@@ -44,18 +45,20 @@ def pack(plan: Plan) -> PackedPlan:
     links, handles = [], _NONE
     for link in plan.links:
         kernel, captured = _pack_kernel(link.kernel)
-        bare = replace(link.arguments, values=())  # they come with each call
-        arguments, passed = _dumps(bare, _argument_of(link.kernel))
+        # Numbers, and where arrays are, come with each call.
+        arguments, passed = _dumps(link.arguments.detached(), _argument_of(link.kernel))
         links.append((kernel, arguments))
         handles |= captured | passed
     types = tuple(map(type, plan.values))
     journal, kept = _dumps(plan.journal, lambda: "a journal")
-    size = sum(map(len, chain.from_iterable(links))) + 16 * len(plan.chunks)
+    chunks = None if isinstance(plan.chunks, Chunks) else tuple(plan.chunks)
+    size = sum(map(len, chain.from_iterable(links))) + 16 * len(chunks or ())
     context = _pack_context(plan.context)
     return PackedPlan(
         tuple(links),
+        tuple(_kinds(link, plan) for link in plan.links),
         types,
-        plan.chunks,
+        chunks,
         plan.numbers,
         journal,
         plan.debug,
@@ -65,8 +68,15 @@ def pack(plan: Plan) -> PackedPlan:
     )
 
 
+def _kinds(link: Link, plan: Plan) -> Hashable:
+    """What is equal for kernels of the same arguments' types, on which their machine code rests."""
+    if not isinstance(link.kernel, NumbaKernel):
+        return None
+    return fingerprints(link.arguments, plan.chunks) or plan.form.number
+
+
 def unpack(packed: PackedPlan) -> Plan:
-    """The plan, in a worker that has mapped its segments."""
+    """The plan, in a worker that has mapped its segments; detached from its arrays."""
     values = tuple(kind() for kind in packed.types)  # until a call brings its own
     links = []
     for kernel, arguments in packed.links:
@@ -75,7 +85,7 @@ def unpack(packed: PackedPlan) -> Plan:
     journal = pickle.loads(packed.journal)
     return Plan(
         tuple(links),
-        packed.chunks,
+        packed.chunks or (),
         values,
         static=True,
         journal=journal,

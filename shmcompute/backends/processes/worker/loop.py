@@ -9,11 +9,18 @@ from typing import Any
 
 from shmcompute.backends.doorbell import NOTE, DoorbellHandle, prepare
 from shmcompute.backends.processes.protocol import Pipe, exception_pickling, messages, pickling
-from shmcompute.chunking import Number
+from shmcompute.chunking import (
+    Number,
+    NumberedSegment,
+    bytes_of_frame,
+    unpack_arrays,
+    unpack_head,
+)
 from shmcompute.errors import KernelSerializationError, ShmComputeError
 from shmcompute.kernels import Compilations
 from shmcompute.plans import Plan
 from shmcompute.storage import Handle, give, map_handle, mapped
+from shmcompute.system.addresses import address
 from shmcompute.system.surroundings import Surroundings
 from shmcompute.typing import Array
 
@@ -28,6 +35,7 @@ class Worker:
         self._compilations = Compilations()
         self._plans: dict[int, Plan] = {}
         self._types: dict[int, tuple[type[Number], ...]] = {}  # of each plan's numbers
+        self._named: dict[int, Array] = {}  # all of the segments that frames name, by number
         # Views own mappings: as long as an array stands here its segment stays mapped.
         self._kept: dict[Handle, Array] = {}
 
@@ -42,30 +50,46 @@ class Worker:
         try:
             number = self._doorbell.wait()
         except BaseException as error:  # noqa: BLE001  # a kernel's, from machine code
-            number = self._doorbell.plan
-            self._plans[number].blame(error, self._doorbell.current)
+            self._attached(self._doorbell.plan).blame(error, self._doorbell.current)
             self._answer(exception_pickling.pack_error(self._doorbell.current, error))
             return True
         if number == NOTE:
             return self._reply(self._pipe.receive())
-        self._answer(self._run(number))
+        if not self._tabulated(number):
+            self._answer(self._run(number))
         return True
+
+    def _tabulated(self, number: int) -> bool:
+        """Whether machine code can answer that ring, now that it has the native plan."""
+        try:
+            native = self._attached(number).native
+        except BaseException:  # noqa: BLE001  # raised again, and answered, where it is run
+            return False
+        if native is not None:
+            self._doorbell.table.put(number, native)
+        return native is not None
 
     def _run(self, number: int) -> messages.Failure | None:
         """Run by Python what was rung for."""
-        plan = self._plans[number]
-        if number not in self._doorbell.table:  # another plan had its place
-            self._tabulate(number)
         try:
+            plan = self._attached(number)
             self._doorbell.run(plan, self._doorbell.values(self._types[number]))
         except BaseException as error:  # noqa: BLE001  # sys.exit() in a kernel, too
             return exception_pickling.pack_error(self._doorbell.current, error)
         return None
 
-    def _tabulate(self, number: int) -> None:
-        native = self._plans[number].native
-        if native is not None:
-            self._doorbell.table.put(number, native)
+    def _attached(self, number: int) -> Plan:
+        """The plan of that number, with the arrays that the frame tells."""
+        plan = self._plans[number]
+        outlines = plan.views()
+        ndims = [outline.ndim for outline in outlines]
+        words = memoryview(self._doorbell.frame(bytes_of_frame(ndims))).cast("q")
+        views = (
+            outline.over(self._memory(number), *place)
+            for outline, (number, *place) in zip(outlines, unpack_arrays(words, ndims), strict=True)
+        )
+        chunks = unpack_head(words)
+        return plan.attached(views, plan.chunks if chunks is None else chunks)
 
     def _answer(self, reply: object) -> None:
         """Say by the doorbell that this worker writes no more, then send the reply, if any.
@@ -82,9 +106,9 @@ class Worker:
         """Do what a message says and answer it; False if it was `Exit`."""
         failure: messages.Failure | None = None
         match message:
-            case messages.Load(number, packed, stale, around):
+            case messages.Load(number, packed, segments, stale, around):
                 self._enter(around)
-                failure = self._load(number, packed, stale)
+                failure = self._load(number, packed, segments, stale)
             case messages.Forget(handles, stale):
                 self._forget(handles, stale)
             case messages.Attend(around):
@@ -95,14 +119,20 @@ class Worker:
         return not leaves
 
     def _load(
-        self, number: int, packed: messages.PackedPlan, stale: Iterable[int]
+        self,
+        number: int,
+        packed: messages.PackedPlan | None,
+        segments: Iterable[NumberedSegment],
+        stale: Iterable[int],
     ) -> messages.Failure | None:
         self._drop(stale)
         try:
-            self._keep(packed.handles)
-            self._plans[number] = pickling.unpack(packed)
-            self._types[number] = packed.types
-            self._tabulate(number)
+            for segment in segments:
+                self._name(segment)
+            if packed is not None:
+                self._keep(packed.handles)
+                self._plans[number] = pickling.unpack(packed)
+                self._types[number] = packed.types
         except BaseException as error:  # noqa: BLE001  # whatever it is, the caller is to know
             return exception_pickling.pack_error(None, error)
         return None
@@ -156,6 +186,16 @@ class Worker:
                 "imports must be importable there too; it has not run"
             ) from error
 
+    def _memory(self, number: int) -> Any:
+        """All bytes of the segment that frames name so; None of what has none."""
+        return None if number == 0 else self._named[number].base
+
+    def _name(self, segment: NumberedSegment) -> None:
+        """Let frames name a segment by its number."""
+        self._keep(frozenset({segment.handle}))
+        self._named[segment.number] = self._kept[segment.handle]
+        self._doorbell.bases[segment.number] = address(self._kept[segment.handle])
+
     def _keep(self, handles: frozenset[Handle]) -> None:
         """Stay attached to these segments, until told to forget them."""
         for handle in handles - self._kept.keys():
@@ -169,8 +209,12 @@ class Worker:
 
     def _forget(self, handles: frozenset[Handle], stale: Iterable[int]) -> None:
         self._drop(stale)
-        for handle in handles:
-            self._kept.pop(handle, None)
+        gone = [self._kept.pop(handle, None) for handle in handles]
+        for number, array in list(self._named.items()):
+            if any(array is one for one in gone):
+                del self._named[number]
+                self._doorbell.bases[number] = 0
+        del gone
         if any(mapped(handle) for handle in handles):
             gc.collect()  # a function that came by value is a cycle, and may hold a view
 
