@@ -44,7 +44,7 @@ class _Entry:
     @property
     def current(self) -> bool:
         """Whether none of its kernels was recompiled since."""
-        return all(next(iter(found.values()), None) is first for found, first in self.versions)
+        return all(_first(versions) is first for versions, first in self.versions)
 
 
 class PlanCache:
@@ -122,7 +122,13 @@ def _versions(plan: Plan) -> tuple[tuple[dict[Any, Any], Any], ...]:
     """The versions of each jitted kernel, and the first, which ``recompile()`` replaces."""
     functions = [link.kernel.function for link in plan.links]
     overloads = [kernel.overloads for kernel in functions if isinstance(kernel, Dispatcher)]
-    return tuple((versions, next(iter(versions.values()), None)) for versions in overloads)
+    return tuple((versions, _first(versions)) for versions in overloads)
+
+
+def _first(versions: dict[Any, Any]) -> Any:
+    """The version that was compiled first."""
+    # Not versions.values(): an OrderedDict's looks each key up, and hashes Numba's types for it.
+    return next(iter(dict.values(versions)), None)
 
 
 def _found(entries: dict[Hashable, _Entry], key: Hashable | None) -> Plan | None:
