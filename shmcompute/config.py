@@ -76,6 +76,6 @@ def size(name: str) -> int | None:
     return None if text is None else int(text)
 
 
-def switched_on(name: str) -> bool:
-    """Whether ``SHMCOMPUTE_<name>`` is 1, not 0, empty or unset."""
-    return one_of(f"SHMCOMPUTE_{name}", setting(name) or "0", ("0", "1")) == "1"
+def switched_on(name: str, default: str = "0") -> bool:
+    """Whether ``SHMCOMPUTE_<name>`` is 1, not 0; `default` where it is empty or unset."""
+    return one_of(f"SHMCOMPUTE_{name}", setting(name) or default, ("0", "1")) == "1"

@@ -299,7 +299,7 @@ NAMESAKES = {
     "shmcompute.queues.slot_ring": {"load"},
     "shmcompute.backends.doorbell.control_block": {"load"},
     "shmcompute.backends.processes.worker.main": {"compile"},  # its own, by Numba
-    "shmcompute.system.cores": {"CDLL"},  # the C library
+    "shmcompute.system.libc": {"CDLL"},  # the C library
 }
 
 

@@ -13,6 +13,7 @@ from operator import attrgetter
 import psutil
 
 from shmcompute import __version__, pool
+from shmcompute.cli import huge_pages
 from shmcompute.storage import reaper, segment_cache, shm, shm_space
 from shmcompute.system import atomic_words, cgroup, cores, memory
 
@@ -144,6 +145,7 @@ def _choices() -> list[Fact]:
         ("storage shm", "available" if reason is None else f"not available: {reason}"),
         ("storage file", "available, at a path of your choice"),
         ("storage array", "available"),
+        *huge_pages.facts(shm_space.FOLDER),
         ("kept warm", _or_error(_cache_limit)),
         ("start methods", f"{methods}; default {default}"),
         ("waiting", _or_error(lambda: "futex" if atomic_words.waits_by_futex() else "poll")),

@@ -21,6 +21,7 @@ from typing import Any
 
 from shmcompute.errors import StorageFullError
 from shmcompute.storage import file_space
+from shmcompute.storage.mapping import map_file
 from shmcompute.storage.shm_space import FOLDER
 from shmcompute.system import limits, memory
 
@@ -37,6 +38,7 @@ class _Heap(heap.Heap):
         fd, length = _reserved_for(size, self._size)
         try:
             arena = heap.Arena(length, fd)
+            arena.buffer = map_file(fd, length)  # its own mapping has no room for huge pages
         except BaseException:
             os.close(fd)
             raise

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from shmcompute.system import huge_pages
+
 STEP = 256 << 20  # reserve in steps, so that a signal never restarts a long reservation
 
 
 def reserve(fd: int, nbytes: int) -> None:
     """Have a file be so long, with room of its own; OSError if there is not that much."""
     os.ftruncate(fd, nbytes)
+    huge_pages.fill(fd, nbytes)
     if hasattr(os, "posix_fallocate"):
         for start in range(0, nbytes, STEP):
             os.posix_fallocate(fd, start, min(STEP, nbytes - start))

@@ -27,6 +27,7 @@ from shmcompute.errors import (
 )
 from shmcompute.storage import array_heap
 from shmcompute.storage.layout import Layout
+from shmcompute.storage.mapping import map_file
 from shmcompute.storage.names import check_name
 from shmcompute.storage.segment import Segment, live, mapped
 from shmcompute.system.file_locks import FIRST, FileLocks, HolderNote, file_id
@@ -78,7 +79,7 @@ class ArrayHandle:
         try:
             first = self.start // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
             length = self.start - first + max(1, self.layout.nbytes)
-            base = mmap.mmap(fd, length, offset=first)
+            base = map_file(fd, length, offset=first)
         except (OSError, ValueError, OverflowError) as error:
             os.close(fd)
             raise StorageError(f"array {self.name!r} can't be mapped: {error}") from error

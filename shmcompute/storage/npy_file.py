@@ -31,6 +31,7 @@ from shmcompute.storage import file_space
 from shmcompute.storage import npy_header as npy
 from shmcompute.storage.dtype_traits import traits
 from shmcompute.storage.layout import Layout, parse_header
+from shmcompute.storage.mapping import map_file
 from shmcompute.storage.segment import Segment, locate
 from shmcompute.system import limits
 from shmcompute.system.file_locks import AppendedNote, FileLocks, file_id
@@ -223,14 +224,17 @@ def _read_header(fd: int, path: str) -> tuple[Layout, int, int]:
 def _map(
     fd: int, handle: FileHandle, layout: Layout, offset: int, *, created: bool
 ) -> tuple[Segment, Array]:
-    access = mmap.ACCESS_READ if handle.mode == "r" else mmap.ACCESS_WRITE
     try:
-        base = mmap.mmap(fd, offset + layout.nbytes, access=access)
+        base = (map_file if handle.mode == "r+" else _map_to_read)(fd, offset + layout.nbytes)
     except (OSError, ValueError) as error:
         raise StorageError(f"{handle.name!r} can't be mapped: {error}") from error
     memory = np.frombuffer(base, np.uint8, count=layout.nbytes, offset=offset)
     remove = partial(_remove, handle.name, handle.serial) if created else None
     return Segment(handle, layout, base, memory, remove, lasting=True), layout.over(memory)
+
+
+def _map_to_read(fd: int, length: int) -> mmap.mmap:
+    return mmap.mmap(fd, length, access=mmap.ACCESS_READ)
 
 
 def _remove(path: str, serial: tuple[int, int]) -> None:

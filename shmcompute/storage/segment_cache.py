@@ -32,6 +32,7 @@ from pathlib import Path
 from shmcompute.config import size as configured
 from shmcompute.storage import exclusive, liveness
 from shmcompute.storage.exclusive import is_exclusive, reopen
+from shmcompute.storage.mapping import Mapping, map_file
 from shmcompute.storage.names import HIDDEN
 from shmcompute.system import memory
 from shmcompute.system.interrupts import call_with_lock
@@ -62,19 +63,16 @@ class CachedBlock:
         # A name and an inode make a handle; a block never bears the same name twice, lest a stale
         # handle of one array should find another.
         self.names_used = {path.name}
-        self.base: mmap.mmap | None = None
+        self.base: Mapping | None = None
         self._maker = os.getpid()
         self._map(mmap.MAP_SHARED)
 
     def _map(self, flags: int) -> None:
         self._detector = exclusive.fork_detector()  # before the mapping: it covers what comes after
-        if sys.version_info >= (3, 13):
-            self.base = mmap.mmap(self.fd, self.length, flags=flags, trackfd=False)
-        else:
-            self.base = mmap.mmap(self.fd, self.length, flags=flags)
+        self.base = map_file(self.fd, self.length, flags=flags, keeps_fd=False)
 
     @property
-    def memory(self) -> mmap.mmap:
+    def memory(self) -> Mapping:
         """The mapping of a block that is about to be lent."""
         assert self.base is not None  # noqa: S101  # for mypy
         return self.base

@@ -40,6 +40,7 @@ from shmcompute.errors import (
 from shmcompute.storage import layout as layouts
 from shmcompute.storage import liveness, segment_cache
 from shmcompute.storage.layout import Layout
+from shmcompute.storage.mapping import map_file
 from shmcompute.storage.names import PREFIX, candidates, check_name
 from shmcompute.storage.segment import Segment
 from shmcompute.storage.shm_space import FOLDER, reserve
@@ -367,7 +368,7 @@ def _map(
     close_on_error: bool = True,
 ) -> tuple[Segment, Array]:
     try:
-        base = mmap.mmap(fd, layouts.padded(layout.nbytes) or os.fstat(fd).st_size)
+        base = map_file(fd, layouts.padded(layout.nbytes) or os.fstat(fd).st_size)
     except (OSError, ValueError) as error:
         if close_on_error:
             os.close(fd)
@@ -381,7 +382,7 @@ def _map(
     array = layout.over(memory)
     finally_ = None if lock is None else partial(os.close, lock)
     segment = Segment(handle, layout, base, memory, remove, finally_=finally_)
-    os.close(fd)  # `base` keeps a duplicate, and with it the lock
+    os.close(fd)  # `base` keeps its description, and with it the lock
     return segment, array
 
 

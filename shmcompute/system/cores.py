@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import math
 import os
@@ -11,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shmcompute.system import cgroup
+from shmcompute.system.libc import libc
 
 
 def seen() -> int:
@@ -60,7 +60,7 @@ def evict_from_my_core(tasks: Iterable[int]) -> None:
     The scheduler wakes a sleeper near its waker, and two that take turns on one core look to it as
     if one core were enough for them.
     """
-    mine = {_libc().sched_getcpu()}
+    mine = {libc().sched_getcpu()}
     for task in tasks:
         with suppress(OSError):  # it is gone
             allowed = os.sched_getaffinity(task)
@@ -74,17 +74,12 @@ def migrate_to_my_core(task: int) -> None:
 
     The scheduler may queue one that was woken behind another, and let the core of its waker idle.
     """
-    mine = {_libc().sched_getcpu()}
+    mine = {libc().sched_getcpu()}
     with suppress(OSError):  # it is gone
         allowed = os.sched_getaffinity(task)
         if mine < allowed:
             os.sched_setaffinity(task, mine)
             os.sched_setaffinity(task, allowed)
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
 
 
 def check_pinning() -> None:
