@@ -6,7 +6,7 @@ import warnings
 
 import psutil
 
-from benchmarks.bars import costs, exchange, executor, speed
+from benchmarks.bars import costs, exchange, executor, huge_pages, speed
 from benchmarks.results import QUIET
 
 TOPICS = [
@@ -22,6 +22,7 @@ TOPICS = [
     exchange.counter,
     costs.first_call,
     costs.wrap,
+    huge_pages.huge,
     costs.start,
     costs.safety,
     costs.lost,

@@ -74,7 +74,7 @@ def fill(fd: int, nbytes: int) -> int:
     take = _populate if policy(status.st_dev) == "advise" else _collapse
     whole, end = nbytes - nbytes % huge, 0
     while end < whole:
-        length = min(max(STEP, huge) if end else huge, whole - end)  # where they are refused, soon
+        length = min(max(STEP, huge), whole - end)
         if not take(fd, end, length, huge):
             break
         end += length
