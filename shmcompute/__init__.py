@@ -27,6 +27,7 @@ from shmcompute.loops import parallel_for
 from shmcompute.pool import Pool, shutdown
 
 if TYPE_CHECKING:
+    from shmcompute.algorithms import parallel_argsort, parallel_sort
     from shmcompute.arrays import SharedArrayManager
     from shmcompute.queues import ArrayQueue
 
@@ -44,7 +45,9 @@ __all__ = [
     "errors",
     "offset",
     "parallel_apply",
+    "parallel_argsort",
     "parallel_for",
+    "parallel_sort",
     "per_chunk",
     "plan",
     "read",
@@ -68,6 +71,10 @@ def __getattr__(name: str) -> Any:
         from shmcompute.arrays import SharedArrayManager
 
         return SharedArrayManager
+    if name in ("parallel_argsort", "parallel_sort"):
+        from shmcompute import algorithms
+
+        return getattr(algorithms, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

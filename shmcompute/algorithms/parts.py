@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 
 from shmcompute.apply import plan
+from shmcompute.arrays import SharedArray
 from shmcompute.pool import default_pool
-from shmcompute.system import context
+from shmcompute.system import context, memory
 from shmcompute.typing import Array
+
+LARGE = 1 << 26  # bytes: fewer there are always
 
 
 def workers() -> int:
@@ -36,3 +39,20 @@ def run_parts(function: Callable[[int], Any], count: int) -> None:
 
     # Not parallel_apply: it would keep the function, and what that refers to, for the next call.
     plan(call, np.arange(count), chunksize=1, schedule="dynamic", backend="threads")()
+
+
+def edges(size: int, count: int) -> list[int]:
+    """Where to cut `size` elements into so many parts, nearly equal; the first is 0."""
+    return [size * number // count for number in range(count + 1)]
+
+
+def plain_array(value: Any) -> Array | None:
+    """The ndarray that a value is or holds; None of what may mean more, or is none."""
+    if isinstance(value, SharedArray):
+        return value.array
+    return value if type(value) is np.ndarray else None
+
+
+def fits(nbytes: int) -> bool:
+    """Whether there is so much memory for a while."""
+    return nbytes < LARGE or nbytes < memory.available()
