@@ -3,6 +3,7 @@
 Wrap an array in a `SharedArray`, hand it with a kernel to `parallel_apply`.
 """
 
+import importlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from shmcompute.pool import Pool, shutdown
 if TYPE_CHECKING:
     from shmcompute.algorithms import parallel_argsort, parallel_sort
     from shmcompute.arrays import SharedArrayManager
+    from shmcompute.iterate import parallel_iterate
     from shmcompute.queues import ArrayQueue
 
 __version__ = "0.1.0"
@@ -47,6 +49,7 @@ __all__ = [
     "parallel_apply",
     "parallel_argsort",
     "parallel_for",
+    "parallel_iterate",
     "parallel_sort",
     "per_chunk",
     "plan",
@@ -60,21 +63,19 @@ __all__ = [
 ]
 
 
+# What few programs need is imported at first use, so that ``import shmcompute`` stays quick.
+_LATER = {
+    "ArrayQueue": "queues",
+    "SharedArrayManager": "arrays",
+    "parallel_argsort": "algorithms",
+    "parallel_iterate": "iterate",
+    "parallel_sort": "algorithms",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """Import at first use what few programs need, so that ``import shmcompute`` stays quick."""
-    # ruff: noqa: PLC0415
-    if name == "ArrayQueue":
-        from shmcompute.queues import ArrayQueue
-
-        return ArrayQueue
-    if name == "SharedArrayManager":
-        from shmcompute.arrays import SharedArrayManager
-
-        return SharedArrayManager
-    if name in ("parallel_argsort", "parallel_sort"):
-        from shmcompute import algorithms
-
-        return getattr(algorithms, name)
+    if name in _LATER:
+        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -68,6 +68,14 @@ def duration(what: str, value: object) -> float:
     return min(float(value), LONGEST)
 
 
+def timeout(value: object) -> float | None:
+    """The seconds that a call may take, above 0; None: as long as it takes."""
+    time = None if value is None else duration("timeout", value)
+    if time is not None and not time > 0:
+        raise ValueError(f"timeout: expected seconds above 0, or None, got {value!r}")
+    return time
+
+
 def size(name: str) -> int | None:
     """The bytes that ``SHMCOMPUTE_<name>`` sets, or None if it is unset or empty."""
     text = setting(name)

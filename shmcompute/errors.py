@@ -87,6 +87,8 @@ class _ChunksError(ShmComputeError):
     Only the message is among its `args`: so it pickles as any exception does, attributes included.
     """
 
+    sweep: int | None = None
+
     def __init__(self, message: str, chunks: Sequence[tuple[int, int]] = ()) -> None:
         super().__init__(message)
         self.chunks = list(chunks)
@@ -99,6 +101,8 @@ class KernelTimeoutError(_ChunksError, TimeoutError):
     ----------
     chunks : list of (start, stop)
         Ranges along the split axis whose content is undefined, or that were not begun.
+    sweep : int or None
+        Of a `parallel_iterate`: how many sweeps were over.
     """
 
 
@@ -111,6 +115,8 @@ class WorkerLostError(_ChunksError, futures.BrokenExecutor):
         As `multiprocessing.Process.exitcode`: negative for a signal.
     chunks : list of (start, stop)
         Ranges along the split axis whose content is undefined.
+    sweep : int or None
+        Of a `parallel_iterate`: how many sweeps were over.
     """
 
     def __init__(

@@ -19,6 +19,8 @@ class Serial(Backend):
     workers = 1
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+        if plan.sweeps is not None:
+            plan.sweeps.alone()
         deadline = None if timeout is None else deadline_of(timeout)
         for number in range(len(plan.chunks)):
             if deadline is not None and time.monotonic() > deadline:

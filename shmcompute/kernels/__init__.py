@@ -10,7 +10,7 @@ from shmcompute.kernels.dispatcher_pickling import (
 )
 from shmcompute.kernels.factory import kernel
 from shmcompute.kernels.jitted import NumbaKernel, fingerprints
-from shmcompute.kernels.native_plan import NativePlan, make_native_plan
+from shmcompute.kernels.native_plan import NativeCall, NativePlan, make_native_plan
 from shmcompute.kernels.trampoline import make_trampoline, native_error
 from shmcompute.kernels.ufunc import UfuncKernel
 
@@ -19,6 +19,7 @@ __all__ = [
     "Captures",
     "Compilations",
     "Kernel",
+    "NativeCall",
     "NativePlan",
     "NumbaKernel",
     "UfuncKernel",
@@ -26,8 +27,10 @@ __all__ = [
     "kernel",
     "make_native_plan",
     "make_trampoline",
+    "measured",  # imported where it is needed
     "native_error",
     "own_symbols",
     "reduce_dispatcher",
     "refresh",
+    "sweeping",  # imported where it is needed
 ]

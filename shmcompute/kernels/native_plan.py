@@ -6,7 +6,7 @@ its words point to.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -55,6 +55,7 @@ class NativePlan:
 
     words: Array
     calls: Sequence[NativeCall]
+    state: Array | None = None  # what else they refer to
 
     @cached_property
     def address(self) -> int:
@@ -74,13 +75,15 @@ def make_native_plan(
     native = [call for call in calls if call is not None]
     if len(native) < len(calls):
         return None
-    frames = accumulate((8 * call.frame_words for call in native), initial=FRAME_HEAD)
-    links = [
-        (call.trampoline, call.block.ctypes.data, frame)
-        for call, frame in zip(native, frames, strict=False)
-    ]
-    words = np.array([len(native), *chain.from_iterable(links), *edges], np.int64)
+    words = np.array([len(native), *words_of_calls(native), *edges], np.int64)
     return NativePlan(words, native)
+
+
+def words_of_calls(calls: Sequence[NativeCall]) -> Iterator[int]:
+    """Of each its trampoline, its block, and at which byte of the frame its arrays begin."""
+    frames = accumulate((8 * call.frame_words for call in calls), initial=FRAME_HEAD)
+    for call, frame in zip(calls, frames, strict=False):
+        yield from (call.trampoline, call.block.ctypes.data, frame)
 
 
 def native_call(

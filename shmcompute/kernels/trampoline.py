@@ -87,10 +87,10 @@ def make_trampoline(return_type: Any, argument_types: Types, sources: tuple[Sour
     def write(builder: Any) -> None:
         _Trampoline(builder).build(return_type, argument_types, sources)
 
-    return _compile("trampoline", ir.FunctionType(_I32, [_I64] * 9), write)
+    return compile_function("trampoline", ir.FunctionType(_I32, [_I64] * 9), write)
 
 
-def _compile(purpose: str, function_type: Any, write: Callable[[Any], None]) -> int:
+def compile_function(purpose: str, function_type: Any, write: Callable[[Any], None]) -> int:
     """The address of a function whose body `write` puts into the IR builder that it is given."""
     name = f"shmcompute.{purpose}.{os.getpid()}.{next(_numbers)}"
 
@@ -249,5 +249,5 @@ def _raiser() -> Any:
         convention.raise_error(builder, context.get_python_api(builder), status)
         builder.ret(ir.Constant(object_pointer, None))
 
-    code = _compile("raise", ir.FunctionType(object_pointer, [_I32, _I64]), write)
+    code = compile_function("raise", ir.FunctionType(object_pointer, [_I32, _I64]), write)
     return ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_int32, ctypes.c_int64)(code)

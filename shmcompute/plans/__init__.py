@@ -31,4 +31,6 @@ __all__ = [
     "run_watched",
     "shared_arrays",
     "size_of",
+    "swapping",  # few programs need it,
+    "sweeping",  # nor this
 ]

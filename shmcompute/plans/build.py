@@ -184,6 +184,15 @@ def _given(calls: Calls) -> list[Any]:
 
 
 def _links(calls: Calls, options: Options, target: Target) -> tuple[Link, ...]:
+    links = bind_links(calls, options, target)
+    if len(links) > 1:
+        bound = [link.arguments for link in links]
+        check_chain([one.accesses() for one in bound], [one.length for one in bound])
+    return links
+
+
+def bind_links(calls: Calls, options: Options, target: Target) -> tuple[Link, ...]:
+    """The kernels, each with its bound arguments; they are not checked against each other."""
     links: list[Link] = []
     setting = _setting(options, target)
     for function, *args in calls:
@@ -192,9 +201,6 @@ def _links(calls: Calls, options: Options, target: Target) -> tuple[Link, ...]:
         kernel = kernel_of(function, arguments)
         kernel = kernel.bounded() if options.debug else kernel
         links.append(Link(kernel.threaded() if target.threaded else kernel, arguments))
-    if len(links) > 1:
-        bound = [link.arguments for link in links]
-        check_chain([one.accesses() for one in bound], [one.length for one in bound])
     return tuple(links)
 
 

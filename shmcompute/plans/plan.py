@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from shmcompute.chunking import (
     Values,
     find_places,
     pack_head,
+    place_in_memory,
 )
 from shmcompute.kernels import Captured, Kernel, NativePlan, NumbaKernel, make_native_plan
 from shmcompute.plans.journal import Journal
@@ -29,6 +30,9 @@ from shmcompute.system.addresses import address
 from shmcompute.system.call_context import CallContext
 from shmcompute.system.context import nesting
 from shmcompute.typing import Array
+
+if TYPE_CHECKING:  # few programs need it
+    from shmcompute.plans.sweep_state import Sweeps
 
 _numbers = itertools.count(1)
 
@@ -74,16 +78,21 @@ class Plan:
     captured: tuple[Captured, ...] = ()  # with retries or debug: what else kernels may write,
     careful: bool = False  # and whether they do it as if others wrote there, too
     context: CallContext | None = None  # the caller's, where another process is to have it
+    sweeps: Sweeps | None = None  # where it repeats itself; links are then those of two sweeps
     numbers: tuple[int, ...] | None = None  # of a plan of some chunks: their numbers among all
     form: Form = field(default_factory=Form)
 
     @cached_property
     def name(self) -> str:
         """What messages call its kernel."""
-        return " + ".join(link.kernel.name for link in self.links)
+        links = self.links if self.sweeps is None else self.links[: len(self.links) // 2]
+        return " + ".join(link.kernel.name for link in links)
 
     def run_chunk(self, number: int, values: Values, worker: int = 0) -> None:
         """Call the kernels on one chunk. This is the only place where Python calls a kernel."""
+        if self.sweeps is not None:
+            self._run_part(number, values, worker)
+            return
         call = self._chunk_call(number, values, worker)
         nesting.depth += 1
         try:
@@ -100,6 +109,17 @@ class Plan:
             raise
         finally:
             nesting.depth -= 1
+
+    def _run_part(self, number: int, values: Values, worker: int) -> None:
+        """Go through the sweeps of a part, as far as other parts have come and the goal is."""
+        assert self.native is not None  # noqa: S101  # else there would be no such plan
+        from shmcompute.kernels import sweeping  # noqa: PLC0415  # for sweeps only
+
+        frame = pack_head(self.chunks) + find_places(self.views(), place_in_memory).words
+        error = sweeping.run_part(self.native, frame, number, values, worker)
+        if error is not None:
+            self.blame(error, number)
+            raise error
 
     def _chunk_call(self, number: int, values: Values = (), worker: int = 0) -> ChunkCall:
         among_all = number if self.numbers is None else self.numbers[number]
@@ -239,10 +259,13 @@ class Plan:
     def _make_native(self) -> NativePlan | None:
         if self.journal is not None or self.debug or self.numbers is not None:
             return None
+        chunks = self.chunks if self.sweeps is None else self.sweeps.typical
         try:
-            calls = [link.kernel.native(link.arguments, self.chunks) for link in self.links]
+            calls = [link.kernel.native(link.arguments, chunks) for link in self.links]
         except Exception:  # noqa: BLE001  # private parts of Numba: Python will do
             return None
+        if self.sweeps is not None:
+            return self.sweeps.native(calls)
         return make_native_plan(
             calls, () if isinstance(self.chunks, Chunks) else _edges(self.chunks)
         )

@@ -71,6 +71,8 @@ LINKS = 0  # kernels that each chunk goes through
 # come the edges of chunks.
 FIRST_LINK = 8
 LINK = 3 * WORD
+# Or, where LINKS is below 0, a plan whose chunks are parts with a way of their own:
+WAY = 8  # the address of what goes it; see `kernels.sweeping`
 
 # The frame's rule of chunks
 COUNT, START, LENGTH, SIZE = FRAME_AT, FRAME_AT + 8, FRAME_AT + 16, FRAME_AT + 24
@@ -182,9 +184,37 @@ def edge(control: int, edges: int, number: int) -> Any:
 
 
 @_jitted
+def share_of_sweeps(control: int, slot: int, plan: int, bases: int) -> Any:
+    """Do what falls to this slot of a plan that repeats itself: the parts that are its own."""
+    worker, frame = (slot - control - SLOTS_AT) // SLOT, control + FRAME_AT
+    number = take(control, slot, NONE)
+    while 0 <= number < -load(plan + LINKS):
+        code = call(
+            load(plan + WAY),
+            plan,
+            frame,
+            bases,
+            control + VALUES_AT,
+            number,
+            control + STOP,
+            0,
+            worker,
+            slot + FAILURE,
+        )
+        if code != 0:
+            fail(control, slot, code)
+            return code
+        number = take(control, slot, number)
+    store(slot + CURRENT, NONE)
+    return 0
+
+
+@_jitted
 def share(control: int, slot: int, plan: int, bases: int) -> Any:
     """Do what falls to this slot; 0, or the code of what a kernel raised, which stops all."""
     count, links = load(control + COUNT), load(plan + LINKS)
+    if links < 0:
+        return share_of_sweeps(control, slot, plan, bases)
     edges = plan + FIRST_LINK + LINK * links
     worker = (slot - control - SLOTS_AT) // SLOT
     number = take(control, slot, NONE)

@@ -28,6 +28,7 @@ class PackedPlan:
     chunks: tuple[Chunk, ...] | None  # None: each frame has a rule of its own
     numbers: tuple[int, ...] | None
     journal: bytes
+    sweeps: bytes
     debug: bool
     context: bytes
     handles: frozenset[Handle]  # of all segments it refers to

@@ -51,6 +51,7 @@ def pack(plan: Plan) -> PackedPlan:
         handles |= captured | passed
     types = tuple(map(type, plan.values))
     journal, kept = _dumps(plan.journal, lambda: "a journal")
+    sweeps, state = _dumps(plan.sweeps, lambda: "the state of sweeps")
     chunks = None if isinstance(plan.chunks, Chunks) else tuple(plan.chunks)
     size = sum(map(len, chain.from_iterable(links))) + 16 * len(chunks or ())
     context = _pack_context(plan.context)
@@ -61,9 +62,10 @@ def pack(plan: Plan) -> PackedPlan:
         chunks,
         plan.numbers,
         journal,
+        sweeps,
         plan.debug,
         context,
-        handles | kept,
+        handles | kept | state,
         size,
     )
 
@@ -89,6 +91,7 @@ def unpack(packed: PackedPlan) -> Plan:
         values,
         static=True,
         journal=journal,
+        sweeps=pickle.loads(packed.sweeps),
         debug=packed.debug,
         numbers=packed.numbers,
         context=unpack_context(packed.context),

@@ -1,0 +1,105 @@
+"""`Call`: what is repeated, as one plan of many sweeps in machine code, or as plans of one each."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from shmcompute.arrays import SharedArray
+from shmcompute.plans import Options, Plan, build_plan, run_watched
+from shmcompute.plans.sweeping import build_sweeps
+from shmcompute.pool import Pool
+from shmcompute.typing import Array
+
+Calls = list[tuple[Any, ...]]
+LINE = 16  # words: at such a multiple stands what workers write side by side
+
+
+class Call:
+    """Runs sweeps until a deadline.
+
+    Parameters
+    ----------
+    parities : pair of lists
+        The calls of an even sweep, and those of an odd one.
+    timeout : float or None
+        Seconds for all sweeps.
+
+    Attributes
+    ----------
+    many : Plan or None
+        What runs many sweeps in machine code, if that is possible.
+    links : tuple of Link
+        Those of an even sweep.
+    """
+
+    def __init__(
+        self, parities: tuple[Calls, Calls], options: Options, pool: Pool, timeout: float | None
+    ) -> None:
+        self.parities = parities
+        self.options = options
+        self.pool = pool
+        self.timeout = timeout
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._state: SharedArray | None = None
+        self._single: tuple[list[Plan], ...] = ()
+        self.many = build_sweeps(parities, options, pool.running, self._new_state)
+        if self.many is None:
+            self._single = tuple(map(self._plans, parities))
+            self.links = tuple(link for plan in self._single[0] for link in plan.links)
+        else:
+            self.links = self.many.links[: len(parities[0])]
+
+    def _new_state(self, words: int) -> Array:
+        if self.pool.running.shared:
+            self._state = SharedArray.zeros(words, np.int64)
+            return self._state.array
+        memory = np.zeros(words + LINE, np.int64)
+        skip = -memory.ctypes.data // memory.itemsize % LINE
+        return memory[skip : skip + words]
+
+    def _plans(self, calls: Calls) -> list[Plan]:
+        """The plans of a sweep, one for each kernel: it may see what the last wrote anywhere."""
+        plans = [build_plan([call], self.options, self.pool.running) for call in calls]
+        if any(plan.outputs for plan in plans):
+            raise ValueError("per_chunk: sweeps have no outputs; have the kernel write an array")
+        return plans
+
+    @property
+    def name(self) -> str:
+        """What messages call its kernels."""
+        return " + ".join(link.kernel.name for link in self.links)
+
+    @property
+    def length(self) -> int:
+        """Indices along the axis."""
+        return self.links[0].arguments.length
+
+    @property
+    def written(self) -> Array | None:
+        """What an even sweep writes first."""
+        accesses = [access for link in self.links for access in link.arguments.accesses()]
+        return next((access.view for access in accesses if access.writes), None)
+
+    def sweep(self, number: int) -> None:
+        """Run one sweep, where machine code does not run many."""
+        for plan in self._single[number % 2]:
+            if self.options.debug and number == 0:  # later ones may well change nothing
+                run_watched(self.run, plan)
+            else:
+                self.run(plan)
+
+    def run(self, plan: Plan) -> None:
+        """Run a plan in the time that is left."""
+        if plan.chunks:
+            self.pool.running.run(plan, plan.values, self._left())
+
+    def _left(self) -> float | None:
+        return None if self._deadline is None else max(1e-6, self._deadline - time.monotonic())
+
+    def close(self) -> None:
+        """Give back what was made for it."""
+        if self._state is not None:
+            self._state.close()

@@ -1,0 +1,91 @@
+"""`repeat`: all sweeps of a call, by machine code or one by one, and what is said of failures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from shmcompute.chunking import bytes_of
+from shmcompute.errors import KernelTimeoutError, WorkerLostError
+from shmcompute.iterate.call import Call
+from shmcompute.iterate.until import Condition, Measurement
+from shmcompute.plans import Plan
+
+# Seconds of machine code after which a run comes back to Python, which sees to signals and time.
+SPAN = 0.05
+FIRST = 0.005  # those of the first run, by a guess
+STREAM = 1e10  # bytes a second that it guesses
+FASTER = 8  # at most so many times longer than the run before
+
+
+def repeat(call: Call, times: int, first: int = 0) -> None:
+    """Run so many sweeps, of which this is the number of the first."""
+    if call.many is not None and times:
+        _run_many(call, call.many, times, first)
+        return
+    for number in range(first, first + times):
+        with _told(call, partial(int, number)):
+            call.sweep(number)
+
+
+def repeat_until(call: Call, measurement: Measurement, condition: Condition, times: int) -> int:
+    """Run sweeps until a condition holds, so many at most; how many were run."""
+    every = condition.every
+    for done in range(0, times - every + 1, every):
+        last = done + every - 1
+        repeat(call, every - 1, done)
+        with _told(call, partial(int, last)):
+            number = measurement.sweep(last)
+        if condition.holds(number):
+            return last + 1
+    repeat(call, times % every, times - times % every)
+    return times
+
+
+def _run_many(call: Call, plan: Plan, times: int, first: int) -> None:
+    """Run sweeps in machine code, some at a time."""
+    sweeps = plan.sweeps
+    assert sweeps is not None  # noqa: S101  # for the type checker
+    phases = sweeps.schedule.phases(times)
+    a_phase = times * bytes_of([link.arguments for link in call.links]) / max(1, phases) / STREAM
+    some = max(1, int(FIRST / max(a_phase, 1e-9)))
+    sweeps.begin(times, first)
+    with _told(call, lambda: first + sweeps.schedule.done(sweeps.ended(), times)):
+        while (ended := sweeps.ended()) < phases:
+            sweeps.aim(min(phases, ended + some))
+            began = time.perf_counter()
+            call.run(plan)
+            taken = time.perf_counter() - began
+            some = max(1, int(some * min(FASTER, SPAN / taken)))
+
+
+@contextmanager
+def _told(call: Call, done: Callable[[], int]) -> Iterator[None]:
+    """Have errors say after which sweep they came."""
+    try:
+        yield
+    except (KernelTimeoutError, WorkerLostError) as error:
+        _tell(error, call, done())
+        raise
+    except Exception as error:
+        with suppress(Exception):  # a kernel's exception may refuse a note
+            error.add_note(f"after sweep {done()} of {call.name}")
+        raise
+
+
+def _tell(error: KernelTimeoutError | WorkerLostError, call: Call, done: int) -> None:
+    """Say which sweeps were over, and that nothing of what others write is defined."""
+    error.sweep = done
+    if not error.chunks:  # of this run nothing has begun
+        error.args = (f"after sweep {done}: {error.args[0]}",)
+        return
+    if call.many is not None:
+        error.chunks = [(0, call.length)]
+    what = "all that the call writes is undefined" if call.many else "its chunks are undefined"
+    if isinstance(error, KernelTimeoutError):
+        text = f"kernel {call.name} overran its timeout of {call.timeout} s"
+    else:
+        text = error.args[0].partition("; the content")[0]
+    error.args = (f"{text}, after sweep {done}; {what}",)

@@ -1,0 +1,69 @@
+"""`Condition`: when to stop, by numbers that the kernel returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from shmcompute.arrays import SharedArray
+from shmcompute.chunking import per_chunk
+from shmcompute.errors import KernelTypeError
+from shmcompute.iterate.call import Call, Calls
+from shmcompute.kernels import measured as measuring
+from shmcompute.plans import Plan, build_plan
+
+PIECES = 64  # chunks of a sweep whose numbers are combined: as many for any number of workers
+
+
+class Condition(NamedTuple):
+    """Asked after each `every` sweeps."""
+
+    holds: Callable[[Any], Any]
+    every: int
+    combine: Callable[[Any, Any], Any]
+
+
+def dropping_numbers(calls: Calls) -> Calls:
+    """The calls of kernels of which the last returns a number that nobody wants."""
+    *others, (kernel, *args) = calls
+    return [*others, (measuring.ignoring(kernel, len(args)), *args)]
+
+
+class Measurement:
+    """Sweeps of which the numbers are wanted, each number combined of those of all chunks."""
+
+    def __init__(self, call: Call, parities: tuple[Calls, Calls], condition: Condition) -> None:
+        self._call = call
+        self._combine = condition.combine
+        plans = [self._plans(calls) for calls in parities]
+        count = len(plans[0][-1].chunks)
+        self._numbers = SharedArray.zeros(count)
+        self._plans_by_parity = [
+            [*others, last.with_outputs([self._numbers.array])] for *others, last in plans
+        ]
+
+    def _plans(self, calls: Calls) -> list[Plan]:
+        *others, (kernel, *args) = calls
+        options, target = self._call.options, self._call.pool.running
+        plans = [build_plan([call], options, target) for call in others]
+        schedule = "static" if options.schedule == "static" else "dynamic"  # cut by length alone
+        cut = options._replace(
+            schedule=schedule, chunksize=options.chunksize or -(-self._call.length // PIECES) or 1
+        )
+        last = (measuring.measured(kernel, len(args)), *args, per_chunk(()))
+        try:
+            return [*plans, build_plan([last], cut, target)]
+        except KernelTypeError as error:
+            raise KernelTypeError(
+                f"until: the (last) kernel must return one real number for its chunk: {error}"
+            ) from error
+
+    def sweep(self, number: int) -> Any:
+        """Run a sweep; its number."""
+        for plan in self._plans_by_parity[number % 2]:
+            self._call.run(plan)
+        return measuring.combined(self._numbers.array, self._combine)
+
+    def close(self) -> None:
+        """Give back the memory of the numbers."""
+        self._numbers.close()

@@ -1,0 +1,54 @@
+"""`Sweeps`: what a plan has beside its links if it repeats itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shmcompute.kernels import NativeCall, NativePlan, sweeping
+from shmcompute.plans.sweep_schedule import Schedule
+from shmcompute.typing import Array
+
+# Chunks whose types are those of any range: machine code reads the shape of what it is given, so
+# only a length that Numba has a type of its own for, 1, would differ.
+TYPICAL = ((0, 2),)
+
+
+@dataclass(frozen=True, eq=False)
+class Sweeps:
+    """Who does what and when, and how far all have come.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    state : ndarray
+        Words that all workers see: see `kernels.sweeping`.
+    """
+
+    schedule: Schedule
+    state: Array
+    typical = TYPICAL
+
+    def native(self, calls: Sequence[NativeCall | None]) -> NativePlan | None:
+        """What machine code goes by, if it can call all kernels."""
+        known = [call for call in calls if call is not None]
+        if len(known) < len(calls):
+            return None
+        return sweeping.program(known, self.schedule, self.state)
+
+    def begin(self, times: int, first: int = 0) -> None:
+        """Make ready for so many sweeps, of which this is the number of the first."""
+        links = self.schedule.links
+        sweeping.begin(self.state, times, first=first % 2 * links, parts=self.schedule.parts)
+
+    def aim(self, phases: int) -> None:
+        """Let the next run go so far."""
+        sweeping.set_goal(self.state, phases)
+
+    def ended(self) -> int:
+        """Phases that all parts have ended."""
+        return sweeping.ended(self.state)
+
+    def alone(self) -> None:
+        """Have no part wait for another: they are run one after another."""
+        sweeping.alone(self.state)

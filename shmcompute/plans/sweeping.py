@@ -1,0 +1,123 @@
+"""`build_sweeps`: the plan of a call that is repeated in machine code, if it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
+from typing import Any
+
+from shmcompute.chunking import (
+    Arguments,
+    ChunkNumber,
+    OutputRow,
+    Part,
+)
+from shmcompute.kernels import sweeping
+from shmcompute.plans.build import Calls, Options, Target, bind_links
+from shmcompute.plans.plan import Link, Plan
+from shmcompute.plans.sweep_schedule import Footprint, Needs, needs_of, schedule
+from shmcompute.plans.sweep_state import TYPICAL, Sweeps
+from shmcompute.storage import Segment, locate
+from shmcompute.system import cores
+from shmcompute.typing import Array
+
+SHORTEST = 3  # indices: of a shorter axis the types of parts may be those of the whole
+
+
+def build_sweeps(
+    parities: Sequence[Calls],
+    options: Options,
+    target: Target,
+    new_state: Callable[[int], Array],
+) -> Plan | None:
+    """The plan of even and odd sweeps in turn; None if machine code can't run it as asked.
+
+    Parameters
+    ----------
+    parities : sequence
+        The calls of an even sweep, and those of an odd one.
+    new_state : callable
+        Makes so many words that all workers see.
+    """
+    if options.schedule != "static" or options.debug:
+        return None
+    links = bind_links(list(chain.from_iterable(parities)), options, target)
+    length, parts = links[0].arguments.length, target.workers
+    if length < max(SHORTEST, parts) or not all(map(_is_plain, links)):
+        return None
+    if len({link.arguments.length for link in links}) > 1:
+        return None
+    for link in links:
+        link.kernel.check(link.arguments, TYPICAL)
+    touched = [_footprints(link.arguments) for link in links]
+    order = schedule(
+        length,
+        parts,
+        _needs(touched, length),
+        len(links) // 2,
+        bytes_an_index=max(1, _bytes_of(touched, length) // length),
+        cache=cores.cache(),
+        slab=options.chunksize,
+    )
+    state = new_state(sweeping.state_words(order.parts))
+    cut = tuple(zip(order.edges, order.edges[1:], strict=False))
+    values = links[-1].arguments.values
+    plan = Plan(links, cut, values, static=True, sweeps=Sweeps(order, state))
+    return plan if plan.native is not None else None
+
+
+def _is_plain(link: Link) -> bool:
+    """Whether its arguments know nothing of chunks, whose number and size are then all one."""
+    return not any(
+        isinstance(one, (ChunkNumber, OutputRow))
+        or (isinstance(one, Part) and type(one) is not Part)
+        for one in link.arguments.bound
+    )
+
+
+def _needs(touched: Sequence[Sequence[Footprint]], length: int) -> Needs | None:
+    try:
+        return needs_of(touched, length)
+    except ValueError:  # so a kernel sees more than its neighbours
+        return None
+
+
+def _bytes_of(touched: Sequence[Sequence[Footprint]], length: int) -> int:
+    """Bytes of all that moves along the axis, each counted once."""
+    moving = (one for one in chain.from_iterable(touched) if one.stride)
+    total, reached = 0, None
+    for low, high in sorted(one.hull(length) for one in moving):
+        start = low if reached is None else max(low, reached)
+        total += max(0, high - start)
+        reached = high if reached is None else max(high, reached)
+    return total
+
+
+def _footprints(arguments: Arguments) -> list[Footprint]:
+    """What a kernel touches of each array."""
+    return [
+        _footprint(one.view, one.axis, one.writes, getattr(one, "margin", 0))
+        for one in arguments.accesses()
+    ]
+
+
+def _memory(segment: Segment) -> Hashable:
+    """What mappings of the same memory have in common: a file may be mapped twice."""
+    handle: Any = segment.handle
+    return (handle.serial, handle.header) if handle.kind == "file" else handle
+
+
+def _footprint(view: Array, axis: int | None, writes: bool, margin: int = 0) -> Footprint:
+    """The bytes from the lowest to the highest; two mappings of a segment have one address.
+
+    An index sees itself and so many more.
+    """
+    place = locate(view)
+    address: int = view.__array_interface__["data"][0]
+    if place is not None:
+        address = (hash(_memory(place[0])) << 64) + place[1]
+    low, high = address, address + view.itemsize
+    for number, (size, stride) in enumerate(zip(view.shape, view.strides, strict=True)):
+        way = (margin if number == axis else size - 1) * stride
+        low, high = low + min(0, way), high + max(0, way)
+    return Footprint(low, high, 0 if axis is None else view.strides[axis], writes)
