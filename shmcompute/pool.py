@@ -18,7 +18,7 @@ from shmcompute.backends import Backend, make_backend
 from shmcompute.errors import ClosedError, ForkedPoolError
 from shmcompute.plans import PlanCache
 from shmcompute.storage import segment_cache
-from shmcompute.system import context, cores
+from shmcompute.system import context, cores, daemon_threads
 from shmcompute.system.context import inside_kernel
 from shmcompute.tasks import Executor, Function
 
@@ -294,6 +294,7 @@ def _close_all() -> None:
 def _exit() -> None:
     global _exiting
     _exiting = True
+    daemon_threads.end_silently()
 
 
 # The standard library's executors have it so, too: called before threads are waited for.

@@ -300,6 +300,7 @@ NAMESAKES = {
     "shmcompute.backends.doorbell.control_block": {"load"},
     "shmcompute.backends.processes.worker.main": {"compile"},  # its own, by Numba
     "shmcompute.system.libc": {"CDLL"},  # the C library
+    "shmcompute.storage.own_names": {"CDLL"},
 }
 
 

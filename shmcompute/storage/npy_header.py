@@ -9,7 +9,6 @@ text is looked at first, and is only parsed if it is made of literals that are n
 from __future__ import annotations
 
 import ast
-import io
 import os
 import re
 import struct
@@ -30,7 +29,7 @@ DEEPEST = 32  # brackets within brackets; a structure within another takes two
 START = npy.MAGIC_LEN + 4  # bytes that tell how long a header is
 
 SHORT = 60_000  # characters that fit into version 1.0, with what NumPy adds
-_WRITE = {1: npy.write_array_header_1_0, 2: npy.write_array_header_2_0}
+GROWTH = 21  # digits that an axis may grow to in place: those of 8 * 2**64 - 1
 _VERSION = npy.MAGIC_LEN - 2  # where it stands
 _SIZES = {1: struct.Struct("<H"), 2: struct.Struct("<I"), 3: struct.Struct("<I")}
 # No quote follows a string: what Python takes for a triple quote is none here.
@@ -55,9 +54,22 @@ def write(
     described = {"shape": shape, "fortran_order": fortran, "descr": descr}
     if version == 1 and len(repr(described)) >= SHORT:
         version = 2
-    buffer = io.BytesIO()
-    _WRITE[version](buffer, described)
-    return buffer.getvalue()
+    text = "".join(f"'{key}': {value!r}, " for key, value in sorted(described.items()))
+    return _padded("{" + text + "}", shape[-1 if fortran else 0] if shape else None, version)
+
+
+def _padded(text: str, axis: int | None, version: int) -> bytes:
+    """A header with this text, as NumPy writes it, whose own function imports as it writes.
+
+    An array that is made when the interpreter goes, where nothing can be imported, has one, too.
+    There is room for the `axis` to grow, and what comes next is aligned.
+    """
+    if axis is not None:
+        text += " " * (GROWTH - len(repr(axis)))
+    size = _SIZES[version]
+    rest = -(npy.MAGIC_LEN + size.size + len(text) + 1) % npy.ARRAY_ALIGN or npy.ARRAY_ALIGN
+    text += " " * rest + "\n"
+    return npy.magic(version, 0) + size.pack(len(text)) + text.encode("ascii")
 
 
 class _Ascii(str):

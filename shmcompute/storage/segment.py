@@ -7,19 +7,21 @@ ones. So a segment is unmapped, or kept, with its last view, in whatever order a
 the interpreter end, and nothing here can unmap memory under a view's feet.
 
 Ownership of the name: the process that made a segment removes its name, at ``end()`` or, at the
-latest, when the mapping goes (garbage collection, interpreter exit). A forked child is another
+latest, when the mapping goes, or the program ends (see `own_names`). A forked child is another
 process: it owns nothing. A worker that returns a segment of its own gives it to the caller.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from shmcompute.errors import ClosedError
+from shmcompute.storage import own_names
 from shmcompute.storage.layout import Layout
 from shmcompute.system.addresses import address
 from shmcompute.system.file_locks import FileLocks
@@ -90,11 +92,12 @@ class Segment:
         self._maker = os.getpid() if remove is not None else None
         self.holder: weakref.ref[Any] | None = None  # the latest array object over it
         self._watchers: list[Callable[[Handle], None]] = []
+        self._finally = finally_
         _register[self.address] = self
         _handles[handle] = self
-        # The callback must not refer to `base`. It does to `self`, which is what keeps a Segment
-        # alive exactly as long as its mapping.
-        weakref.finalize(base, self._unmapped, finally_)
+        # No `weakref.finalize`, which does nothing any more once the program has begun to end.
+        self._base = weakref.ref(base, self._unmapped)
+        _segments.add(self)
 
     @property
     def owner(self) -> bool:
@@ -109,6 +112,7 @@ class Segment:
     def give(self) -> None:
         """Leave the name to another process, which is about to adopt the segment."""
         self._remove = self._maker = None
+        own_names.forget(self.handle.name)
 
     def own(self, remove: Callable[[], None]) -> None:
         """Be the one who takes the name away, with `remove`."""
@@ -169,8 +173,11 @@ class Segment:
         for watcher in watchers:
             watcher(self.handle)
 
-    def _unmapped(self, finally_: Callable[[], None] | None) -> None:
+    def _unmapped(self, _: object, gone: Callable[[], bool] = sys.is_finalizing) -> None:
         # Runs inside garbage collection, in any thread: watchers must not wait for a lock.
+        if gone():  # what this would call, perhaps, too; libc removes the names that are left
+            return
+        _segments.discard(self)
         if _register.get(self.address) is self:
             del _register[self.address]
         if _handles.get(self.handle) is self:
@@ -179,10 +186,11 @@ class Segment:
             self.end()
             self._retire()
         finally:
-            if finally_ is not None:
-                finally_()
+            if self._finally is not None:
+                self._finally()
 
 
+_segments: set[Segment] = set()  # keeps each alive exactly as long as its mapping
 _register: dict[int, Segment] = {}  # by address
 _handles: dict[Handle, Segment] = {}
 

@@ -19,7 +19,6 @@ A block goes round like this, and one whose round is broken anywhere is given ba
 
 from __future__ import annotations
 
-import atexit
 import mmap
 import multiprocessing
 import os
@@ -27,10 +26,11 @@ import secrets
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from shmcompute.config import size as configured
-from shmcompute.storage import exclusive, liveness
+from shmcompute.storage import exclusive, liveness, own_names
 from shmcompute.storage.exclusive import is_exclusive, reopen
 from shmcompute.storage.mapping import Mapping, map_file
 from shmcompute.storage.names import HIDDEN
@@ -87,22 +87,36 @@ class CachedBlock:
         path, self.path = self.path, None
         with suppress(OSError):  # somebody was faster: a gc, a standard library's tracker
             if path is not None and path.lstat().st_ino == self.serial:
-                hidden = path.with_name(HIDDEN + secrets.token_hex(6))
-                try:
-                    path.rename(hidden)
-                    self.path = hidden
-                except OSError:
-                    path.unlink()  # it has to go; the memory goes with its last view
+                self.path = self._hidden(path)
+        if path is not None:
+            own_names.forget(path.name)
+
+    def _hidden(self, path: Path) -> Path | None:
+        """The new name of a block; None if it has none any more, so it goes with its last view."""
+        if own_names.ending():
+            path.unlink()
+            return None
+        hidden = path.with_name(HIDDEN + secrets.token_hex(6))
+        with own_names.given(hidden.name, partial(hidden.unlink, missing_ok=True)):
+            try:
+                path.rename(hidden)
+                return hidden
+            except OSError:
+                path.unlink()
+        own_names.forget(hidden.name)
+        return None
 
     def show(self, name: str) -> None:
         """Give it the name of an array; FileExistsError if that is taken."""
         assert self.path is not None  # noqa: S101  # for mypy: what has no name is not lent
         path = self.path.with_name(name)
-        os.link(self.path, path)
+        with own_names.given(name, self.hide):
+            os.link(self.path, path)
         self.names_used.add(name)
         hidden, self.path = self.path, path
         with suppress(OSError):  # it stays ours until then; after that it is an orphan
             hidden.unlink()
+        own_names.forget(hidden.name)
 
     def ready(self) -> bool:
         """Whether nobody at all can reach the bytes any more. It is mapped then."""
@@ -134,12 +148,12 @@ class CachedBlock:
         with suppress(OSError):
             if path is not None and self.ours:
                 path.unlink()
+                own_names.forget(path.name)
         os.close(self.fd)
 
 
 _blocks: dict[int, CachedBlock] = {}  # those that can be lent, by inode, the oldest first
 _take_lock = threading.Lock()
-_exiting = False  # True once the interpreter ends
 
 
 def cacheable(size: int) -> bool:
@@ -172,7 +186,9 @@ def keep(block: CachedBlock) -> None:
     """
     try:
         allowed = (
-            0 if _exiting or not block.ours or block.path is None else limit(block.path.parent)
+            limit(block.path.parent)
+            if block.ours and block.path is not None and not own_names.ending()
+            else 0
         )
         if block.size <= allowed:
             is_exclusive(block.fd)  # an OSError here: it could never be lent again
@@ -195,7 +211,7 @@ def _trim(allowed: int) -> None:
 
 def take(length: int, size: int, name: str | None) -> CachedBlock | None:
     """A block of exactly that size that nobody uses, mapped; it is the caller's then."""
-    if not _blocks:
+    if not _blocks or own_names.ending():
         return None
     # Without the lock: it is taken in another thread, or below us, where garbage collection runs
     # somebody's __del__.
@@ -233,13 +249,6 @@ def release() -> int:
             freed += block.size
             block.drop()
     return freed
-
-
-@atexit.register
-def _end() -> None:
-    global _exiting
-    _exiting = True
-    release()
 
 
 def _after_fork() -> None:

@@ -38,7 +38,7 @@ from shmcompute.errors import (
     StorageError,
 )
 from shmcompute.storage import layout as layouts
-from shmcompute.storage import liveness, segment_cache
+from shmcompute.storage import liveness, own_names, segment_cache
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.mapping import map_file
 from shmcompute.storage.names import PREFIX, candidates, check_name
@@ -88,7 +88,9 @@ class ShmHandle:
         return liveness.held_file(self.name)
 
     def adopt(self, segment: Segment, array: Array) -> None:
-        segment.own(partial(remove, self.name, self.serial))
+        take_away = partial(remove, self.name, self.serial)
+        segment.own(take_away)
+        own_names.adopt(self.name, take_away)
 
 
 def unavailable() -> str | None:
@@ -293,7 +295,10 @@ def _create_linux(
         serial = os.fstat(fd).st_ino  # before it has a name: after that nothing may fail
         for free_name in candidates(name):
             try:
-                os.link(f"/proc/self/fd/{fd}", free_name, dst_dir_fd=folder, follow_symlinks=True)
+                with own_names.given(free_name, partial(remove, free_name, serial)):
+                    os.link(
+                        f"/proc/self/fd/{fd}", free_name, dst_dir_fd=folder, follow_symlinks=True
+                    )
                 return fd, ShmHandle(free_name, serial), None
             except FileExistsError:
                 continue
@@ -310,9 +315,10 @@ def _create_posix(
 ) -> tuple[int, ShmHandle, int | None]:
     for free_name in candidates(name):
         try:
-            fd = _posixshmem.shm_open(
-                f"/{free_name}", os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600
-            )
+            with own_names.given(free_name, partial(remove, free_name, None)):
+                fd = _posixshmem.shm_open(
+                    f"/{free_name}", os.O_RDWR | os.O_CREAT | os.O_EXCL, mode=0o600
+                )
         except FileExistsError:
             continue
         except OSError as error:
@@ -320,6 +326,7 @@ def _create_posix(
         lock = serial = None
         try:
             serial = os.fstat(fd).st_ino
+            own_names.adopt(free_name, partial(remove, free_name, serial))
             lock = liveness.hold(fd, free_name)
             if sys.platform == "linux" and not os.fstat(fd).st_nlink:
                 raise _Reaped
@@ -393,6 +400,7 @@ def remove(name: str, serial: int | None) -> None:
         if known and (FOLDER / name).lstat().st_ino != serial:
             return
         _posixshmem.shm_unlink(f"/{name}")
+        own_names.forget(name)
     except FileNotFoundError:
         pass  # somebody was faster: a gc, an administrator, a standard library's tracker
     except OSError:

@@ -9,6 +9,7 @@ __all__ = [
     "compiling",
     "context",
     "cores",
+    "daemon_threads",
     "file_locks",
     "huge_pages",
     "interrupts",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 
 import numpy as np
 import pytest
@@ -199,3 +200,17 @@ def test_a_layout_is_c_ordered_unless_it_says_otherwise():
 def test_what_does_not_start_like_a_npy_has_no_length(start):
     with pytest.raises(ValueError, match="does not start like"):
         npy_header.length(start)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "M8[s]", [("a", "i4"), ("b", "S3", (2,))], "U7"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (7, 2**40), (1,) * 30, (10**20, 5)])
+@pytest.mark.parametrize("fortran", [False, True])
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_header_is_written_as_numpy_writes_it(shape, dtype, fortran, version):
+    dtype, theirs = np.dtype(dtype), io.BytesIO()
+    described = {"shape": shape, "fortran_order": fortran}
+    described["descr"] = np.lib.format.dtype_to_descr(dtype)
+    write = getattr(np.lib.format, f"write_array_header_{version}_0")
+    write(theirs, described)
+    ours = npy_header.write(shape, dtype, fortran=fortran, version=version)
+    assert ours == theirs.getvalue()
