@@ -24,6 +24,7 @@ from numba.core.errors import NumbaError
 from shmcompute.chunking import Arguments, Chunk, Constant
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, rewrap
+from shmcompute.kernels.bounds import NamedIndexError
 from shmcompute.kernels.native_plan import NativeCall, native_call
 from shmcompute.kernels.returned import may_be_own
 from shmcompute.kernels.variants import bounded, nogil
@@ -51,6 +52,12 @@ class NumbaKernel(Kernel):
                     self.check_arity(signature, given, self.keywords)
                 self._compile(types, keywords)
                 checked.add((types, *keywords.items()))
+
+    def __call__(self, args: list[Any]) -> None:
+        try:
+            super().__call__(args)
+        except NamedIndexError as error:  # its own kind would not pickle, and says no more
+            raise IndexError(str(error)).with_traceback(error.__traceback__) from None
 
     def threaded(self) -> Kernel:
         return self._with(nogil(self.dispatcher))

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
 from numba.np.ufunc.gufunc import GUFunc
 
+from shmcompute.kernels.bounds import NamingCompiler
 from shmcompute.kernels.dispatcher_pickling import pipeline_of
 from shmcompute.system.compiling import call_compiler
 
@@ -71,6 +73,8 @@ def _compiled_like(dispatcher: Dispatcher, options: dict[str, Any]) -> Dispatche
     """Another dispatcher of the same function, compiled for the same types if these were given."""
     # All of what a decorator takes: what is not passed on here is lost in threads and debugging.
     pipeline = pipeline_of(dispatcher)
+    if pipeline is Compiler and options.get("boundscheck"):
+        pipeline = NamingCompiler
     variant = type(dispatcher)(dispatcher.py_func, dispatcher.locals, options, pipeline)
     if not getattr(dispatcher, "_can_compile", True):
         call_compiler(partial(_compile_all, variant, dispatcher.nopython_signatures))

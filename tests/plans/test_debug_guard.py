@@ -131,9 +131,55 @@ def test_an_index_out_of_bounds_is_an_index_error(arr, any_pool):
         _writes_at_gufunc,
     ):
         args = () if isinstance(kernel, functools.partial) else (20,)
-        match = "out of bounds"
+        named = "index 20 is out of bounds for axis 0 with size 20"
+        match = "out of bounds" if kernel is _writes_at_gufunc else named
         error = _found(arr, any_pool, IndexError, match, kernel, arr, *args, chunksize=20)
         assert any("in chunk [" in note for note in error.__notes__)
+
+
+@nb.njit
+def _writes_in_two(x, row, column):
+    x[row, column] = 7.0
+
+
+@nb.njit
+def _writes_along_a_column(x, row, column):
+    x[row][column] = 7.0
+
+
+@nb.njit
+def _fills_a_row(x, row, column):
+    x[row, :] = 7.0 + column
+
+
+@pytest.mark.parametrize("kernel", [_writes_in_two, _writes_along_a_column, _fills_a_row])
+@pytest.mark.parametrize(
+    ("row", "column"), [(5, 0), (-6, 2), (4, 3), (0, -4), (-5, -3), (2**40, 0)]
+)
+def test_it_names_index_axis_and_size_as_numpy_does(kernel, row, column):
+    try:
+        kernel.py_func(np.zeros((5, 3)), row, column)
+        expected = None
+    except IndexError as error:
+        expected = str(error)
+    with sc.SharedArray(np.zeros((5, 3))) as arr:
+        found = None
+        try:
+            sc.parallel_apply(kernel, arr, row, column, backend="serial", chunksize=5, debug=True)
+        except IndexError as error:
+            found = str(error)
+            assert type(error) is IndexError
+    assert found == expected
+
+
+def test_other_code_keeps_numbas_own_check():
+    @nb.njit(boundscheck=True)
+    def theirs(x, index):
+        x[index] = 7.0
+
+    bounded(_writes_at).compile("void(float32[:], int64)")
+    with pytest.raises(IndexError, match="^index is out of bounds$"):
+        theirs(np.zeros(3), 3)
 
 
 def test_what_a_jitted_kernel_calls_is_stopped_by_the_zones(arr, any_pool):
