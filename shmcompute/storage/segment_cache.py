@@ -110,7 +110,7 @@ class CachedBlock:
         """Give it the name of an array; FileExistsError if that is taken."""
         assert self.path is not None  # noqa: S101  # for mypy: what has no name is not lent
         path = self.path.with_name(name)
-        with own_names.given(name, self.hide):
+        with own_names.given(name, partial(path.unlink, missing_ok=True)):
             os.link(self.path, path)
         self.names_used.add(name)
         hidden, self.path = self.path, path

@@ -85,24 +85,49 @@ def test_what_a_destructor_makes_when_modules_go_is_removed():
     assert not left(done)
 
 
-def test_what_a_daemon_thread_has_just_named_as_the_program_ends_is_removed():
+@pytest.mark.parametrize("doing", ["make", "close"])
+@pytest.mark.parametrize("where", ["in", "behind"])
+def test_what_a_daemon_thread_has_just_named_as_the_program_ends_is_removed(doing, where):
     done = run(
         """
         import os, threading
         import numpy as np, shmcompute as sc
+        from shmcompute.storage import own_names
 
-        named, real = threading.Event(), os.link
+        def stops(function):
+            def stopped(source, name, **keywords):
+                print(os.path.basename(source), os.path.basename(name), flush=True)
+                function(source, name, **keywords)
+                named.name = os.path.basename(name)
+                named.set()
+                if sys.argv[2] == "in":
+                    threading.Event().wait()
+            return stopped
 
-        def link(source, name, **keywords):
-            print(name, flush=True)
-            real(source, name, **keywords)
-            named.set()
-            threading.Event().wait()
+        def trace(frame, event, _):
+            if named.is_set() and own_names._removers.get(named.name):
+                threading.Event().wait()
+            return trace
 
-        os.link = link
-        threading.Thread(target=sc.SharedArray, args=[np.zeros(8)], daemon=True).start()
+        def work():
+            sys.settrace(trace if sys.argv[2] == "behind" else None)
+            if sys.argv[1] == "make":
+                sc.SharedArray(np.zeros(1 << 18))
+            else:
+                arr.close()
+
+        import sys
+        arr = sc.SharedArray(np.zeros(1 << 18))
+        if sys.argv[1] == "make":
+            arr.close()
+        named = threading.Event()
+        os.link, os.rename = stops(os.link), stops(os.rename)
+        threading.Thread(target=work, daemon=True).start()
         named.wait()
-        """
+        """,
+        doing,
+        where,
+        env=os.environ | {"SHMCOMPUTE_WARM_BYTES": str(1 << 30)},
     )
     assert not left(done)
 
