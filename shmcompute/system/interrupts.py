@@ -101,11 +101,16 @@ class Latch:
         return call_with_lock(self._lock, timeout, bool)
 
 
-def call_uninterrupted(function: Callable[[], T], *, insists: bool = False) -> T:
+def call_uninterrupted(
+    function: Callable[[], T],
+    *,
+    insists: bool = False,
+    interrupted: Callable[[], object] | None = None,
+) -> T:
     """Call `function` where no handler of a signal runs: in a thread, if this is the main one.
 
     What an interrupt raises meanwhile waits until the function has returned; a second one does not,
-    unless it `insists`.
+    unless it `insists`. The first one is told by `interrupted`.
 
     A mask of signals is no help: the system hands one to any thread that takes it, and Python runs
     the handler in the main thread all the same.
@@ -130,7 +135,7 @@ def call_uninterrupted(function: Callable[[], T], *, insists: bool = False) -> T
         _thread.start_new_thread(work, ())
     except RuntimeError:  # no thread to be had
         work()
-    _wait_on(returned, insists)
+    _wait_on(returned, insists, interrupted)
     try:
         if errors:
             raise errors[0]
@@ -139,7 +144,7 @@ def call_uninterrupted(function: Callable[[], T], *, insists: bool = False) -> T
     return results[0]
 
 
-def _wait_on(latch: Latch, insists: bool) -> None:
+def _wait_on(latch: Latch, insists: bool, interrupted: Callable[[], object] | None) -> None:
     """Wait until it is open; what interrupts that is raised then, a second one at once."""
     interrupt: BaseException | None = None
     while True:
@@ -149,6 +154,8 @@ def _wait_on(latch: Latch, insists: bool) -> None:
         except BaseException as error:
             if interrupt is not None and not insists:
                 raise
+            if interrupt is None and interrupted is not None:
+                interrupted()
             interrupt = interrupt or error
     try:
         if interrupt is not None:

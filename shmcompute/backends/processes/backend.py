@@ -85,7 +85,9 @@ class Processes(Backend):
     def _begin(self) -> None:
         """Have workers started; what fails here, the first call meets again."""
         with suppress(ShmComputeError, OSError):
-            self._enter(None, self._group.staff)
+            # Who closes the pool waits for the lock.
+            staff = partial(self._group.staff, give_up=lambda: self._closed)
+            self._enter(None, staff)
 
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
         if not plan.jitted:
@@ -165,7 +167,7 @@ class Processes(Backend):
         deadline = None if timeout is None else deadline_of(timeout)
 
         def awaited() -> None:
-            self._group.staff()
+            self._group.staff(deadline)
             self._group.await_ready(self._group.workers, deadline)
 
         self._enter(timeout, awaited)

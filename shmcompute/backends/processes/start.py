@@ -17,18 +17,20 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from multiprocessing import forkserver, resource_tracker, spawn, util
+from multiprocessing import connection, forkserver, resource_tracker, spawn, util
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from shmcompute.backends.doorbell import prepare
 from shmcompute.backends.processes import fork_server
-from shmcompute.system.interrupts import Latch
+from shmcompute.system.interrupts import SLICE, Latch
 from shmcompute.system.patching import patched
 from shmcompute.system.surroundings import surroundings
 
 BLOCKED = {signal.SIGINT, signal.SIGPIPE}  # while a process starts
 FORK = 30.0  # seconds that a fork waits for what starts, on a busy machine, too
+# What the standard library tells a new process of, and we do otherwise.
+_STANDARD = {"dir", "start_method", "log_level", "init_main_from_name", "init_main_from_path"}
 PROGRAM_END = 5.0  # seconds that the end of a program waits for what starts
 
 # Held while a process starts. A fork waits for it, since the standard library's own locks would
@@ -57,10 +59,37 @@ def _run_server() -> None:
         forkserver.ensure_running()
 
 
-def start(process: Any, context: BaseContext) -> None:
-    """Start a process of that context, as if the program had no main module."""
-    with _prepared(context), _allowed():
+class GivenUpError(Exception):
+    """Who wanted a process does not wait for its start any longer."""
+
+
+def start(process: Any, context: BaseContext, give_up: Callable[[], bool]) -> None:
+    """Start a process of that context, as if the program had no main module.
+
+    Raises
+    ------
+    GivenUpError
+        If `give_up`, which is asked now and then, says so while a fork server does not answer: it
+        may be stopped. Should it go on, the process finds that nobody wants it, and ends.
+    """
+    reader = _unless(give_up)
+    with _prepared(context, give_up), _allowed(), patched(forkserver, "read_signed", reader):
         _start(process)
+
+
+def _unless(give_up: Callable[[], bool]) -> Callable[[Callable[[int], int]], Callable[[int], int]]:
+    """Read what a fork server says, which the standard library waits for as long as it takes."""
+
+    def patient(read_signed: Callable[[int], int]) -> Callable[[int], int]:
+        def read(fd: int) -> int:
+            while not connection.wait([fd], SLICE):
+                if give_up():
+                    raise GivenUpError
+            return read_signed(fd)
+
+        return read
+
+    return patient
 
 
 @contextmanager
@@ -85,12 +114,24 @@ def _start(process: Any) -> None:
 
 
 @contextmanager
-def _prepared(context: BaseContext) -> Iterator[None]:
+def _prepared(context: BaseContext, give_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Have processes that this thread starts meanwhile be prepared as ours are."""
     forks_ahead = context.get_start_method() == "forkserver"
     served = fork_server.ready() if forks_ahead else nullcontext()
-    with _starting, _unwarned(context), _commanded(context), _uninterrupted(context), served:
+    with _alone(give_up), _unwarned(context), _commanded(context), _uninterrupted(context), served:
         yield
+
+
+@contextmanager
+def _alone(give_up: Callable[[], bool]) -> Iterator[None]:
+    """Be the one thread that starts a process. Another one may have to wait for its server."""
+    while not _starting.acquire(timeout=SLICE):
+        if give_up():
+            raise GivenUpError
+    try:
+        yield
+    finally:
+        _starting.release()
 
 
 @contextmanager
@@ -104,7 +145,7 @@ def _commanded(context: BaseContext) -> Iterator[None]:
         return
     with (
         patched(util, "spawnv_passfds", _in_no_folder),
-        patched(spawn, "get_preparation_data", lambda _: _preparation),
+        patched(spawn, "get_preparation_data", _preparing),
     ):
         yield
 
@@ -119,6 +160,20 @@ def _in_no_folder(spawnv: Callable[..., int]) -> Callable[..., int]:
         return spawnv(executable, args, fds)
 
     return spawnv_safely
+
+
+def _preparing(get_preparation_data: Callable[[str], dict[str, Any]]) -> Callable[[str], Any]:
+    """What tells a new process about this one, with what a library has added to it: coverage."""
+    if getattr(get_preparation_data, "__module__", "") == spawn.__name__:
+        return _preparation
+
+    def with_additions(name: str) -> dict[str, Any]:
+        ours, theirs = _preparation(name), {}
+        with suppress(AttributeError, ValueError):  # a main module that can't be told
+            theirs = get_preparation_data(name)
+        return {key: told for key, told in theirs.items() if key not in _STANDARD} | ours
+
+    return with_additions
 
 
 def _preparation(name: str) -> dict[str, Any]:

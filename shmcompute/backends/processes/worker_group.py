@@ -18,6 +18,7 @@ from shmcompute.backends.doorbell import (
     prepared,
     spin,
 )
+from shmcompute.backends.processes import start
 from shmcompute.backends.processes.plan_registry import PlanRegistry
 from shmcompute.backends.processes.protocol import Lost, exception_pickling, messages
 from shmcompute.backends.processes.worker_process import WorkerProcess, close_all, kill_all
@@ -36,6 +37,7 @@ from shmcompute.system.unpatched import select
 # Seconds for which workers that were seen alive count as alive. Who dies within them is found a
 # moment later, as if it had died in the run.
 TRUST = 1e-4
+GRACE = 0.3  # seconds for which an interrupt waits for a start
 FORGET = 5.0  # seconds that idle workers have to let go of closed arrays
 
 
@@ -99,34 +101,58 @@ class WorkerGroup:
         self._ended = False
         reloads.watch()
 
-    def staff(self) -> None:
-        """Replace workers that died and start those that are missing."""
+    def staff(
+        self, deadline: float | None = None, give_up: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Replace workers that died and start those that are missing; see `fill`."""
         if self.deaths.poll(0):
             self.bury()
-        self.fill()
+        self.fill(deadline, give_up)
 
     def bury(self) -> None:
         """Let go of those that died."""
         for worker in [worker for worker in self.workers if not worker.alive]:
             self.drop(worker)
 
-    def fill(self) -> None:
-        """Start those that are missing. The dead stay, for who has still to hear what they said."""
+    def fill(
+        self, deadline: float | None = None, give_up: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Start those that are missing. The dead stay, for who has still to hear what they said.
+
+        What starts them may be stopped itself. It is not waited for beyond the deadline, nor long
+        after an interrupt, nor when `give_up`, which is asked now and then, says so.
+        """
         if len(self.workers) == self.size:
             return
+        interrupted: list[float] = []
+
+        def over() -> bool:
+            now = time.monotonic()
+            late = deadline is not None and now > deadline
+            return late or any(now > since + GRACE for since in interrupted) or give_up()
+
         try:
             # A start that is given up half-way leaves a child that prints, and a fork server that
             # ends.
-            interrupts.call_uninterrupted(self._start_missing)
+            interrupts.call_uninterrupted(
+                lambda: self._start_missing(over),
+                interrupted=lambda: interrupted.append(time.monotonic()),
+            )
+        except start.GivenUpError:
+            raise KernelTimeoutError(
+                "workers were not started in time: the fork server does not answer; nothing has run"
+            ) from None
         finally:  # also if one could not be started
             self._watch()
 
-    def _start_missing(self) -> None:
+    def _start_missing(self, give_up: Callable[[], bool]) -> None:
         present = {worker.number for worker in self.workers}
         for number in sorted(set(range(self.size)) - present):
             self._check()
             handle = DoorbellHandle(self.mapping.fd, self.size, number, self._spin)
-            worker = WorkerProcess(self._context, number, self._threads, self.caller, handle)
+            worker = WorkerProcess(
+                self._context, number, self._threads, self.caller, handle, give_up
+            )
             self.workers.insert(number, worker)
             if self._ended:  # since it began to start
                 worker.send_signal(signal.SIGKILL)
@@ -196,7 +222,7 @@ class WorkerGroup:
     ) -> tuple[int, Sequence[WorkerProcess]]:
         """Have the first `count` workers hold a plan; its number, and they."""
         self.forget_ended(deadline)
-        self.staff()
+        self.staff(deadline)
         workers = self.workers[:count]
         self.await_ready(workers, deadline)
         packed = self.registry.packed(plan)

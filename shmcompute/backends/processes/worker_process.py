@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import connection, util
 from multiprocessing.context import BaseContext
@@ -42,6 +42,8 @@ class WorkerProcess:
         How many it may use.
     caller, handle
         The caller's side of the doorbell; the worker's, as it travels.
+    give_up : callable
+        Asked now and then whether its start is not waited for any longer: see `start.start`.
 
     Attributes
     ----------
@@ -66,6 +68,7 @@ class WorkerProcess:
         threads: int,
         caller: DoorbellCaller,
         handle: DoorbellHandle,
+        give_up: Callable[[], bool],
     ) -> None:
         try:
             ours, theirs = context.Pipe()
@@ -89,7 +92,7 @@ class WorkerProcess:
                 daemon=True,
             )
             caller.reset(number)
-            start.start(self.process, context)
+            start.start(self.process, context, give_up)
             _started.add(self.process)
             self._pidfd = fork_server.pidfd(self.process.pid)
         except BaseException as error:

@@ -393,6 +393,77 @@ def test_a_daemonic_process_may_have_a_pool():
     assert done.stdout == "1.0 True\nended\n"
 
 
+def test_what_a_library_tells_new_processes_it_tells_workers():
+    """So coverage measures its program's children."""
+    done = run(
+        """
+        import sys
+        from multiprocessing import spawn
+        import shmcompute as sc
+
+        class Addition:
+            def __reduce__(self):
+                return exec, ("import sys; sys.addition = 7",)
+
+        def added(name, real=spawn.get_preparation_data):
+            return real(name) | {"addition": Addition()}
+
+        spawn.get_preparation_data = added
+        for method in ("spawn", "forkserver"):
+            with sc.Pool(1, start_method=method) as pool:
+                print(pool.submit(eval, "__import__('sys').addition").result())
+        """,
+        fresh="has a fork server of its own",
+    )
+    assert done.stdout == "7\n7\n"
+
+
+def test_a_fork_server_that_is_stopped_keeps_nobody_waiting():
+    """Neither a time-out nor Ctrl-C nor the pool's end; what it starts later ends by itself."""
+    program = """
+        import os, select, signal
+        from multiprocessing import forkserver
+        import numpy as np, psutil, shmcompute as sc
+        from shmcompute.errors import KernelTimeoutError
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGALRM, interrupt)
+        pool, arr = sc.Pool(2, start_method="forkserver").ready(), sc.SharedArray(np.zeros(4))
+        server = forkserver._forkserver._forkserver_pid
+        os.kill(server, signal.SIGSTOP)
+        for pid in pool.pids:
+            dead = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
+            select.select([dead], [], [])
+        other = sc.Pool(2, start_method="forkserver")
+        for wait in (
+            lambda: sc.parallel_apply(np.add, arr, 1.0, timeout=0.1, pool=pool),
+            lambda: other.ready(0.1),
+        ):
+            try:
+                wait()
+            except KernelTimeoutError:
+                print("late")
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        try:
+            sc.parallel_apply(np.add, arr, 1.0, pool=pool)
+        except KeyboardInterrupt:
+            print("interrupted")
+        other.close()
+        os.kill(server, signal.SIGCONT)
+        sc.parallel_apply(np.add, arr, 1.0, pool=pool)
+        print(arr.array)
+        for child in psutil.Process(server).children():
+            if child.pid not in pool.pids:
+                child.wait(60)
+        pool.close()
+    """
+    expected = "late\nlate\ninterrupted\n[1. 1. 1. 1.]\n"
+    assert run(program, fresh="has a fork server of its own").stdout == expected
+
+
 @pytest.mark.parametrize("used", [True, False])
 def test_a_handler_at_the_programs_end_may_call(used):
     """Workers have been ended by then: it does the work itself."""
