@@ -214,3 +214,17 @@ def test_a_header_is_written_as_numpy_writes_it(shape, dtype, fortran, version):
     write(theirs, described)
     ours = npy_header.write(shape, dtype, fortran=fortran, version=version)
     assert ours == theirs.getvalue()
+
+
+def test_a_layout_is_in_c_order_unless_it_says_otherwise():
+    assert not Layout((2, 3), np.dtype("f8")).fortran
+    assert not Layout.of((2, 3), "f8").fortran
+
+
+@pytest.mark.parametrize(
+    "start", [b"", npy_header.npy.magic(1, 0), b"\x93NUMPX\x01\x00" + b"\x76\x00" * 2]
+)
+def test_what_does_not_start_like_a_header_is_told(start):
+    """What is too short, and what is long enough and another file's."""
+    with pytest.raises(ValueError, match="does not start like a .npy"):
+        npy_header.length(start)

@@ -350,3 +350,15 @@ def test_too_many_descriptors_is_a_storage_error_and_leaves_nothing():
         """
     )
     assert done.stdout == "shm True True\narray True True\nauto True True\n"
+
+
+def test_a_trailer_is_read_through_a_mapping_where_segments_can_t_be_read(monkeypatch):
+    with sc.SharedArray(np.ones((3, 2)), storage="shm") as arr:
+        monkeypatch.setattr(shm, "_READABLE", False)
+        fd = shm.open_segment(arr.name)
+        try:
+            assert shm.read_layout(fd, arr.name) == arr.segment.layout
+            assert shm._bytes_of(fd, 0, 8) == np.float64(1).tobytes()
+            assert shm._bytes_of(fd, 4, 4) == b""
+        finally:
+            os.close(fd)
