@@ -6,7 +6,7 @@ import warnings
 
 import psutil
 
-from benchmarks.bars import costs, exchange, executor, huge_pages, speed
+from benchmarks.bars import costs, exchange, executor, huge_pages, speed, sweeps
 from benchmarks.results import QUIET
 
 TOPICS = [
@@ -17,6 +17,11 @@ TOPICS = [
     speed.python,
     speed.skewed,
     speed.chain,
+    sweeps.heat_rows,
+    sweeps.heat_planes,
+    sweeps.heat_line,
+    sweeps.jacobi,
+    sweeps.fdtd,
     executor.tasks,
     exchange.queue,
     exchange.counter,

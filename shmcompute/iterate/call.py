@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
-
-import numpy as np
 
 from shmcompute.arrays import SharedArray
+from shmcompute.chunking import Values
+from shmcompute.iterate.program import Calls, find_program
 from shmcompute.plans import Options, Plan, build_plan, run_watched
-from shmcompute.plans.sweeping import build_sweeps
 from shmcompute.pool import Pool
 from shmcompute.typing import Array
-
-Calls = list[tuple[Any, ...]]
-LINE = 16  # words: at such a multiple stands what workers write side by side
 
 
 class Call:
@@ -26,6 +21,8 @@ class Call:
         The calls of an even sweep, and those of an odd one.
     timeout : float or None
         Seconds for all sweeps.
+    swap : tuple of SharedArray
+        The arrays that change places.
 
     Attributes
     ----------
@@ -36,29 +33,27 @@ class Call:
     """
 
     def __init__(
-        self, parities: tuple[Calls, Calls], options: Options, pool: Pool, timeout: float | None
+        self,
+        parities: tuple[Calls, Calls],
+        options: Options,
+        pool: Pool,
+        timeout: float | None,
+        swap: tuple[SharedArray, ...] = (),
     ) -> None:
         self.parities = parities
         self.options = options
         self.pool = pool
         self.timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._state: SharedArray | None = None
         self._single: tuple[list[Plan], ...] = ()
-        self.many = build_sweeps(parities, options, pool.running, self._new_state)
+        self._program = find_program(parities, options, pool, swap)
+        self.many = None if self._program is None else self._program.plan
+        self._values: Values = () if self._program is None else self._program.values
         if self.many is None:
             self._single = tuple(map(self._plans, parities))
             self.links = tuple(link for plan in self._single[0] for link in plan.links)
         else:
             self.links = self.many.links[: len(parities[0])]
-
-    def _new_state(self, words: int) -> Array:
-        if self.pool.running.shared:
-            self._state = SharedArray.zeros(words, np.int64)
-            return self._state.array
-        memory = np.zeros(words + LINE, np.int64)
-        skip = -memory.ctypes.data // memory.itemsize % LINE
-        return memory[skip : skip + words]
 
     def _plans(self, calls: Calls) -> list[Plan]:
         """The plans of a sweep, one for each kernel: it may see what the last wrote anywhere."""
@@ -94,12 +89,13 @@ class Call:
     def run(self, plan: Plan) -> None:
         """Run a plan in the time that is left."""
         if plan.chunks:
-            self.pool.running.run(plan, plan.values, self._left())
+            values = self._values if plan is self.many else plan.values
+            self.pool.running.run(plan, values, self._left())
 
     def _left(self) -> float | None:
         return None if self._deadline is None else max(1e-6, self._deadline - time.monotonic())
 
     def close(self) -> None:
         """Give back what was made for it."""
-        if self._state is not None:
-            self._state.close()
+        if self._program is not None:
+            self._program.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ import numpy as np
 from shmcompute import config
 from shmcompute.apply import pool_for
 from shmcompute.arrays import SharedArray
-from shmcompute.iterate.call import Call, Calls
+from shmcompute.iterate.call import Call
+from shmcompute.iterate.program import Calls
 from shmcompute.iterate.repeat import repeat, repeat_until
 from shmcompute.iterate.until import Condition, Measurement, dropping_numbers
 from shmcompute.plans import Options, calls_of, shared_arrays
@@ -114,7 +116,8 @@ def parallel_iterate(
     options = Options(axis, chunksize, schedule, 0, guarded)
     condition = None if until is None else _condition(until, every, combine)
     try:
-        written, done = _run(parities, options, chosen, seconds, sweeps, condition)
+        work = partial(Call, options=options, pool=chosen, timeout=seconds, swap=pair or ())
+        written, done = _run(parities, work, sweeps, condition)
     except BaseException as error:
         shorten(error)
         raise
@@ -130,20 +133,18 @@ def _condition(until: Any, every: Any, combine: Any) -> Condition:
 
 def _run(
     parities: tuple[Calls, Calls],
-    options: Options,
-    pool: Pool,
-    timeout: float | None,
+    call_of: Callable[[tuple[Calls, Calls]], Call],
     times: int,
     condition: Condition | None,
 ) -> tuple[Array | None, int]:
     """What an even sweep writes first, and how many sweeps were run."""
     if condition is None:
-        with closing(Call(parities, options, pool, timeout)) as call:
+        with closing(call_of(parities)) as call:
             repeat(call, times)
         return call.written, times
     even, odd = map(dropping_numbers, parities)
     with (
-        closing(Call((even, odd), options, pool, timeout)) as call,
+        closing(call_of((even, odd))) as call,
         closing(Measurement(call, parities, condition)) as measurement,
     ):
         return call.written, repeat_until(call, measurement, condition, times)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from shmcompute.arrays import SharedArray
 from shmcompute.chunking import per_chunk
 from shmcompute.errors import KernelTypeError
-from shmcompute.iterate.call import Call, Calls
+from shmcompute.iterate.call import Call
+from shmcompute.iterate.program import Calls
 from shmcompute.kernels import measured as measuring
 from shmcompute.plans import Plan, build_plan
 

@@ -28,7 +28,7 @@ from shmcompute.kernels.trampoline import (
     native_error,
     scalar_bytes,
 )
-from shmcompute.system import atomic_words, cores
+from shmcompute.system import atomic_words
 from shmcompute.system.atomic_words import (
     add,
     call,
@@ -114,12 +114,12 @@ def alone(state: Array) -> None:
     state[SPIN // WORD] = -1
 
 
-def begin(state: Array, times: int, *, first: int, parts: int) -> None:
+def begin(state: Array, times: int, *, first: int, spin: int) -> None:
     """Make a state ready for so many sweeps; `first`: the level that the first begins with."""
     state[:] = 0
     state[TIMES // WORD] = times
     state[FIRST // WORD] = first
-    state[SPIN // WORD] = SPINS if parts <= cores.granted() else 0
+    state[SPIN // WORD] = spin
     state[POLLS // WORD] = not atomic_words.waits_by_futex()
 
 

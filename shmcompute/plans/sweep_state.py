@@ -23,10 +23,13 @@ class Sweeps:
     schedule : Schedule
     state : ndarray
         Words that all workers see: see `kernels.sweeping`.
+    spin : int
+        Iterations that who waits spins before it sleeps.
     """
 
     schedule: Schedule
     state: Array
+    spin: int = 0
     typical = TYPICAL
 
     def native(self, calls: Sequence[NativeCall | None]) -> NativePlan | None:
@@ -39,7 +42,7 @@ class Sweeps:
     def begin(self, times: int, first: int = 0) -> None:
         """Make ready for so many sweeps, of which this is the number of the first."""
         links = self.schedule.links
-        sweeping.begin(self.state, times, first=first % 2 * links, parts=self.schedule.parts)
+        sweeping.begin(self.state, times, first=first % 2 * links, spin=self.spin)
 
     def aim(self, phases: int) -> None:
         """Let the next run go so far."""

@@ -59,10 +59,11 @@ def build_sweeps(
         cache=cores.cache(),
         slab=options.chunksize,
     )
+    spin = sweeping.SPINS if parts <= cores.granted() else 0
     state = new_state(sweeping.state_words(order.parts))
     cut = tuple(zip(order.edges, order.edges[1:], strict=False))
     values = links[-1].arguments.values
-    plan = Plan(links, cut, values, static=True, sweeps=Sweeps(order, state))
+    plan = Plan(links, cut, values, static=True, sweeps=Sweeps(order, state, spin))
     return plan if plan.native is not None else None
 
 
