@@ -6,7 +6,7 @@ import warnings
 
 import psutil
 
-from benchmarks.bars import costs, exchange, executor, huge_pages, speed, sweeps
+from benchmarks.bars import algorithms, costs, exchange, executor, huge_pages, speed, sweeps
 from benchmarks.results import QUIET
 
 TOPICS = [
@@ -22,6 +22,10 @@ TOPICS = [
     sweeps.heat_line,
     sweeps.jacobi,
     sweeps.fdtd,
+    algorithms.sort,
+    algorithms.argsort,
+    algorithms.select,
+    algorithms.counts,
     executor.tasks,
     exchange.queue,
     exchange.counter,

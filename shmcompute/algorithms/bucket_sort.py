@@ -1,7 +1,8 @@
 """Sorting anything that NumPy sorts: elements are dealt into buckets, and NumPy sorts each bucket.
 
-Splitters from a sample say what belongs into which bucket. Equal elements come into one bucket,
-in the order in which they were; so what is stable for NumPy is stable here.
+Splitters from a sample say what belongs into which bucket. Equal elements come into one bucket, in
+the order in which they were; so what is stable for NumPy is stable here. Number and content of the
+buckets depend on the elements alone: any number of workers gives the same bits.
 
 A bucket stays in a core's caches, which is why an argsort is quicker this way with one worker, too.
 (Sample sort: Frazer, McKellar, 1970.)

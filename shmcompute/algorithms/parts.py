@@ -46,10 +46,13 @@ def edges(size: int, count: int) -> list[int]:
     return [size * number // count for number in range(count + 1)]
 
 
+def unwrapped(value: Any) -> Any:
+    """The ndarray of a SharedArray; anything else as it is."""
+    return value.array if isinstance(value, SharedArray) else value
+
+
 def plain_array(value: Any) -> Array | None:
-    """The ndarray that a value is or holds; None of what may mean more, or is none."""
-    if isinstance(value, SharedArray):
-        return value.array
+    """An ndarray, unless it means more than its elements; None of all else."""
     return value if type(value) is np.ndarray else None
 
 

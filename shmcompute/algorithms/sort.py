@@ -14,7 +14,7 @@ from numpy.lib.array_utils import byte_bounds, normalize_axis_index
 
 from shmcompute.algorithms.bucket_sort import bucket_argsort, bucket_sort, bucketable
 from shmcompute.algorithms.merge_sort import merge_sort, mergeable
-from shmcompute.algorithms.parts import edges, fits, plain_array, run_parts, workers
+from shmcompute.algorithms.parts import edges, fits, plain_array, run_parts, unwrapped, workers
 from shmcompute.arrays import SharedArray, refuse_subclass
 from shmcompute.typing import Array
 
@@ -116,6 +116,7 @@ def sort(
     stable: bool | None = None,
 ) -> Any:
     """`numpy.sort`."""
+    a = unwrapped(a)
     array = plain_array(a)
     if array is None or array.size < SIZE or (kind is not None and stable is not None):
         return np.sort(a, axis, kind, order, stable=stable)
@@ -138,6 +139,7 @@ def argsort(
     stable: bool | None = None,
 ) -> Any:
     """`numpy.argsort`."""
+    a = unwrapped(a)
     array = plain_array(a)
     if array is None or array.size < SIZE or (kind is not None and stable is not None):
         return np.argsort(a, axis, kind, order, stable=stable)
@@ -149,7 +151,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {np.sort: sort, np.arg
 
 def _checked(name: str, x: Any) -> Array:
     refuse_subclass(f"{name}: x", x)
-    array = x.array if isinstance(x, SharedArray) else x
+    array = unwrapped(x)
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name}: x: expected a SharedArray or an ndarray, got {type(x).__name__}")
     return np.asarray(array)

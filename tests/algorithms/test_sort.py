@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
+from common_threads import threads
 from numpy.lib.stride_tricks import as_strided
 
 import shmcompute as sc
 from shmcompute.algorithms import merging, sort
-from shmcompute.pool import default_pools
 
 NAMES = "? i1 u1 i2 u2 i4 u4 i8 u8 f2 f4 f8 g c8 c16 M8[s] m8[ms] S5 U4 >i4 >f8 O"
 DTYPES = NAMES.split()
@@ -25,19 +23,6 @@ def small(monkeypatch):
     monkeypatch.setattr(sort, "SIZE", 200)
     monkeypatch.setattr("shmcompute.algorithms.bucket_sort.ELEMENTS", 32)
     monkeypatch.setattr(merging, "STRETCH", 61)
-
-
-@contextmanager
-def threads(count):
-    """The common threads are so many."""
-    before = default_pools.pop("threads", None)
-    try:
-        with sc.Pool(count, backend="threads") as default_pools["threads"]:
-            yield
-    finally:
-        default_pools.pop("threads", None)
-        if before is not None:
-            default_pools["threads"] = before
 
 
 @pytest.fixture(params=[1, 3])

@@ -1,0 +1,56 @@
+"""Topics that compare algorithms with NumPy's: each yields the outcomes of its promises."""
+
+import numpy as np
+
+import shmcompute as sc
+from benchmarks.bars.turns import ratio, turns
+from shmcompute.algorithms.histogram import bincount, histogram
+from shmcompute.algorithms.order_statistics import median
+from shmcompute.algorithms.unique import unique
+
+SIZE = 10**7
+ROUNDS = 5
+
+
+def _data(dtype):
+    numbers = np.random.default_rng(0).random(SIZE)
+    return numbers if dtype == "float64" else (numbers * 2**31).astype(dtype)
+
+
+def _against(what, ours, numpys, bar):
+    found = turns({"numpy": numpys, "ours": ours}, ROUNDS)
+    yield ratio(f"{what} of 10^7 / NumPy", found, "ours", "numpy", bar)
+
+
+def sort():
+    """In place, and NumPy's of the same copy."""
+    for dtype in ("float64", "int64", "int32"):
+        data, copy = _data(dtype), np.empty(SIZE, dtype)
+        refill = lambda data=data, copy=copy: np.copyto(copy, data)  # noqa: E731
+        ways = {"numpy": copy.sort, "ours": lambda copy=copy: sc.parallel_sort(copy)}
+        found = turns(ways, ROUNDS, before=dict.fromkeys(ways, refill))
+        yield ratio(f"sort of 10^7 {dtype} / NumPy", found, "ours", "numpy", 0.65)
+
+
+def argsort():
+    data = _data("float64")
+    yield from _against(
+        "argsort", lambda: sc.parallel_argsort(data), lambda: np.argsort(data), 0.65
+    )
+
+
+def select():
+    """Medians, and what is there once."""
+    data, numbers = _data("float64"), _data("int64")
+    yield from _against("median", lambda: median(data), lambda: np.median(data), 0.65)
+    yield from _against("unique int64", lambda: unique(numbers), lambda: np.unique(numbers), 0.65)
+
+
+def counts():
+    """Private bins."""
+    data = _data("float64")
+    numbers = (data * 1000).astype(np.int64)
+    yield from _against(
+        "histogram, 100 bins,", lambda: histogram(data, 100), lambda: np.histogram(data, 100), 0.2
+    )
+    yield from _against("bincount", lambda: bincount(numbers), lambda: np.bincount(numbers), 0.6)

@@ -1,0 +1,48 @@
+"""Counting elements in bins, jitted and without the GIL.
+
+Each part of an array has bins of its own, so no element costs an atomic operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shmcompute.system.atomic_words import jitted
+
+_index = np.uint64  # what is unsigned is not looked at for negative indices
+
+
+@jitted
+def count(a: Any, counts: Any) -> None:
+    """Count integers, each in its own bin."""
+    for i in range(a.size):
+        counts[_index(a[i])] += 1
+
+
+@jitted
+def add_up(a: Any, weights: Any, sums: Any) -> None:
+    """Add weights to the bins of integers."""
+    for i in range(a.size):
+        sums[_index(a[i])] += weights[i]
+
+
+@jitted
+def count_even(a: Any, edges: Any, width: Any, bins: Any, counts: Any) -> None:
+    """Count numbers in bins of equal width, as `numpy.histogram` does, the last edge included.
+
+    `width` is that of all bins, and `bins` their number, of the type of the edges. A bin is
+    computed, and then corrected by a comparison with its edges, for quotients are rounded.
+    """
+    final = np.int64(edges.size - 2)
+    first, last, nothing = edges[0], edges[edges.size - 1], edges[0] - edges[0]
+    for i in range(a.size):
+        x = a[i] + nothing  # of the type of the edges
+        if first <= x <= last:  # not NaN
+            at = min(np.int64((x - first) / width * bins), final)
+            if x < edges[_index(at)]:
+                at -= 1
+            if x >= edges[_index(at + 1)] and at != final:
+                at += 1
+            counts[_index(at)] += 1

@@ -1,0 +1,168 @@
+"""`numpy.histogram` and `numpy.bincount` on all cores.
+
+Counts are NumPy's exactly. Weights are added up in parts, and these in order. What a part is
+depends on the number of elements alone: the sums are the same bits for any number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from shmcompute.algorithms.counting import add_up, count, count_even
+from shmcompute.algorithms.parts import edges, plain_array, run_parts, unwrapped, workers
+from shmcompute.typing import Array
+
+SIZE = 1 << 16  # elements: fewer NumPy counts as quickly
+BLOCK = 1 << 16  # elements whose weights NumPy's histogram adds up at once
+PARTS = 16  # of weights, for bincount
+EXACT = 1 << 53  # integers up to here are floats
+
+
+def histogram(
+    a: Any,
+    bins: Any = 10,
+    range: Any = None,  # noqa: A002  # as NumPy calls it
+    density: Any = None,
+    weights: Any = None,
+) -> tuple[Array, Array]:
+    """`numpy.histogram`."""
+    a, bins, weights = unwrapped(a), unwrapped(bins), unwrapped(weights)
+    array = plain_array(a)
+    if array is None or array.size < SIZE or array.dtype.kind not in "iuf" or not _simple(bins):
+        return np.histogram(a, bins, range, density, weights)
+    if weights is None:
+        counts, found = _counted(array.ravel(), bins, range)
+    else:
+        weighed = plain_array(weights)
+        if weighed is None or weighed.shape != array.shape or np.ndim(bins) != 0:
+            return np.histogram(a, bins, range, density, weights)
+        counts, found = _weighed(array.ravel(), bins, range, weighed.ravel())
+    if density:
+        return counts / np.array(np.diff(found), float) / counts.sum(), found
+    return counts, found
+
+
+def _simple(bins: Any) -> bool:
+    """Whether these are a number of bins, or edges, that NumPy takes."""
+    return isinstance(bins, (int, np.integer)) or (not isinstance(bins, str) and np.ndim(bins) == 1)
+
+
+def _counted(array: Array, bins: Any, between: Any) -> tuple[Array, Array]:
+    found, between = _edges(array, bins, between)
+    bounds = edges(array.size, 1 if found.size > array.size // 4 else workers())
+    counts = np.zeros((len(bounds) - 1, max(0, found.size - 1)), np.intp)
+    if np.ndim(bins) == 0 and _jittable(array, found):
+        _count_evenly(array, found, bounds, counts)
+    else:
+
+        def part(number: int) -> None:
+            elements = array[bounds[number] : bounds[number + 1]]
+            counts[number] = np.histogram(elements, bins, between)[0]
+
+        run_parts(part, len(counts))
+    return counts.sum(0), found
+
+
+def _count_evenly(array: Array, found: Array, bounds: list[int], counts: Array) -> None:
+    width, bins = found[-1] - found[0], found.dtype.type(found.size - 1)
+    count_even(array[:0], found, width, bins, counts[0])  # compiled in the thread that called
+
+    def part(number: int) -> None:
+        count_even(array[bounds[number] : bounds[number + 1]], found, width, bins, counts[number])
+
+    run_parts(part, len(counts))
+
+
+def _edges(array: Array, bins: Any, between: Any) -> tuple[Array, Any]:
+    """The edges of bins, and between what NumPy is to have the same; or NumPy's errors."""
+    if between is not None or np.ndim(bins) == 1:
+        return np.histogram_bin_edges(array[:1], bins, between), between
+    ends = extremes(array)
+    return np.histogram_bin_edges(ends, bins), tuple(ends)
+
+
+def _jittable(array: Array, found: Array) -> bool:
+    """Whether the elements are of the edges' type, or integers that it has exactly."""
+    if not array.dtype.isnative or not array.flags.aligned:
+        return False
+    if array.dtype.kind == "f":
+        return array.dtype.char in "fd" and found.dtype.char in "fd"
+    exact = array.dtype.itemsize < 8 or max(abs(int(end)) for end in extremes(array)) < EXACT
+    return found.dtype.char == "d" and exact
+
+
+def extremes(array: Array) -> Array:
+    """The least and the greatest element; NaN where there is one."""
+    bounds = edges(array.size, workers())
+    found = np.empty((len(bounds) - 1, 2), array.dtype)
+
+    def part(number: int) -> None:
+        elements = array[bounds[number] : bounds[number + 1]]
+        found[number] = elements.min(), elements.max()
+
+    run_parts(part, len(found))
+    return np.array([found[:, 0].min(), found[:, 1].max()], array.dtype)
+
+
+def _weighed(array: Array, bins: Any, between: Any, weights: Array) -> tuple[Array, Array]:
+    """Block by block, and these added up in order: the bits of NumPy's own sums."""
+    found, between = _edges(array, bins, between)
+    blocks = -(-array.size // BLOCK)
+    if weights.dtype.kind not in "iufc" or found.size > BLOCK // 4:
+        return np.histogram(array, bins, between, weights=weights)
+    sums = np.zeros((blocks, found.size - 1), weights.dtype)
+
+    def part(number: int) -> None:
+        block = slice(BLOCK * number, BLOCK * (number + 1))
+        sums[number] = np.histogram(array[block], bins, between, weights=weights[block])[0]
+
+    run_parts(part, blocks)
+    total = np.zeros(found.size - 1, weights.dtype)
+    for row in sums:
+        total += row
+    return total, found
+
+
+def bincount(x: Any, /, weights: Any = None, minlength: Any = 0) -> Any:
+    """`numpy.bincount`."""
+    x, weights = unwrapped(x), unwrapped(weights)
+    array, weighed = plain_array(x), plain_array(weights)
+    if array is None or not _countable(array) or not isinstance(minlength, (int, np.integer)):
+        return np.bincount(x, weights, minlength)
+    low, high = map(int, extremes(array))
+    size, parts = max(high + 1, int(minlength)), workers() if weights is None else PARTS
+    if low < 0 or minlength < 0 or size * parts > array.size:
+        return np.bincount(x, weights, minlength)
+    if weights is None:
+        return _bincount(array, parts, np.zeros((parts, size), np.intp))
+    if weighed is None or weighed.shape != array.shape or weighed.dtype.kind not in "biuf":
+        return np.bincount(x, weights, minlength)
+    return _bincount(array, parts, np.zeros((parts, size)), weighed.astype(float, copy=False))
+
+
+def _bincount(array: Array, parts: int, counts: Array, weights: Array | None = None) -> Array:
+    bounds = edges(array.size, parts)
+
+    def part(start: int, stop: int, bins: Array) -> None:
+        if weights is None:
+            count(array[start:stop], bins)
+        else:
+            add_up(array[start:stop], weights[start:stop], bins)
+
+    part(0, 0, counts[0])  # compiled in the thread that called
+    run_parts(lambda number: part(bounds[number], bounds[number + 1], counts[number]), parts)
+    return np.asarray(counts.sum(0))
+
+
+def _countable(array: Array) -> bool:
+    plain = array.ndim == 1 and array.size >= SIZE and array.dtype.isnative and array.flags.aligned
+    return plain and array.dtype.kind in "iu" and np.can_cast(array.dtype, np.intp)
+
+
+FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    np.histogram: histogram,
+    np.bincount: bincount,
+}
