@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import Chunk, Values, chunks
-from shmcompute.plans import (
-    Options,
-    Plan,
-    build_plan,
-    call_key,
-    calls_of,
-    form_key,
-    note_kinds,
-    plain_arrays,
-    rebuild_plan,
-    run_watched,
-    shared_arrays,
-)
-from shmcompute.pool import Pool, default_pool, default_pools
+from shmcompute.calls import Outputs, call, pool_for, run, run_debugged
+from shmcompute.plans import Options, Plan, build_plan, calls_of, shared_arrays
+from shmcompute.pool import Pool, default_pool
 from shmcompute.system import context
-from shmcompute.system.tracebacks import shorten
-
-Outputs = SharedArray | tuple[SharedArray, ...] | None  # what `per_chunk` has asked for
 
 
 class BoundPlan:
@@ -41,7 +22,6 @@ class BoundPlan:
         self._pool = pool
         self._arrays = arrays
         self._timeout = timeout
-        self._values = plan.values
 
     @property
     def chunks(self) -> tuple[tuple[int, int], ...]:
@@ -53,23 +33,11 @@ class BoundPlan:
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
         pool = default_pool("serial") if context.inside_kernel() else self._pool
-        return _run(self._plan, self._values, pool, self._timeout)
-
-    def run(self, plan: Plan) -> None:
-        """Run this plan, or a part of it, where and as this one is run."""
-        _run_chunks(plan, self._values, self._pool, self._timeout)
+        run_it = run_debugged if self._plan.debug else run
+        return run_it(self._plan, self._plan.values, pool, self._timeout)
 
     def __repr__(self) -> str:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
-
-
-class DebugPlan(BoundPlan):
-    """The same under ``debug=True``."""
-
-    def __call__(self) -> Outputs:
-        for array in self._arrays:
-            array.array  # noqa: B018  # raises ClosedError
-        return _with_outputs(self._plan, partial(run_watched, self.run))
 
 
 def plan(
@@ -100,19 +68,12 @@ def plan(
     ...     print(arr.array)
     [3. 3. 3. 3. 3.]
     """
-    seconds, chosen = _seconds(timeout), pool_for(pool, backend)
+    seconds, chosen = config.timeout(timeout), pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
-    return _bound(kernel, args, options, chosen, seconds)
-
-
-def _bound(
-    kernel: Any, args: tuple[Any, ...], options: Options, pool: Pool, timeout: float | None
-) -> BoundPlan:
     calls = calls_of(kernel, args)
-    built = build_plan(calls, options, pool.running)
-    kind = DebugPlan if options.debug else BoundPlan
-    return kind(built, pool, shared_arrays(calls), timeout)
+    built = build_plan(calls, options, chosen.running)
+    return BoundPlan(built, chosen, shared_arrays(calls), seconds)
 
 
 def parallel_apply(
@@ -217,112 +178,3 @@ def parallel_apply(
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
     return call(kernel, args, options, chosen, timeout)
-
-
-def call(
-    kernel: Any,
-    args: tuple[Any, ...],
-    options: Options,
-    chosen: Pool,
-    timeout: float | None,
-    extent: tuple[int, int] | None = None,
-) -> Outputs:
-    """Run a call by a plan that is known already, or that is kept for calls like it.
-
-    Parameters
-    ----------
-    extent : tuple of int, optional
-        The range that is cut into chunks, where no array is: it is no part of the plan.
-    """
-    seconds = None if timeout is None else _seconds(timeout)
-    if options.debug:
-        try:
-            return _bound(kernel, args, options._replace(extent=extent), chosen, seconds)()
-        except BaseException as error:
-            shorten(error)
-            raise
-    key, values = call_key(kernel, args, options)
-    known = chosen.plans.find(key)
-    if known is None:
-        full = options if extent is None else options._replace(extent=extent)
-        known = _built(kernel, args, full, chosen, key)
-        values = known.values
-    elif extent is not None:
-        known = known.over(_cut(options, extent, chosen.workers))
-    return _run(known, values, chosen, seconds)
-
-
-def _built(
-    kernel: Any, args: tuple[Any, ...], options: Options, pool: Pool, key: Hashable | None
-) -> Plan:
-    """The plan of a call, which is kept: from a form that is known, if there is one."""
-    calls, plans = calls_of(kernel, args), pool.plans
-    same = form_key(kernel, args, options._replace(extent=None))
-    form = plans.find_form(same)
-    built = None if form is None else rebuild_plan(form, args, options, pool.running)
-    if built is None:
-        built = build_plan(calls, options, pool.running)
-        if same is not None:
-            note_kinds(built)
-            plans.keep_form(same, built)
-    if options.extent is None or not (options.retries or options.schedule == "guided"):
-        plans.keep(key, built, shared_arrays(calls), plain_arrays(calls))
-    return built
-
-
-def _cut(options: Options, extent: tuple[int, int], workers: int) -> Sequence[Chunk]:
-    first, last = extent
-    return chunks(max(0, last - first), workers, options.schedule, options.chunksize, first)
-
-
-def _run(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:
-    if plan.outputs:
-        return _with_outputs(plan, lambda made: _run_chunks(made, values, pool, timeout))
-    _run_chunks(plan, values, pool, timeout)
-    return None
-
-
-def _run_chunks(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> None:
-    if plan.chunks:
-        try:
-            pool.running.run(plan, values, timeout)
-        except BaseException as error:
-            shorten(error)
-            raise
-
-
-def _with_outputs(plan: Plan, run: Callable[[Plan], None]) -> Outputs:
-    """Run a plan with the arrays that it asks for (`per_chunk`); these, unless it fails."""
-    with ExitStack() as unless_all_is_well:
-        arrays = [
-            unless_all_is_well.enter_context(SharedArray.zeros(shape, dtype))
-            for shape, dtype in plan.outputs
-        ]
-        run(plan.with_outputs([array.array for array in arrays]) if arrays else plan)
-        unless_all_is_well.pop_all()
-    return tuple(arrays) if len(arrays) > 1 else next(iter(arrays), None)
-
-
-def pool_for(pool: Pool | None, backend: str | None) -> Pool:
-    """Whose workers run a call that asks for these."""
-    if pool is not None and not isinstance(pool, Pool):
-        raise TypeError(f"pool: expected a shmcompute.Pool, got {type(pool).__name__}")
-    if pool is not None and backend is not None and backend != pool.backend:
-        raise ValueError(f"backend={backend!r}, but the pool's is {pool.backend!r}; give one")
-    if backend is not None:
-        config.one_of("backend", backend, config.BACKENDS)
-    if context.in_worker or context.nesting.depth:  # it would wait for workers that wait for it
-        return default_pool("serial")
-    if pool is None:
-        asked = backend or os.environ.get("SHMCOMPUTE_BACKEND", "")
-        return default_pools.get(asked) or default_pool(backend)
-    return pool
-
-
-def _seconds(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
-    seconds = config.duration("timeout", timeout)
-    if not seconds > 0:
-        raise ValueError(f"timeout: expected seconds above 0, or None, got {timeout!r}")
-    return seconds

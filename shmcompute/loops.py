@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-from shmcompute.apply import Outputs, call, pool_for
+from shmcompute.calls import Outputs, call, pool_for
 from shmcompute.chunking import range_start, range_stop
 from shmcompute.plans import Options
 from shmcompute.pool import Pool

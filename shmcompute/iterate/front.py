@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from shmcompute import config
-from shmcompute.apply import pool_for
 from shmcompute.arrays import SharedArray
+from shmcompute.calls import pool_for
 from shmcompute.iterate.call import Call
 from shmcompute.iterate.program import Calls
 from shmcompute.iterate.repeat import repeat, repeat_until

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shmcompute as sc
-from shmcompute import apply, storage
+from shmcompute import calls as front
+from shmcompute import storage
 from shmcompute.backends.processes.protocol import pickling
 from shmcompute.errors import ClosedError
 from shmcompute.plans.plan_cache import KEPT, is_imported
@@ -26,8 +27,8 @@ from shmcompute.plans.plan_cache import KEPT, is_imported
 def bound(monkeypatch):
     """How often a call was bound."""
     calls = []
-    real = apply._built
-    monkeypatch.setattr(apply, "_built", lambda *args: (calls.append(args), real(*args))[1])
+    real = front._built
+    monkeypatch.setattr(front, "_built", lambda *args: (calls.append(args), real(*args))[1])
     return calls
 
 

@@ -1,0 +1,140 @@
+"""How the front doors run a call: by a plan that is known, or that is built and kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+from shmcompute import config
+from shmcompute.arrays import SharedArray
+from shmcompute.chunking import Chunk, Values, chunks
+from shmcompute.plans import (
+    Options,
+    Plan,
+    build_plan,
+    call_key,
+    calls_of,
+    form_key,
+    note_kinds,
+    plain_arrays,
+    rebuild_plan,
+    run_watched,
+    shared_arrays,
+)
+from shmcompute.pool import Pool, default_pool, default_pools
+from shmcompute.system import context
+from shmcompute.system.tracebacks import shorten
+
+Outputs = SharedArray | tuple[SharedArray, ...] | None  # what `per_chunk` has asked for
+
+
+def call(
+    kernel: Any,
+    args: tuple[Any, ...],
+    options: Options,
+    chosen: Pool,
+    timeout: float | None,
+    extent: tuple[int, int] | None = None,
+) -> Outputs:
+    """Run a call by a plan that is known already, or that is kept for calls like it.
+
+    Parameters
+    ----------
+    extent : tuple of int, optional
+        The range that is cut into chunks, where no array is: it is no part of the plan.
+    """
+    seconds = None if timeout is None else config.timeout(timeout)
+    full = options if extent is None else options._replace(extent=extent)
+    if options.debug:
+        built = build_plan(calls_of(kernel, args), full, chosen.running)
+        return run_debugged(built, built.values, chosen, seconds)
+    key, values = call_key(kernel, args, options)
+    known = chosen.plans.find(key)
+    if known is None:
+        known = _built(kernel, args, full, chosen, key)
+        values = known.values
+    elif extent is not None:
+        known = known.over(_cut(options, extent, chosen.workers))
+    return run(known, values, chosen, seconds)
+
+
+def _built(
+    kernel: Any, args: tuple[Any, ...], options: Options, pool: Pool, key: Hashable | None
+) -> Plan:
+    """The plan of a call, which is kept: from a form that is known, if there is one."""
+    calls, plans = calls_of(kernel, args), pool.plans
+    same = form_key(kernel, args, options._replace(extent=None))
+    form = plans.find_form(same)
+    built = None if form is None else rebuild_plan(form, args, options, pool.running)
+    if built is None:
+        built = build_plan(calls, options, pool.running)
+        if same is not None:
+            note_kinds(built)
+            plans.keep_form(same, built)
+    if options.extent is None or not (options.retries or options.schedule == "guided"):
+        plans.keep(key, built, shared_arrays(calls), plain_arrays(calls))
+    return built
+
+
+def _cut(options: Options, extent: tuple[int, int], workers: int) -> Sequence[Chunk]:
+    first, last = extent
+    return chunks(max(0, last - first), workers, options.schedule, options.chunksize, first)
+
+
+def run(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:
+    """Run a plan; what it makes."""
+    if plan.outputs:
+        return with_outputs(plan, lambda made: run_chunks(made, values, pool, timeout))
+    run_chunks(plan, values, pool, timeout)
+    return None
+
+
+def run_debugged(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:
+    """Run a plan under ``debug=True``."""
+    try:
+        watched = partial(run_watched, lambda part: run_chunks(part, values, pool, timeout))
+        return with_outputs(plan, watched)
+    except BaseException as error:
+        shorten(error)
+        raise
+
+
+def run_chunks(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> None:
+    """Run a plan that makes nothing, or has it already."""
+    if plan.chunks:
+        try:
+            pool.running.run(plan, values, timeout)
+        except BaseException as error:
+            shorten(error)
+            raise
+
+
+def with_outputs(plan: Plan, run: Callable[[Plan], None]) -> Outputs:
+    """Run a plan with the arrays that it asks for (`per_chunk`); these, unless it fails."""
+    with ExitStack() as unless_all_is_well:
+        arrays = [
+            unless_all_is_well.enter_context(SharedArray.zeros(shape, dtype))
+            for shape, dtype in plan.outputs
+        ]
+        run(plan.with_outputs([array.array for array in arrays]) if arrays else plan)
+        unless_all_is_well.pop_all()
+    return tuple(arrays) if len(arrays) > 1 else next(iter(arrays), None)
+
+
+def pool_for(pool: Pool | None, backend: str | None) -> Pool:
+    """Whose workers run a call that asks for these."""
+    if pool is not None and not isinstance(pool, Pool):
+        raise TypeError(f"pool: expected a shmcompute.Pool, got {type(pool).__name__}")
+    if pool is not None and backend is not None and backend != pool.backend:
+        raise ValueError(f"backend={backend!r}, but the pool's is {pool.backend!r}; give one")
+    if backend is not None:
+        config.one_of("backend", backend, config.BACKENDS)
+    if context.in_worker or context.nesting.depth:  # it would wait for workers that wait for it
+        return default_pool("serial")
+    if pool is None:
+        asked = backend or os.environ.get("SHMCOMPUTE_BACKEND", "")
+        return default_pools.get(asked) or default_pool(backend)
+    return pool
