@@ -130,12 +130,7 @@ def call_uninterrupted(
         finally:
             returned.open()
 
-    try:
-        # Not `threading.Thread`, whose start() waits for an Event: see `Latch`.
-        _thread.start_new_thread(work, ())
-    except RuntimeError:  # no thread to be had
-        work()
-    _wait_on(returned, insists, interrupted)
+    _wait_on(returned, work, insists, interrupted)
     try:
         if errors:
             raise errors[0]
@@ -144,11 +139,22 @@ def call_uninterrupted(
     return results[0]
 
 
-def _wait_on(latch: Latch, insists: bool, interrupted: Callable[[], object] | None) -> None:
-    """Wait until it is open; what interrupts that is raised then, a second one at once."""
+def _wait_on(
+    latch: Latch,
+    work: Callable[[], None],
+    insists: bool,
+    interrupted: Callable[[], object] | None,
+) -> None:
+    """Have a thread do the work, which opens the latch, and wait for that.
+
+    What interrupts this is raised then, a second one at once.
+    """
     interrupt: BaseException | None = None
+    begun: list[int] = []
     while True:
         try:
+            if not begun:
+                _begin(begun, work)
             latch.wait()
             break
         except BaseException as error:
@@ -162,6 +168,16 @@ def _wait_on(latch: Latch, insists: bool, interrupted: Callable[[], object] | No
             raise interrupt
     finally:
         del interrupt  # it refers to this frame: let the frame not refer to it
+
+
+def _begin(begun: list[int], work: Callable[[], None]) -> None:
+    try:
+        # One instruction starts it and notes it. Not `threading.Thread`, whose start() waits for an
+        # Event: see `Latch`.
+        begun.extend(map(_thread.start_new_thread, (work,), ((),)))
+    except RuntimeError:  # no thread to be had
+        begun.append(0)
+        work()
 
 
 def wait(objects: Sequence[Any], timeout: float | None = None) -> list[Any]:

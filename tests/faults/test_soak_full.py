@@ -13,7 +13,7 @@ from faults.trial import FULL, scaled
 from shmcompute.config import START_METHODS
 
 
-def _can_mount():
+def can_mount():
     probe = ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"]
     try:
         return os.geteuid() == 0 and subprocess.run(probe, capture_output=True).returncode == 0
@@ -23,7 +23,7 @@ def _can_mount():
 
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.skipif(not _can_mount(), reason="needs a mount namespace of its own"),
+    pytest.mark.skipif(not can_mount(), reason="needs a mount namespace of its own"),
 ]
 
 

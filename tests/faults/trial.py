@@ -20,6 +20,9 @@ INTERRUPTS = "Ctrl-C, single and three at once"
 EXITS = "exits in random order of closing and dropping"
 COMPILES = "interrupts while kernels are compiled"
 RELOADS = "modules loaded again"
+STOPPED = "users of a queue stopped"
+PATCHED = "programs patched by gevent or eventlet"
+HOSTILE = "programs that the system gives little"
 FULL = "arrays around a full /dev/shm"
 CALLS = "n-th system call fails"
 TRAILERS = "damaged trailers"
@@ -37,6 +40,9 @@ TRIALS: dict[str, int | None] = {
     EXITS: 200,
     COMPILES: 400,
     RELOADS: 1000,
+    STOPPED: 300,
+    PATCHED: 60,
+    HOSTILE: 150,
     FULL: 100,
     CALLS: None,
     TRAILERS: 100_000,

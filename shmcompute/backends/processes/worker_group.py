@@ -37,7 +37,7 @@ from shmcompute.system.unpatched import select
 # Seconds for which workers that were seen alive count as alive. Who dies within them is found a
 # moment later, as if it had died in the run.
 TRUST = 1e-4
-GRACE = 0.3  # seconds for which an interrupt waits for a start
+GRACE = 0.5  # seconds for which an interrupt waits for a start
 FORGET = 5.0  # seconds that idle workers have to let go of closed arrays
 
 
@@ -132,33 +132,36 @@ class WorkerGroup:
             return late or any(now > since + GRACE for since in interrupted) or give_up()
 
         try:
-            # A start that is given up half-way leaves a child that prints, and a fork server that
-            # ends.
+            # A start that is cut short leaves a child that prints, a fork server that ends, and
+            # workers that nobody watches.
             interrupts.call_uninterrupted(
                 lambda: self._start_missing(over),
+                insists=True,
                 interrupted=lambda: interrupted.append(time.monotonic()),
             )
         except start.GivenUpError:
             raise KernelTimeoutError(
                 "workers were not started in time: the fork server does not answer; nothing has run"
             ) from None
-        finally:  # also if one could not be started
-            self._watch()
 
     def _start_missing(self, give_up: Callable[[], bool]) -> None:
         present = {worker.number for worker in self.workers}
-        for number in sorted(set(range(self.size)) - present):
-            self._check()
-            handle = DoorbellHandle(self.mapping.fd, self.size, number, self._spin)
-            worker = WorkerProcess(
-                self._context, number, self._threads, self.caller, handle, give_up
-            )
-            self.workers.insert(number, worker)
-            if self._ended:  # since it began to start
-                worker.send_signal(signal.SIGKILL)
-            if self._first_core is not None:
-                with suppress(OSError):  # it died, which is noticed where it is needed
-                    cores.pin(worker.process.pid, number + self._first_core)
+        try:
+            for number in sorted(set(range(self.size)) - present):
+                self._check()
+                self._start(number, give_up)
+        finally:  # also if one could not be started
+            self._watch()
+
+    def _start(self, number: int, give_up: Callable[[], bool]) -> None:
+        handle = DoorbellHandle(self.mapping.fd, self.size, number, self._spin)
+        worker = WorkerProcess(self._context, number, self._threads, self.caller, handle, give_up)
+        self.workers.insert(number, worker)
+        if self._ended:  # since it began to start
+            worker.send_signal(signal.SIGKILL)
+        if self._first_core is not None:
+            with suppress(OSError):  # it died, which is noticed where it is needed
+                cores.pin(worker.process.pid, number + self._first_core)
 
     def end(self, number: int) -> None:
         """Send all a signal that ends them, from any thread; none is started from now on."""
