@@ -265,7 +265,8 @@ def test_workers_whose_start_is_interrupted_are_started_whole():
                     with suppress(ProcessLookupError):  # dead, as its server is about to tell
                         os.kill(child.pid, signal.SIGKILL)
                 try:
-                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.01))
+                    # Again, should it come in a finalizer, where Python drops it.
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.01), 5)
                     while True:
                         try:
                             step()
@@ -273,6 +274,7 @@ def test_workers_whose_start_is_interrupted_are_started_whole():
                             pass
                 except KeyboardInterrupt:
                     pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
             while arr.array.sum() != 128:
                 try:
                     sc.parallel_apply(lambda x: x.fill(2), arr, pool=pool)
