@@ -130,7 +130,7 @@ def call_uninterrupted(
         finally:
             returned.open()
 
-    _wait_on(returned, work, insists, interrupted)
+    wait_on(returned, insists, interrupted, work)
     try:
         if errors:
             raise errors[0]
@@ -139,21 +139,21 @@ def call_uninterrupted(
     return results[0]
 
 
-def _wait_on(
+def wait_on(
     latch: Latch,
-    work: Callable[[], None],
     insists: bool,
-    interrupted: Callable[[], object] | None,
+    interrupted: Callable[[], object] | None = None,
+    work: Callable[[], None] | None = None,
 ) -> None:
-    """Have a thread do the work, which opens the latch, and wait for that.
+    """Wait until it is open; what interrupts that is raised then, a second one at once.
 
-    What interrupts this is raised then, a second one at once.
+    A thread is started first for `work`, if there is some that opens it.
     """
     interrupt: BaseException | None = None
     begun: list[int] = []
     while True:
         try:
-            if not begun:
+            if work is not None and not begun:
                 _begin(begun, work)
             latch.wait()
             break
