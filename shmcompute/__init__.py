@@ -12,7 +12,14 @@ if sys.platform == "win32":
 
 from shmcompute import errors
 from shmcompute.apply import parallel_apply, plan
-from shmcompute.arrays import SharedArray, atomic_add, atomic_max, atomic_min, compare_exchange
+from shmcompute.arrays import (
+    SharedArray,
+    atomic_add,
+    atomic_max,
+    atomic_min,
+    compare_exchange,
+    provide_parallel_forms,
+)
 from shmcompute.chunking import (
     chunk,
     offset,
@@ -62,6 +69,14 @@ __all__ = [
     "write",
 ]
 
+
+def _parallel_forms() -> Any:
+    from shmcompute.algorithms.numpy_functions import FORMS
+
+    return FORMS
+
+
+provide_parallel_forms(_parallel_forms)
 
 # What few programs need is imported at first use, so that ``import shmcompute`` stays quick.
 _LATER = {

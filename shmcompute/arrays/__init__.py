@@ -4,6 +4,7 @@ from typing import Any
 
 from shmcompute.arrays import numba_typeof as _numba_typeof  # noqa: F401  # for Numba to know it
 from shmcompute.arrays.atomics import atomic_add, atomic_max, atomic_min, compare_exchange
+from shmcompute.arrays.parallel_forms import provide_parallel_forms
 from shmcompute.arrays.shared_array import Shape, SharedArray, holder_of, receive
 from shmcompute.arrays.subclasses import refuse_subclass
 
@@ -16,6 +17,7 @@ __all__ = [
     "atomic_min",
     "compare_exchange",
     "holder_of",
+    "provide_parallel_forms",
     "receive",
     "refuse_subclass",
 ]

@@ -17,11 +17,8 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import DTypeLike
 
+from shmcompute.arrays.parallel_forms import call_parallel
 from shmcompute.typing import Array
-
-# To shuffle, NumPy swaps the elements of what is no ndarray. Rows are views, so of two rows that
-# are swapped one is lost, and elements come in another order than an ndarray's. It only warns.
-warnings.filterwarnings("error", "you are shuffling a 'SharedArray' object", UserWarning)
 
 
 class NumpyProtocols(NDArrayOperatorsMixin):
@@ -29,6 +26,16 @@ class NumpyProtocols(NDArrayOperatorsMixin):
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment]  # == compares elements, as for ndarray
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        """Have shuffling refused, of which NumPy only warns.
+
+        It swaps the elements of what is no ndarray. Rows are views, so of two that are swapped one
+        is lost, and elements come in another order than an ndarray's.
+        """
+        super().__init_subclass__(**keywords)
+        message = f"you are shuffling a '{cls.__name__}' object"
+        warnings.filterwarnings("error", message, UserWarning)
 
     @property
     def array(self) -> Array:
@@ -41,20 +48,26 @@ class NumpyProtocols(NDArrayOperatorsMixin):
         return np.array(self.array, dtype=dtype, copy=copy)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        plain_kwargs = {name: plain_within(value) for name, value in kwargs.items()}
-        result = getattr(ufunc, method)(*map(plain, inputs), **plain_kwargs)
+        arrays = [plain(value) for value in inputs]
+        named = {name: plain_within(value) for name, value in kwargs.items()}
+        result = NotImplemented if method == "__call__" else _in_parts(ufunc, method, arrays, named)
+        if result is NotImplemented:
+            result = getattr(ufunc, method)(*arrays, **named)
         given = kwargs.get("out", ())
         if type(result) is tuple:
-            return tuple(_as_given(part, given) for part in result)
-        return _as_given(result, given)
+            return tuple(as_given(part, given) for part in result)
+        return as_given(result, given)
 
     def __array_function__(
         self, function: Callable[..., Any], types: Any, args: Any, kwargs: dict[str, Any]
     ) -> Any:
         named = {name: plain_within(value) for name, value in kwargs.items()}
-        result = function(*map(plain_within, args), **named)
+        plain_args = [plain_within(value) for value in args]
+        result = call_parallel(function, plain_args, named)
+        if result is NotImplemented:
+            result = function(*plain_args, **named)
         # `out` may stand among the others, but is never the first.
-        return _as_given(result, [*args[1:], kwargs.get("out")])
+        return as_given(result, [*args[1:], kwargs.get("out")])
 
     def __contains__(self, value: object) -> bool:
         return plain(value) in self.array
@@ -96,12 +109,19 @@ def plain_within(value: Any) -> Any:
     return plain(value)
 
 
-def _as_given(result: Any, given: Iterable[Any]) -> Any:
+def as_given(result: Any, given: Iterable[Any]) -> Any:
     """A result of NumPy's; if it is an array that was given as `out`, what held it."""
     for value in given:
         if isinstance(value, NumpyProtocols) and result is value.array:
             return value
     return result
+
+
+def _in_parts(ufunc: np.ufunc, method: str, inputs: list[Any], named: dict[str, Any]) -> Any:
+    """A ufunc's method by its parallel form. NumPy wraps a lone `out` in a tuple."""
+    if "out" in named:
+        named = {**named, "out": named["out"][0]}
+    return call_parallel(getattr(ufunc, method), inputs, named)
 
 
 def _binary(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -113,7 +133,7 @@ def _reflected(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
 
 def _in_place(operate: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda self, other: _as_given(operate(self.array, plain(other)), (self,))
+    return lambda self, other: as_given(operate(self.array, plain(other)), (self,))
 
 
 def _unary(operate: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, DTypeLike
 from shmcompute import storage
 from shmcompute.arrays.content import is_hashed
 from shmcompute.arrays.lock import ArrayLock
-from shmcompute.arrays.numpy_protocols import NumpyProtocols, plain
+from shmcompute.arrays.ndarray_methods import NdarrayMethods
+from shmcompute.arrays.numpy_protocols import plain
 from shmcompute.arrays.subclasses import refuse_subclass
 from shmcompute.errors import ClosedError, StorageError
 from shmcompute.storage import Handle, Segment, locate
@@ -27,7 +28,7 @@ from shmcompute.typing import Array
 Shape = SupportsIndex | Iterable[SupportsIndex]
 
 
-class SharedArray(NumpyProtocols):
+class SharedArray(NdarrayMethods):
     """A NumPy array that other processes work on in place.
 
     Copies `data` into shared memory once. The process that made it owns it: leaving the ``with``
