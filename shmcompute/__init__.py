@@ -71,9 +71,9 @@ __all__ = [
 
 
 def _parallel_forms() -> Any:
-    from shmcompute.algorithms.numpy_functions import FORMS
+    from shmcompute.algorithms import numpy_functions
 
-    return FORMS
+    return numpy_functions.FORMS
 
 
 provide_parallel_forms(_parallel_forms)

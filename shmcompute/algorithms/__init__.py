@@ -7,7 +7,7 @@ from shmcompute.algorithms.parts import run_parts, workers
 if TYPE_CHECKING:
     from shmcompute.algorithms.sort import parallel_argsort, parallel_sort
 
-__all__ = ["parallel_argsort", "parallel_sort", "run_parts", "workers"]
+__all__ = ["numpy_functions", "parallel_argsort", "parallel_sort", "run_parts", "workers"]
 
 
 def __getattr__(name: str) -> Any:
