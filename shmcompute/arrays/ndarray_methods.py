@@ -117,7 +117,7 @@ class NdarrayMethods(NumpyProtocols):
     def __array_interface__(self) -> dict[str, Any]:
         """As `numpy.ndarray.__array_interface__`, for dtypes that it describes whole."""
         array = self.array
-        if _has_fields(array) or not array.itemsize:
+        if array.dtype.fields or not array.itemsize:
             # Padding, alignment and records are lost in a list of fields: NumPy is to take the
             # array itself, by ``__array__``.
             raise AttributeError(_advice(self, "__array_interface__"), name="__array_interface__")
@@ -128,7 +128,7 @@ class NdarrayMethods(NumpyProtocols):
         """The buffer protocol, where Python asks for it (from 3.12 on)."""
         array = self.array
         view = memoryview(cast(Any, array))  # which is typed as a buffer from 3.12 on
-        if _has_fields(array) and str(np.asarray(view).dtype) != str(array.dtype):
+        if _may_lose(array) and str(np.asarray(view).dtype) != str(array.dtype):
             view.release()
             raise BufferError(
                 f"a buffer does not tell all of {array.dtype}, and NumPy, which asks for a buffer "
@@ -183,8 +183,9 @@ class Memory(np.ndarray[Any, Any]):
         return repr(self._pair())
 
 
-def _has_fields(array: np.ndarray[Any, Any]) -> bool:
-    return bool(array.dtype.fields)
+def _may_lose(array: np.ndarray[Any, Any]) -> bool:
+    """Whether the format of a buffer may tell less than the dtype."""
+    return array.dtype.kind == "V" or not array.itemsize
 
 
 def _advice(instance: NdarrayMethods, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import operator
 
 import numpy as np
@@ -212,6 +213,75 @@ def test_masks_are_kept_by_operators():
         masked = np.ma.masked_array(np.ones(3), [0, 1, 0])
         for sums in (arr + masked, masked + arr):
             assert sums.mask.tolist() == [False, True, False]
+
+
+def _doubled(x):
+    with np.nditer([x], op_flags=[["readwrite"]]) as elements:
+        for element in elements:
+            element[...] = element * 2
+
+
+def _strided(x):
+    corner = np.lib.stride_tricks.as_strided(x, (2, 2), (8, 8))
+    corner[0, 0] = 99
+    return corner.copy()
+
+
+def _saved(x):
+    file = io.BytesIO()
+    np.savez(file, x=x)
+    file.seek(0)
+    return np.load(file)["x"]
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore:the matrix subclass")
+@pytest.mark.parametrize(
+    "call",
+    [
+        *(_doubled, _strided, _saved),
+        lambda x: np.nditer([x, None]).operands[0].sum(),
+        lambda x: np.vectorize(lambda v: v + 1)(x),
+        lambda x: np.vectorize(lambda v: v.sum(), signature="(n)->()")(x),
+        lambda x: np.frompyfunc(lambda v: v + 1, 1, 1)(x).astype(float),
+        lambda x: list(np.ndenumerate(x)),
+        lambda x: np.broadcast(x, x).shape,
+        lambda x: np.broadcast_arrays(x, np.ones((2, 1, 1))),
+        lambda x: np.apply_over_axes(np.sum, x, [0, 1]),
+        lambda x: np.piecewise(x, [x < 2, x >= 2], [lambda v: -v, 1]),
+        lambda x: np.select([x < 2, x > 3], [x, -x], 7),
+        lambda x: (np.r_[x, x], np.c_[x, x], np.block([[x, x]])),
+        lambda x: np.asarray(np.matrix(x) * np.matrix(x).T),
+        lambda x: np.ma.masked_greater(x, 2).filled(7),
+        lambda x: np.array([x, x]),
+        lambda x: np.fromiter(x.ravel(), float),
+        lambda x: np.asfortranarray(x),
+        lambda x: np.lexsort((x[0], x[1])),
+        lambda x: np.nan_to_num(x, copy=False).sum(),
+        lambda x: np.poly1d(x[0])(2),
+        lambda x: np.polynomial.Polynomial(x[0])(2),
+        lambda x: np.lib.stride_tricks.sliding_window_view(x, 2, axis=1).sum(),
+        lambda x: np.random.default_rng(0).permuted(x, axis=0),
+        lambda x: np.random.default_rng(0).normal(x, x + 1),
+        lambda x: np.random.default_rng(0).choice(3, 2, p=x[0] / x[0].sum()),
+        lambda x: np.random.RandomState(0).permutation(x),
+        lambda x: np.random.SeedSequence(x.astype("u4").ravel()).generate_state(2),
+        lambda x: (sum(x), min(x.flat), sorted(x.ravel()), list(reversed(x))),
+    ],
+)
+def test_what_takes_elements_apart_takes_its_own(call):
+    plain = np.arange(6.0).reshape(2, 3)
+    with sc.SharedArray(plain) as arr:
+        want = call(plain)
+        assert _equal(call(arr), want)
+        assert _equal(arr, plain)
+
+
+@pytest.mark.parametrize("name", ["random", "standard_normal", "standard_exponential", "permuted"])
+def test_random_numbers_are_put_in_no_shared_array(name):
+    """The generators ask for an ndarray, and say so."""
+    call = getattr(np.random.default_rng(0), name)
+    with sc.SharedArray(np.ones((2, 3))) as arr, pytest.raises((TypeError, ValueError)):
+        call(*([arr] if name == "permuted" else []), out=arr)
 
 
 @pytest.mark.parametrize("shuffle", [np.random.default_rng(0).shuffle, np.random.shuffle])
