@@ -6,7 +6,16 @@ import warnings
 
 import psutil
 
-from benchmarks.bars import algorithms, costs, exchange, executor, huge_pages, speed, sweeps
+from benchmarks.bars import (
+    algorithms,
+    costs,
+    exchange,
+    executor,
+    huge_pages,
+    numpy_functions,
+    speed,
+    sweeps,
+)
 from benchmarks.results import QUIET
 
 TOPICS = [
@@ -26,6 +35,9 @@ TOPICS = [
     algorithms.argsort,
     algorithms.select,
     algorithms.counts,
+    numpy_functions.reductions,
+    numpy_functions.moments,
+    numpy_functions.cumulative,
     executor.tasks,
     exchange.queue,
     exchange.counter,
