@@ -71,7 +71,7 @@ __all__ = [
 
 
 def _parallel_forms() -> Any:
-    from shmcompute.algorithms import numpy_functions
+    from shmcompute.algorithms import numpy_functions  # noqa: PLC0415  # at the first large call
 
     return numpy_functions.FORMS
 
