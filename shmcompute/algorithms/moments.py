@@ -110,15 +110,20 @@ def _squares(a: Array, axes: Sequence[int], kind: np.dtype[Any], cut: Slabs) -> 
     each = np.prod([a.shape[axis] for axis in others], dtype=np.intp)
     shape[cut.axis] = cut.count
     means, squares = np.empty(shape, _wide(kind)), np.empty(shape, _wide(kind))
+    longest = a[cut.place(0, max(map(cut.length, range(cut.count))))]
+    rooms: list[Array] = []  # for differences: memory that is new costs more than they do
 
     def part(number: int) -> None:
+        room = _taken(rooms, longest, kind)
         slab, place = a[cut.index(number)], cut.place(number, number + 1)
         mean = np.add.reduce(slab, axis=axes, dtype=kind, keepdims=True)
         mean /= each * cut.length(number)
-        difference = np.subtract(slab, mean, dtype=kind)
+        difference = room[cut.place(0, cut.length(number))]
+        np.subtract(slab, mean, out=difference, dtype=kind)
         np.multiply(difference, difference, out=difference)
         means[place] = mean
         squares[place] = np.add.reduce(difference, axis=axes, keepdims=True)
+        rooms.append(room)
 
     run_parts(part, cut.count)
     along = [1] * a.ndim
@@ -127,6 +132,14 @@ def _squares(a: Array, axes: Sequence[int], kind: np.dtype[Any], cut: Slabs) -> 
     mean = np.add.reduce(means * sizes, axis=cut.axis, keepdims=True) / sizes.sum()
     squares += sizes * (means - mean) ** 2
     return np.asarray(np.add.reduce(squares, axis=cut.axis, keepdims=True))
+
+
+def _taken(rooms: list[Array], like: Array, kind: np.dtype[Any]) -> Array:
+    """One of the rooms, or a new one."""
+    try:
+        return rooms.pop()
+    except IndexError:
+        return np.empty_like(like, dtype=kind)
 
 
 def _wide(kind: np.dtype[Any]) -> np.dtype[Any]:
