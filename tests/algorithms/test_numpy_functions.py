@@ -11,8 +11,11 @@ import pytest
 
 import shmcompute as sc
 from shmcompute.algorithms import (
+    arg_reductions,
     block_sums,
     cumulative,
+    elementwise,
+    moments,
     numpy_reductions,
     parts,
     run_parts,
@@ -261,7 +264,10 @@ def test_the_bits_are_the_same_in_a_worker(pools):
         assert pools["forkserver"].submit(_sum, arr).result(60) == _sum(arr)
 
 
-@pytest.mark.parametrize("function", [*FORMS])
+OWN = [arg_reductions, cumulative, elementwise, moments, numpy_reductions]
+
+
+@pytest.mark.parametrize("function", [name for module in OWN for name in module.FUNCTIONS])
 def test_each_form_is_used(function, counted):
     """It runs in parts what it is for."""
     with sc.SharedArray(np.arange(600).reshape(30, 20) % 7 + (function is np.all)) as arr:
@@ -379,3 +385,19 @@ def test_small_arrays_are_numpys(counted, monkeypatch):
         for function in EXACT + SUMS:
             function(arr)
     assert not counted
+
+
+def test_what_is_sorted_counted_and_searched_is_had_by_method_and_function():
+    """The forms of these have tests of their own; here, that they are found."""
+    x = np.random.default_rng(8).permutation(1 << 18)
+    with sc.SharedArray(x) as arr:
+        for function in (np.sort, np.argsort, np.median, np.unique, np.bincount, np.nonzero):
+            assert function in FORMS
+            np.testing.assert_array_equal(function(arr), function(x))
+        np.testing.assert_array_equal(arr.argsort(), x.argsort())
+        np.testing.assert_array_equal(np.histogram(arr, 9)[0], np.histogram(x, 9)[0])
+        assert arr.sort() is None
+        np.testing.assert_array_equal(arr.array, np.arange(1 << 18))
+        np.testing.assert_array_equal(arr.searchsorted(arr), arr.array)
+        for wrong in ({"axis": 3}, {"kind": "no"}, {"kind": "stable", "stable": True}):
+            assert _outcome(partial(arr.sort, **wrong)) is _outcome(partial(x.sort, **wrong))
