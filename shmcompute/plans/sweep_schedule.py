@@ -21,7 +21,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-LONGEST = 64  # sweeps of a block of time
+LONGEST = 256  # sweeps of a block of time,
+FEW = 16  # and how many it may be however long they take
+LARGEST = 4 << 30  # bytes that more of them may go through: who has to stop does so between phases
 STEEPEST = 8  # a part is at least so many times as long as its two slopes together
 
 
@@ -241,6 +243,7 @@ def schedule(
         found = slopes(needs, sweeps)
         left, right = found[-1]
         fits = (right + slab) * bytes_an_index <= cache or sweeps <= FEWEST
+        fits &= sweeps <= FEW or sweeps * length * bytes_an_index <= LARGEST
         if fits and STEEPEST * (left + right) <= length // parts:
             return Schedule(edges, links, sweeps, slab, tuple(found))
     return plain

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numba as nb
 import numpy as np
 import pytest
@@ -331,7 +333,9 @@ def test_debug_runs_sweep_by_sweep(any_pool):
 
 
 def test_arrays_of_other_storages(any_pool, any_storage):
-    with sc.SharedArray(START, **any_storage) as old, sc.SharedArray(START, **any_storage) as new:
+    with ExitStack() as opened:
+        kinds = [{key: any_storage[key] for key in any_storage} for _ in range(2)]
+        old, new = (opened.enter_context(sc.SharedArray(START, **kind)) for kind in kinds)
         last = sc.parallel_iterate(
             heat, *rows_of(new, old), times=9, swap=(old, new), pool=any_pool
         )

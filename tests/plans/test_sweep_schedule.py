@@ -127,9 +127,9 @@ def test_many_sweeps_of_a_long_axis_go_in_blocks():
     heat = [[Footprint(a, a + 8, 8, True), Footprint(b - 8, b + 16, 8, False)]
             for a, b in ((10**6, 0), (0, 10**6))]  # fmt: skip
     plan = schedule(10_000, 4, needs_of(heat, 10_000), 1, bytes_an_index=16, cache=1 << 20)
-    assert plan.sweeps == 64
+    assert plan.sweeps == 128
     assert plan.slopes[3] == Reach(3, 3)
-    assert plan.phases(640) == 20
+    assert plan.phases(640) == 10
 
 
 def test_elementwise_sweeps_need_no_slope():
