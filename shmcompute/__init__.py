@@ -22,6 +22,7 @@ from shmcompute.arrays import (
 )
 from shmcompute.chunking import (
     chunk,
+    halo,
     offset,
     per_chunk,
     read,
@@ -52,6 +53,7 @@ __all__ = [
     "chunk",
     "compare_exchange",
     "errors",
+    "halo",
     "offset",
     "parallel_apply",
     "parallel_argsort",

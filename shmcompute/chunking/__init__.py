@@ -33,12 +33,15 @@ from shmcompute.chunking.frame import (
 )
 from shmcompute.chunking.frame import HEAD as FRAME_HEAD
 from shmcompute.chunking.frame import WORDS as FRAME_WORDS
+from shmcompute.chunking.halo import PaddedPart, cut_ends
 from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
     ChunkMarker,
+    Halo,
     PerChunk,
     Scratch,
     chunk,
+    halo,
     offset,
     per_chunk,
     range_start,
@@ -82,10 +85,12 @@ __all__ = [
     "ChunkStop",
     "Chunks",
     "Constant",
+    "Halo",
     "Number",
     "NumberedSegment",
     "Outline",
     "OutputRow",
+    "PaddedPart",
     "Part",
     "PerChunk",
     "Place",
@@ -103,7 +108,9 @@ __all__ = [
     "chunk",
     "chunks",
     "crossing",
+    "cut_ends",
     "find_places",
+    "halo",
     "is_number",
     "offset",
     "overlap",

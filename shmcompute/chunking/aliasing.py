@@ -22,6 +22,7 @@ class Access(NamedTuple):
     view: Array
     axis: int | None  # along which it is split; None: each chunk sees all of it
     writes: bool
+    margin: int = 0  # how many elements more than its own each index of the axis sees
 
     @property
     def length(self) -> int:
@@ -35,8 +36,8 @@ class Access(NamedTuple):
 
     def halves(self) -> tuple[Array, Array]:
         """What the first index of the axis sees, and what all others do."""
-        first, others = np.split(self.view, [1], self.axis or 0)
-        return first, others
+        along = np.moveaxis(self.view, self.axis or 0, 0)
+        return along[: 1 + self.margin], along[1:]
 
 
 def check_chunks(access: Access) -> None:
@@ -90,7 +91,8 @@ def check_shared(accesses: Sequence[Access]) -> None:
         )
     raise ValueError(
         f"{both} overlap in memory: the second sees what other chunks write in the first, so the "
-        "result would depend on which of them ran before; write to another array, or read a copy: "
+        "result would depend on which of them ran before; write to a second array (in "
+        "sc.parallel_iterate two change places after each sweep), or read a copy: "
         "sc.whole(x.copy()), sc.read(sc.SharedArray(x))"
     )
 
@@ -159,9 +161,10 @@ def _share(one: Array, other: Array) -> bool:
 
 
 def _same_parts(one: Access, other: Access) -> bool:
-    """Whether two arguments are one array, cut alike."""
+    """Whether two arguments are one array, cut alike; or whole, and written in both."""
     return (
-        address(one.view) == address(other.view)
+        (one.axis is not None or (one.writes and other.writes))
+        and address(one.view) == address(other.view)
         and one.view.shape == other.view.shape
         and one.view.strides == other.view.strides
         and one.view.dtype == other.view.dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from shmcompute.chunking.bound import (
     Part,
     WholeArray,
 )
+from shmcompute.chunking.halo import PaddedPart
 from shmcompute.chunking.numbers import Values
 from shmcompute.chunking.schedule import Chunk, Chunks
 from shmcompute.system.addresses import address
@@ -45,20 +46,25 @@ class Arguments:
         """Arguments of a few chunks that have all the types that those of any chunk have.
 
         The memory layout of a chunk, and with it its Numba type, changes only where its length is
-        1 or the whole axis.
+        1 or the whole axis; that of a part with a margin says so itself.
         """
-        by_length = {}
+        parts = [arg for arg in self.bound if isinstance(arg, Part) and arg.margin]
+        by_variant: dict[Hashable, Chunk] = {}
         for start, stop in chunks.ends if isinstance(chunks, Chunks) else chunks:
             length = stop - start
-            by_length[length if length in (1, self.length) else "other"] = start, stop
-        return [self.sample(*edges) for edges in by_length.values()] or [self.sample()]
+            own = length if length in (1, self.length) else "other"
+            by_variant[own, *(part.variant(start, stop) for part in parts)] = start, stop
+        return [self.sample(*edges) for edges in by_variant.values()] or [self.sample()]
 
     def accesses(self) -> list[Access]:
         """How chunks see the arrays among the arguments."""
         accesses = []
         for position, argument in enumerate(self.bound):
-            if isinstance(argument, Part):
-                accesses.append(Access(position, argument.view, argument.axis, argument.writes))
+            if isinstance(argument, PaddedPart):
+                accesses.append(Access(position, argument.view, None, writes=False))
+            elif isinstance(argument, Part):
+                of_part = argument.axis, argument.writes, argument.margin
+                accesses.append(Access(position, argument.view, *of_part))
             elif isinstance(argument, WholeArray):
                 accesses.append(Access(position, argument.view, None, argument.writes))
             elif isinstance(argument, Constant) and isinstance(argument.value, np.ndarray):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -26,8 +26,11 @@ from shmcompute.chunking.bound import (
     ScratchRow,
     WholeArray,
 )
+from shmcompute.chunking.halo import part_with_halo
 from shmcompute.chunking.markers import (
+    ARRAY_MARKERS,
     ChunkMarker,
+    Halo,
     PerChunk,
     Read,
     Scratch,
@@ -83,10 +86,14 @@ def bind(args: Sequence[Any], setting: Setting, *, earlier: Values = ()) -> Argu
         that overlap what chunks write in another.
     """
     values = [*earlier]
-    bound = tuple(_bound(position, arg, setting, values) for position, arg in enumerate(args))
+    # The two numbers that a range starts with are none of the caller's arguments.
+    first = 0 if setting.extent is None else -2
+    bound = tuple(
+        _bound(position, arg, setting, values) for position, arg in enumerate(args, first)
+    )
     arguments = Arguments(bound, _length(bound, setting), tuple(values))
     if len(accesses := arguments.accesses()) > 1:
-        check_shared(accesses)
+        check_shared([one._replace(position=one.position + first) for one in accesses])
     return arguments
 
 
@@ -101,14 +108,31 @@ def _length(bound: Sequence[Bound], setting: Setting) -> int:
             "nothing to split: pass at least one SharedArray, or a view of one, that is not "
             "whole() or shared(); to run over a range of numbers, sc.parallel_for"
         )
-    lengths = {arg.view.shape[arg.axis] for _, arg in parts}
-    if len(lengths) > 1:
-        listed = ", ".join(
-            f"argument {i} has {arg.view.shape[arg.axis]} (shape {arg.view.shape}, axis {arg.axis})"
-            for i, arg in parts
-        )
-        raise ValueError(f"split arguments must have one length along their split axis: {listed}")
+    lengths = {arg.length for _, arg in parts}
+    if len(lengths) > 1 or min(lengths) < 0:
+        _refuse_lengths(parts)
     return int(lengths.pop())
+
+
+def _refuse_lengths(parts: Sequence[tuple[int, Part]]) -> NoReturn:
+    """Raise the ValueError of parts that have not one length, or are shorter than their halo."""
+    plain = [part.length for _, part in parts if part.length == part.view.shape[part.axis]]
+    listed = [
+        f"argument {i} has {part.view.shape[part.axis]} (shape {part.view.shape}, axis {part.axis})"
+        for i, part in parts
+    ]
+    for position, part in parts:
+        length = part.view.shape[part.axis]
+        if part.length == length or (plain and part.length == plain[0]):
+            continue
+        expected = f"{plain[0] + part.margin}" if plain else f"at least {part.margin}"
+        listed.append(
+            f"argument {position} is seen with a halo of {part.margin} in all, so it should have "
+            f"{expected}, got {length}; boundary= continues one that is as long as the others"
+        )
+    raise ValueError(
+        f"split arguments must have one length along their split axis: {'; '.join(listed)}"
+    )
 
 
 def _check_nothing_is_split(parts: Sequence[tuple[int, Part]]) -> None:
@@ -145,6 +169,12 @@ class _Argument:
 
     def read(self, marker: Read) -> Part:
         return self.part(marker.value, marker.axis, writes=False)
+
+    def halo(self, marker: Halo) -> Part:
+        part = self.part(marker.value, marker.axis, writes=False)
+        # One more: the caller may take a share.
+        workers = self.setting.workers + 1
+        return part_with_halo(self.position, part.view, part.axis, marker, workers)
 
     def whole(self, marker: Whole) -> Bound:
         view = _array(self.position, marker.value, shared=False)
@@ -206,6 +236,7 @@ _BINDERS: dict[type[Any], Callable[[_Argument, Any], Bound]] = {
     Split: _Argument.split,
     Write: _Argument.split,
     Read: _Argument.read,
+    Halo: _Argument.halo,
     Whole: _Argument.whole,
     Shared: _Argument.shared,
     Scratch: _Argument.scratch,
@@ -217,6 +248,11 @@ _BINDERS: dict[type[Any], Callable[[_Argument, Any], Bound]] = {
 def _array(position: int, value: Any, shared: bool) -> Array:
     if isinstance(value, SharedArray):
         return value.array
+    if isinstance(value, ARRAY_MARKERS):
+        raise TypeError(
+            f"argument {position} has a marker within a marker; expected one around an array. What "
+            "is written is no halo, read or whole as well: pass another array for these"
+        )
     if not isinstance(value, np.ndarray):
         raise TypeError(
             f"argument {position}: expected a SharedArray or an ndarray inside split(), read(), "

@@ -7,6 +7,7 @@ the arrays are, they are told with each call.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -62,9 +63,29 @@ class Part:
     view: Array
     axis: int
     writes: bool
+    margin: int = (
+        0  # how many elements more than its own a chunk sees, the first of them at `start`
+    )
+
+    @property
+    def length(self) -> int:
+        """How many elements of the call it is for."""
+        return int(self.view.shape[self.axis]) - self.margin
 
     def at(self, call: ChunkCall) -> Array:
-        return self.view[(slice(None),) * self.axis + (slice(call.start, call.stop),)]
+        return self.cut(call.start, call.stop + self.margin)
+
+    def cut(self, start: int, stop: int) -> Array:
+        """Some of it, along the axis."""
+        return self.view[(slice(None),) * self.axis + (slice(start, stop),)]
+
+    def variant(self, start: int, stop: int) -> Hashable:
+        """Equal for chunks that see arrays of one memory layout, and so of one Numba type.
+
+        It changes only where the length is 1 or that of the whole axis.
+        """
+        width = stop - start + self.margin
+        return width if width in (1, self.view.shape[self.axis]) else "other"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,10 +7,13 @@ resolves markers to plain views.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+from shmcompute import config
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,24 @@ class Shared:
     value: Any
 
 
-ARRAY_MARKERS = (Split, Read, Write, Whole, Shared)  # what arrays may be wrapped in
+@dataclass(frozen=True, eq=False)
+class Halo:
+    """Each chunk sees its own part, and what lies before and after it, read-only."""
+
+    value: Any
+    before: int
+    after: int
+    axis: int | None = None
+    boundary: Any = None  # a word of BOUNDARIES, a number, or None: there is nothing beyond
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for markers that are alike: 0, 0.0 and -0.0 differ, two NaN do not."""
+        return self.before, self.after, type(self.boundary), repr(self.boundary)
+
+
+ARRAY_MARKERS = (Split, Read, Write, Whole, Shared, Halo)  # what arrays may be wrapped in
+BOUNDARIES = ("edge", "reflect", "symmetric", "wrap")  # modes of `numpy.pad`
 
 
 @dataclass(frozen=True)
@@ -170,6 +190,63 @@ def shared(x: Any) -> Shared:
     [1. 2. 0.]
     """
     return Shared(x)
+
+
+def halo(
+    x: Any,
+    depth: int | tuple[int, int],
+    *,
+    axis: int | None = None,
+    boundary: str | complex | np.generic | None = None,
+) -> Halo:
+    """Split `x` along `axis`, read-only; each chunk sees `depth` more elements on each side.
+
+    Parameters
+    ----------
+    x : SharedArray or view of one
+        What the call writes must be another array.
+    depth : int or (int, int)
+        How many elements more along the axis, before the chunk's own and after them.
+    axis : int, optional
+        That of the call by default.
+    boundary : {'edge', 'reflect', 'symmetric', 'wrap'} or number, optional
+        What there is beyond the ends of `x`: what `numpy.pad` would put there. `x` is then as long
+        as the call's other arrays. Chunks at the ends see a padded copy, for which they are cut
+        narrow; all others see `x` itself. Without it there is nothing beyond, and `x` is longer
+        than the other arrays by what is seen before and after: chunk ``[start, stop)`` sees
+        ``x[start : stop + before + after]``.
+
+    Examples
+    --------
+    >>> import numpy as np, shmcompute as sc
+    >>> def mean(out, x):
+    ...     out[:] = (x[:-2] + x[1:-1] + x[2:]) / 3
+    >>> with sc.SharedArray(np.zeros(5)) as new, sc.SharedArray([0.0, 0, 9, 0, 0]) as old:
+    ...     sc.parallel_apply(mean, new, sc.halo(old, 1, boundary="wrap"))
+    ...     print(new.array)
+    ...     sc.parallel_apply(mean, old[1:-1], sc.halo(new, 1))
+    ...     print(old.array)
+    [0. 3. 3. 3. 0.]
+    [0. 2. 3. 2. 0.]
+    """
+    before, after = (
+        depth if isinstance(depth, (tuple, list)) and len(depth) == 2 else (depth, depth)
+    )
+    for size in (before, after):
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
+            raise TypeError(
+                f"halo: depth: expected a whole number, or two (before, after), got {depth!r}"
+            )
+        if size < 0:
+            raise ValueError(f"halo: depth: expected no number below 0, got {depth!r}")
+    if isinstance(boundary, str):
+        config.one_of("boundary", boundary, BOUNDARIES)
+    elif boundary is not None and not isinstance(boundary, (Number, np.generic)):
+        raise TypeError(
+            f"halo: boundary: expected one of {', '.join(map(repr, BOUNDARIES))}, a number or "
+            f"None, got {boundary!r}"
+        )
+    return Halo(x, int(before), int(after), axis, boundary)
 
 
 def scratch(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> Scratch:

@@ -21,8 +21,9 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
-from shmcompute.chunking import Arguments, Chunk, Constant
+from shmcompute.chunking import Arguments, Chunk, Constant, PaddedPart
 from shmcompute.errors import KernelTypeError
+from shmcompute.kernels import padding
 from shmcompute.kernels.base import Kernel, rewrap
 from shmcompute.kernels.bounds import NamedIndexError
 from shmcompute.kernels.native_plan import NativeCall, native_call
@@ -40,6 +41,8 @@ class NumbaKernel(Kernel):
     keywords: dict[str, Any] = field(default_factory=dict)
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
+        if any(isinstance(argument, PaddedPart) for argument in arguments.bound):
+            padding.prepare()  # here once, so that workers find it compiled
         checked = _checked.setdefault(self.dispatcher, set())
         keywords = {key: self._typeof(key, value) for key, value in self.keywords.items()}
         for sample in arguments.samples(chunks):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -28,13 +28,14 @@ from shmcompute.chunking import (
     ChunkStop,
     Constant,
     OutputRow,
+    PaddedPart,
     Part,
     Scalar,
     ScratchRow,
     WholeArray,
     words_in_frame,
 )
-from shmcompute.kernels import trampoline
+from shmcompute.kernels import padding, trampoline
 from shmcompute.kernels.trampoline import Source
 from shmcompute.typing import Array
 
@@ -95,7 +96,7 @@ def native_call(
     returns something, which is to be looked at, or if an argument is neither array nor number.
     """
     types = {tuple(map(numba.typeof, sample)) for sample in arguments.samples(chunks)}
-    described = [_describe(argument) for argument in arguments.bound]
+    described = [_describe(argument, chunks) for argument in arguments.bound]
     native = [description for description in described if description is not None]
     if len(types) != 1 or len(native) < len(described):
         return None
@@ -104,44 +105,67 @@ def native_call(
     if version is None or version[0].signature.return_type != numba.types.none:
         return None
     compiled, code = version
-    words = chain.from_iterable(words for _, words in native)
+    words = chain.from_iterable(one.words for one in native)
     return NativeCall(
         trampoline.make_trampoline(
-            compiled.signature.return_type, argument_types, tuple(source for source, _ in native)
+            compiled.signature.return_type, argument_types, tuple(one.source for one in native)
         ),
         np.array([code, *words], np.int64),
         sum(words_in_frame(view.ndim) for view in arguments.views()),
-        kept=(compiled, arguments.detached()),
+        kept=(compiled, arguments.detached(), native),
     )
 
 
-def _describe(argument: Bound) -> tuple[Source, list[int]] | None:
+class _Described(NamedTuple):
     """Where a trampoline finds an argument, and the argument's words in the block."""
+
+    source: Source
+    words: Sequence[int] = ()
+    kept: Any = None  # what these point to, beside what the argument keeps
+
+
+def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | None:
     if type(argument) in _OF_CHUNKS:
-        return (_OF_CHUNKS[type(argument)], 0), []
+        return _Described((_OF_CHUNKS[type(argument)], 0))
     match argument:
         case Scalar(index):
-            return ("value", index), []
-        case Part(view, axis):
-            return ("part", axis), [view.itemsize]
+            return _Described(("value", index))
+        case PaddedPart():
+            return _describe_padded(argument, chunks)
+        case Part(view, axis, _, 0):
+            return _Described(("part", axis), [view.itemsize])
+        case Part(view, axis, _, margin):
+            return _Described(("window", axis), [margin, view.itemsize])
         case WholeArray(view):
-            return ("whole", 0), [view.itemsize]
+            return _Described(("whole", 0), [view.itemsize])
         case OutputRow(view):
-            return ("row", 0), [view.itemsize]
+            return _Described(("row", 0), [view.itemsize])
         case ScratchRow():
             row = argument.at(ChunkCall(0, 0))
-            return ("scratch", 0), trampoline.scratch_words(argument.rows, row)
+            return _Described(("scratch", 0), trampoline.scratch_words(argument.rows, row))
         case Constant(value):
             return _describe_constant(value)
     return None
 
 
-def _describe_constant(value: Any) -> tuple[Source, list[int]] | None:
+def _describe_padded(part: PaddedPart, chunks: Sequence[Chunk]) -> _Described | None:
+    pad = padding.address_of_pad()
+    if pad is None:
+        return None
+    words, kept = padding.padding_words(part, chunks)
+    return _Described(
+        ("padded", part.axis), [part.view.itemsize, pad, *words], (kept, part.ends, part.fill)
+    )
+
+
+def _describe_constant(value: Any) -> _Described | None:
     array = value.array if isinstance(value, SharedArray) else value
     if type(array) is np.ndarray:
-        return ("fixed", 0), trampoline.fixed_words(array)
+        return _Described(("fixed", 0), trampoline.fixed_words(array))
     packed = trampoline.scalar_bytes(value)
-    return None if packed is None else (("scalar", 0), np.frombuffer(packed, np.int64).tolist())
+    if packed is None:
+        return None
+    return _Described(("scalar", 0), np.frombuffer(packed, np.int64).tolist())
 
 
 _OF_CHUNKS: dict[type[Bound], str] = {

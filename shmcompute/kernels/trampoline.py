@@ -31,12 +31,18 @@ from shmcompute.system.compiling import call_compiler
 from shmcompute.typing import Array
 
 Types = tuple[Any, ...]  # Numba's types
-# Where an argument comes from: ("part", axis), ("whole", 0) or ("row", 0), an array that the frame
-# tells; ("fixed", 0) or ("scratch", 0), one that the block tells; ("scalar", 0), in the block;
-# ("value", its index among the call's); ("start", 0), ("stop", 0) or ("number", 0), of the chunk.
+# Where an argument comes from: ("part", axis), ("window", axis), which is a part and some elements
+# more, ("padded", axis), ("whole", 0) or ("row", 0), an array that the frame tells; ("fixed", 0) or
+# ("scratch", 0), one that the block tells; ("scalar", 0), in the block; ("value", its index among
+# the call's); ("start", 0), ("stop", 0) or ("number", 0), of the chunk.
 Source = tuple[str, int]
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
+
+# A padded argument is told by a function of these types, `padding.pad`, at each call. In the block
+# are its address and so many words.
+PAD_TYPES: Types = (types.int64,) * 6
+PAD_WORDS = 12
 
 _numbers = itertools.count()
 _libraries: list[Any] = []  # code is unmapped with its library, and is called by address alone
@@ -142,6 +148,8 @@ class _Trampoline:
             return self._scalar(kind, self._block.address, self._block.skip(VALUE))
         if what in ("fixed", "scratch"):
             return self._fixed_array(kind, is_row=what == "scratch")
+        if what == "padded":
+            return self._padded_array(kind)
         return self._framed_array(kind, what, axis=number)
 
     def _scalar(self, kind: Any, base: Any, offset: int) -> Any:
@@ -165,13 +173,35 @@ class _Trampoline:
         ndim = kind.ndim + (what == "row")
         shape, strides = frame.several(ndim), frame.several(ndim)
         data = builder.add(_Words(builder, self._bases).at(base), offset)
-        if what == "part":
+        if what in ("part", "window"):
             data = builder.add(data, builder.mul(self._start, strides[axis]))
             shape[axis] = builder.sub(self._stop, self._start)
-        elif what == "row":
+        if what == "window":
+            shape[axis] = builder.add(shape[axis], self._block.next())
+        if what == "row":
             data = builder.add(data, builder.mul(self._number, strides.pop(0)))
             del shape[0]
         return self._array(kind, self._block.next(), data, shape, strides)
+
+    def _padded_array(self, kind: Any) -> Any:
+        """What a function says that a chunk sees of an array that the frame tells."""
+        builder, block, frame = self._builder, self._block, self._frame
+        itemsize, function = block.next(), block.next()
+        base, offset = frame.next(), frame.next()
+        data = builder.add(_Words(builder, self._bases).at(base), offset)
+        places = [
+            builder.add(words.address, ir.Constant(_I64, words.skip(8 * count)))
+            for words, count in ((block, PAD_WORDS), (frame, 2 * kind.ndim))
+        ]
+        given = (data, *places, self._start, self._stop, self._worker)
+        convention = self._context.call_conv
+        pad = convention.get_function_type(types.int64, PAD_TYPES).as_pointer()
+        pointer = builder.inttoptr(function, pad)
+        _, place = convention.call_function(builder, pointer, types.int64, PAD_TYPES, given)
+        seen = _Words(builder, place)
+        return self._array(
+            kind, itemsize, seen.next(), seen.several(kind.ndim), seen.several(kind.ndim)
+        )
 
     def _array(self, kind: Any, itemsize: Any, data: Any, shape: Any, strides: Any) -> Any:
         from numba.np import arrayobj  # noqa: PLC0415  # 20 ms, needed only to call a kernel

@@ -62,7 +62,9 @@ class UfuncKernel(Kernel):
         target: Any = bound[out]
         place = _place(target, cores[-len(self.outputs)])
         for (which, operand), core in operands:
-            if isinstance(operand, Part) and _place(operand, core) != place:
+            if isinstance(operand, Part) and operand.margin:
+                self._check_halo(which, operand, _place(operand, core), place)
+            elif isinstance(operand, Part) and _place(operand, core) != place:
                 raise KernelTypeError(
                     f"ufunc {self.name}: {which} (shape {operand.view.shape}) is split along an "
                     f"axis that is not matched with the one along which argument {out} (shape "
@@ -75,6 +77,15 @@ class UfuncKernel(Kernel):
                     "each chunk would be matched with all of it along the axis that is split; "
                     "pass sc.read(x)"
                 )
+
+    def _check_halo(self, which: str, part: Part, own: int | str, place: int | str) -> None:
+        """Refuse a halo along an axis that NumPy matches with one that has none."""
+        if isinstance(own, int) or isinstance(place, int) or own == place:
+            raise KernelTypeError(
+                f"ufunc {self.name}: {which} (shape {part.view.shape}) is seen with a halo, so it "
+                f"is longer by {part.margin} than what it is matched with; pass shifted views, "
+                "sc.read(x[:-2]) and sc.read(x[2:]), or call the ufunc in a kernel"
+            )
 
     def __call__(self, args: list[Any]) -> None:
         with _lone if self.alone else nullcontext():

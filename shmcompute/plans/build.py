@@ -15,12 +15,14 @@ from shmcompute.chunking import (
     ARRAY_MARKERS,
     Chunk,
     Constant,
+    PaddedPart,
     Setting,
     WholeArray,
     bind,
     bytes_of,
     check_chain,
     chunks,
+    cut_ends,
 )
 from shmcompute.kernels import Captured, Captures, NumbaKernel, fingerprints
 from shmcompute.kernels import kernel as kernel_of
@@ -223,4 +225,7 @@ def _cut(
     if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
         total = bytes_of([link.arguments for link in links])
         chunksize = max(1, min(chunk_bytes * length // max(1, total), -(-length // workers)))
-    return chunks(length, workers, options.schedule, chunksize, _first(options))
+    cut = chunks(length, workers, options.schedule, chunksize, _first(options))
+    bound = [argument for link in links for argument in link.arguments.bound]
+    padded = [argument for argument in bound if isinstance(argument, PaddedPart)]
+    return cut_ends(cut, padded) if padded else cut

@@ -19,6 +19,7 @@ from shmcompute.chunking import (
     ARRAY_MARKERS,
     VALUES,
     ChunkMarker,
+    Halo,
     PerChunk,
     Scratch,
     Values,
@@ -178,7 +179,8 @@ def _part_key(arg: Any) -> Hashable | None:
         return key
     if kind in ARRAY_MARKERS:
         inner = _part_key(arg.value) if type(arg.value) in (SharedArray, np.ndarray) else None
-        return None if inner is None else (kind, inner, getattr(arg, "axis", None))
+        how = getattr(arg, "axis", None), getattr(arg, "key", None)
+        return None if inner is None else (kind, inner, *how)
     return None
 
 
@@ -214,8 +216,11 @@ def _outline_key(arg: Any) -> Hashable | None:
     kind: Any = type(arg)
     if kind in (SharedArray, np.ndarray):
         return arg.dtype, arg.ndim
+    if kind is Halo and arg.boundary is not None:  # its copies are made for one shape
+        return None
     if kind in ARRAY_MARKERS and type(arg.value) in (SharedArray, np.ndarray):
-        return kind, _outline_key(arg.value), getattr(arg, "axis", None)
+        how = getattr(arg, "axis", None), getattr(arg, "key", None)
+        return kind, _outline_key(arg.value), *how
     key: Hashable | None = arg if kind in _CONSTANTS else None
     return key
 

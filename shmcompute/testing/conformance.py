@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import chunk, offset, per_chunk, read, scratch, whole
+from shmcompute.chunking import chunk, halo, offset, per_chunk, read, scratch, whole
 from shmcompute.chunking import shared as shared_by_all
 from shmcompute.errors import ClosedError, OutOfBoundsError
 from shmcompute.loops import parallel_for
@@ -151,6 +151,50 @@ def _outputs(kernel: Any, arr: SharedArray, **options: Any) -> SharedArray:
     )
     assert isinstance(made, SharedArray)  # noqa: S101  # for the type checker
     return made
+
+
+def check_halos(pool: Pool, keywords: Keywords) -> None:
+    """Chunks see what `numpy.pad` makes of an array as it is at each run, the ends included."""
+    for rows in (1, 5, 600):
+        source = np.linspace(-1, 1, 7 * rows).reshape(rows, 7)
+        for kernel in (kernels.difference, kernels.difference_python):
+            for boundary in ("edge", "reflect", "symmetric", "wrap", 0.5):
+                with shared(source, keywords) as x, shared(source, keywords) as out:
+                    step = plan(kernel, out, halo(x, (1, 2), boundary=boundary), pool=pool)
+                    for _ in range(2):
+                        step()
+                        _check_difference(out.array, x.array, boundary)
+                        x.array[:] += 1
+
+
+def _check_difference(out: NDArray[Any], x: NDArray[Any], boundary: Any) -> None:
+    given: dict[str, Any] = {"mode": boundary}
+    if not isinstance(boundary, str):
+        given = {"constant_values": boundary}
+    padded = np.pad(x, ((1, 2), (0, 0)), **given)
+    np.testing.assert_array_equal(out, padded[3:] - padded[:-3] + padded[1:-2], str(boundary))
+
+
+def check_halo_options(pool: Pool, keywords: Keywords) -> None:
+    """It is the same under any schedule, with retries and under debug; without a boundary, too."""
+    source = np.linspace(-1, 1, 7 * 43).reshape(43, 7)
+    some: list[dict[str, Any]] = [{"schedule": "static", "chunksize": 5}, {"schedule": "dynamic"}]
+    some += [{"schedule": "guided"}, {"retries": 1}, {"debug": True}]
+    for options in some:
+        for kernel in (kernels.difference, kernels.difference_python):
+            _check_both(kernel, source, pool, keywords, options)
+
+
+def _check_both(
+    kernel: Any, source: NDArray[Any], pool: Pool, keywords: Keywords, options: dict[str, Any]
+) -> None:
+    with shared(source, keywords) as x, shared(np.zeros(source.shape), keywords) as out:
+        parallel_apply(kernel, out, halo(x, (1, 2), boundary="wrap"), pool=pool, **options)
+        _check_difference(out.array, x.array, "wrap")
+        inner = out.array[1:-2].copy()
+        out.array[:] = 0
+        parallel_apply(kernel, out.array[1:-2], halo(x, (1, 2)), pool=pool, **options)
+        np.testing.assert_array_equal(out.array[1:-2], inner)
 
 
 def check_axes(pool: Pool, keywords: Keywords) -> None:

@@ -80,6 +80,17 @@ def sums_python(x: Array, out: Array, number: int, room: Array) -> None:
     out[:] = room[: x.size].sum(), number
 
 
+@nb.njit
+def difference(out: Array, x: Array) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = x[i + 3, j] - x[i, j] + x[i + 1, j]
+
+
+def difference_python(out: Array, x: Array) -> None:
+    out[:] = x[3:] - x[:-3] + x[1:-2]
+
+
 def affine_python(x: Array, a: float, b: float) -> None:
     x *= a
     x += b

@@ -64,6 +64,13 @@ def test_what_all_chunks_write_is_seen_in_no_other_argument(arr, other):
         )
 
 
+def test_all_of_what_all_chunks_write_is_not_read_beside(arr):
+    """Though it is the same view: others write there meanwhile. To be given it twice is allowed."""
+    with pytest.raises(ValueError, match=r"argument 1 .*argument 2 .*overlap"):
+        sc.parallel_apply(nothing, np.zeros(4), sc.shared(arr), sc.whole(arr), backend="serial")
+    sc.parallel_apply(nothing, np.zeros(4), sc.shared(arr), sc.shared(arr), backend="serial")
+
+
 def test_with_retries_what_all_chunks_write_is_refused(arr):
     with (
         sc.SharedArray(np.zeros(6)) as out,
