@@ -101,7 +101,7 @@ def parallel_apply(
         its own in place of those of the call.
     *args
         What it is called with. A `SharedArray`, or an ndarray view of one, is split along `axis`;
-        see `split`, `read`, `write`, `whole`, `shared`, `offset`, `chunk`, `scratch` and
+        see `split`, `read`, `write`, `halo`, `whole`, `shared`, `offset`, `chunk`, `scratch` and
         `per_chunk`. All else is passed as it is.
     axis : int
         Axis along which arguments are split, unless they name their own.
