@@ -203,18 +203,15 @@ def halo(
 
     Parameters
     ----------
-    x : SharedArray or view of one
-        What the call writes must be another array.
+    x : SharedArray or view of one, which the call does not write
     depth : int or (int, int)
-        How many elements more along the axis, before the chunk's own and after them.
+        How many elements more, before the chunk's own and after them.
     axis : int, optional
         That of the call by default.
     boundary : {'edge', 'reflect', 'symmetric', 'wrap'} or number, optional
-        What there is beyond the ends of `x`: what `numpy.pad` would put there. `x` is then as long
-        as the call's other arrays. Chunks at the ends see a padded copy, for which they are cut
-        narrow; all others see `x` itself. Without it there is nothing beyond, and `x` is longer
-        than the other arrays by what is seen before and after: chunk ``[start, stop)`` sees
-        ``x[start : stop + before + after]``.
+        Beyond the ends of `x` chunks see what `numpy.pad` would put there, and `x` is as long as
+        the call's other arrays. Chunks at the ends, which are cut narrow, see padded copies. Without
+        it `x` is longer than the others: ``[start, stop)`` sees ``x[start : stop+before+after]``.
 
     Examples
     --------
@@ -223,30 +220,27 @@ def halo(
     ...     out[:] = (x[:-2] + x[1:-1] + x[2:]) / 3
     >>> with sc.SharedArray(np.zeros(5)) as new, sc.SharedArray([0.0, 0, 9, 0, 0]) as old:
     ...     sc.parallel_apply(mean, new, sc.halo(old, 1, boundary="wrap"))
-    ...     print(new.array)
     ...     sc.parallel_apply(mean, old[1:-1], sc.halo(new, 1))
-    ...     print(old.array)
-    [0. 3. 3. 3. 0.]
-    [0. 2. 3. 2. 0.]
+    ...     print(new.array, old.array)
+    [0. 3. 3. 3. 0.] [0. 2. 3. 2. 0.]
     """
-    before, after = (
-        depth if isinstance(depth, (tuple, list)) and len(depth) == 2 else (depth, depth)
-    )
-    for size in (before, after):
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
-            raise TypeError(
-                f"halo: depth: expected a whole number, or two (before, after), got {depth!r}"
-            )
-        if size < 0:
-            raise ValueError(f"halo: depth: expected no number below 0, got {depth!r}")
+    before, after = _depths(depth)
     if isinstance(boundary, str):
         config.one_of("boundary", boundary, BOUNDARIES)
     elif boundary is not None and not isinstance(boundary, (Number, np.generic)):
-        raise TypeError(
-            f"halo: boundary: expected one of {', '.join(map(repr, BOUNDARIES))}, a number or "
-            f"None, got {boundary!r}"
-        )
-    return Halo(x, int(before), int(after), axis, boundary)
+        known = f"one of {BOUNDARIES}, a number or None"
+        raise TypeError(f"halo: boundary: expected {known}, got {boundary!r}")
+    return Halo(x, before, after, axis, boundary)
+
+
+def _depths(depth: Any) -> tuple[int, int]:
+    """How much a chunk sees before and after its own."""
+    pair = depth if isinstance(depth, (tuple, list)) and len(depth) == 2 else (depth, depth)
+    if not all(isinstance(one, (int, np.integer)) and type(one) is not bool for one in pair):
+        raise TypeError(f"halo: depth: expected a whole number, or (before, after), got {depth!r}")
+    if min(pair) < 0:
+        raise ValueError(f"halo: depth: expected no number below 0, got {depth!r}")
+    return int(pair[0]), int(pair[1])
 
 
 def scratch(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> Scratch:

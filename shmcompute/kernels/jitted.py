@@ -23,7 +23,6 @@ from numba.core.errors import NumbaError
 
 from shmcompute.chunking import Arguments, Chunk, Constant, PaddedPart
 from shmcompute.errors import KernelTypeError
-from shmcompute.kernels import padding
 from shmcompute.kernels.base import Kernel, rewrap
 from shmcompute.kernels.bounds import NamedIndexError
 from shmcompute.kernels.native_plan import NativeCall, native_call
@@ -42,6 +41,8 @@ class NumbaKernel(Kernel):
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
         if any(isinstance(argument, PaddedPart) for argument in arguments.bound):
+            from shmcompute.kernels import padding  # noqa: PLC0415  # 6 ms, for few programs
+
             padding.prepare()  # here once, so that workers find it compiled
         checked = _checked.setdefault(self.dispatcher, set())
         keywords = {key: self._typeof(key, value) for key, value in self.keywords.items()}

@@ -35,7 +35,7 @@ from shmcompute.chunking import (
     WholeArray,
     words_in_frame,
 )
-from shmcompute.kernels import padding, trampoline
+from shmcompute.kernels import trampoline
 from shmcompute.kernels.trampoline import Source
 from shmcompute.typing import Array
 
@@ -149,6 +149,8 @@ def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | None:
 
 
 def _describe_padded(part: PaddedPart, chunks: Sequence[Chunk]) -> _Described | None:
+    from shmcompute.kernels import padding  # noqa: PLC0415  # 6 ms, for few programs
+
     pad = padding.address_of_pad()
     if pad is None:
         return None
