@@ -210,8 +210,8 @@ def halo(
         That of the call by default.
     boundary : {'edge', 'reflect', 'symmetric', 'wrap'} or number, optional
         Beyond the ends of `x` chunks see what `numpy.pad` would put there, and `x` is as long as
-        the call's other arrays. Chunks at the ends, which are cut narrow, see padded copies. Without
-        it `x` is longer than the others: ``[start, stop)`` sees ``x[start : stop+before+after]``.
+        the call's other arrays. Chunks at the ends, which are cut narrow, see padded copies.
+        Without it `x` is longer: ``[start, stop)`` sees ``x[start : stop + before + after]``.
 
     Examples
     --------
