@@ -7,6 +7,7 @@ from shmcompute.chunking.bound import (
     Attached,
     Bound,
     ChunkCall,
+    ChunkGenerator,
     ChunkNumber,
     ChunkStart,
     ChunkStop,
@@ -33,6 +34,7 @@ from shmcompute.chunking.frame import (
 )
 from shmcompute.chunking.frame import HEAD as FRAME_HEAD
 from shmcompute.chunking.frame import WORDS as FRAME_WORDS
+from shmcompute.chunking.generators import Rng, refuse_generators, rng
 from shmcompute.chunking.halo import PaddedPart, cut_ends
 from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
@@ -79,6 +81,7 @@ __all__ = [
     "Bound",
     "Chunk",
     "ChunkCall",
+    "ChunkGenerator",
     "ChunkMarker",
     "ChunkNumber",
     "ChunkStart",
@@ -95,6 +98,7 @@ __all__ = [
     "PerChunk",
     "Place",
     "Places",
+    "Rng",
     "Scalar",
     "Scratch",
     "ScratchRow",
@@ -120,6 +124,8 @@ __all__ = [
     "range_start",
     "range_stop",
     "read",
+    "refuse_generators",
+    "rng",
     "scratch",
     "shared",
     "split",

@@ -16,6 +16,7 @@ from shmcompute.chunking.aliasing import Access, check_chunks, check_shared
 from shmcompute.chunking.arguments import Arguments
 from shmcompute.chunking.bound import (
     Bound,
+    ChunkGenerator,
     ChunkNumber,
     ChunkStart,
     ChunkStop,
@@ -26,6 +27,7 @@ from shmcompute.chunking.bound import (
     ScratchRow,
     WholeArray,
 )
+from shmcompute.chunking.generators import Rng, refuse_generators
 from shmcompute.chunking.halo import part_with_halo
 from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
@@ -58,12 +60,15 @@ class Setting(NamedTuple):
         How many chunks may run at the same time.
     extent : tuple of int, optional
         The range of numbers that is cut into chunks, where no array is.
+    link : int
+        Which kernel of a chain they are for.
     """
 
     axis: int
     shared: bool
     workers: int = 1
     extent: Chunk | None = None
+    link: int = 0
 
 
 def bind(args: Sequence[Any], setting: Setting, *, earlier: Values = ()) -> Arguments:
@@ -154,6 +159,7 @@ def _bound(position: int, arg: Any, setting: Setting, values: list[Number]) -> B
         return binder(argument, arg)
     if isinstance(arg, (SharedArray, np.ndarray)):
         return argument.part(arg, None, writes=True)
+    refuse_generators(f"argument {position}", arg)
     return Constant(arg)
 
 
@@ -194,6 +200,9 @@ class _Argument:
 
     def per_chunk(self, marker: PerChunk) -> OutputRow:
         return OutputRow(np.zeros((1, *marker.shape), marker.dtype))
+
+    def rng(self, marker: Rng) -> ChunkGenerator:
+        return ChunkGenerator(marker, self.setting.link)
 
     def of_chunk(self, marker: ChunkMarker) -> Bound:
         return _OF_CHUNKS[marker.name]()
@@ -241,6 +250,7 @@ _BINDERS: dict[type[Any], Callable[[_Argument, Any], Bound]] = {
     Shared: _Argument.shared,
     Scratch: _Argument.scratch,
     PerChunk: _Argument.per_chunk,
+    Rng: _Argument.rng,
     ChunkMarker: _Argument.of_chunk,
 }
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shmcompute.chunking.generators import Rng
 from shmcompute.chunking.numbers import Number, Values
 from shmcompute.typing import Array
 
@@ -144,6 +145,18 @@ class ChunkNumber:
 
 
 @dataclass(frozen=True, eq=False)
+class ChunkGenerator:
+    """A random generator of the chunk's own, made anew for each call."""
+
+    rng: Rng
+    link: int  # of a chain, in which each is to draw other numbers
+
+    def at(self, call: ChunkCall) -> np.random.Generator:
+        more = (self.link,) if self.link else ()
+        return self.rng.generator(call.number, *more)
+
+
+@dataclass(frozen=True, eq=False)
 class ScratchRow:
     """Memory of the worker's own, which it keeps from chunk to chunk."""
 
@@ -182,6 +195,7 @@ Bound = (
     | ChunkStart
     | ChunkStop
     | ChunkNumber
+    | ChunkGenerator
     | ScratchRow
     | OutputRow
 )

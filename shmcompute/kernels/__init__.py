@@ -1,6 +1,6 @@
 """Kernels: callables for chunks, and how machine code calls those that are jitted."""
 
-from shmcompute.kernels.base import Kernel
+from shmcompute.kernels.base import Kernel, unwrap
 from shmcompute.kernels.captured import Captured, Captures
 from shmcompute.kernels.dispatcher_pickling import (
     Compilations,
@@ -33,4 +33,5 @@ __all__ = [
     "reduce_dispatcher",
     "refresh",
     "sweeping",  # imported where it is needed
+    "unwrap",
 ]

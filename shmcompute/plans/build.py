@@ -14,6 +14,7 @@ from shmcompute.arrays import SharedArray
 from shmcompute.chunking import (
     ARRAY_MARKERS,
     Chunk,
+    ChunkGenerator,
     Constant,
     PaddedPart,
     Setting,
@@ -23,14 +24,17 @@ from shmcompute.chunking import (
     check_chain,
     chunks,
     cut_ends,
+    refuse_generators,
 )
-from shmcompute.kernels import Captured, Captures, NumbaKernel, fingerprints
+from shmcompute.kernels import Captured, Captures, NumbaKernel, fingerprints, unwrap
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans.debug_warnings import warn_of_races
 from shmcompute.plans.plan import Link, Plan
 from shmcompute.storage import locate
 from shmcompute.system import cores
 from shmcompute.typing import Array
+
+DRAWING = 128  # chunks where kernels draw random numbers; each costs some 30 us
 
 Calls = list[tuple[Any, ...]]  # a kernel and its arguments each
 
@@ -199,11 +203,18 @@ def bind_links(calls: Calls, options: Options, target: Target) -> tuple[Link, ..
     setting = _setting(options, target)
     for function, *args in calls:
         earlier = links[-1].arguments.values if links else ()
-        arguments = bind(args, setting, earlier=earlier)
+        _refuse_held_generators(function)
+        arguments = bind(args, setting._replace(link=len(links)), earlier=earlier)
         kernel = kernel_of(function, arguments)
         kernel = kernel.bounded() if options.debug else kernel
         links.append(Link(kernel.threaded() if target.threaded else kernel, arguments))
     return tuple(links)
+
+
+def _refuse_held_generators(function: Any) -> None:
+    _, partial_args, keywords = unwrap(function)
+    for value in (*partial_args, *keywords.values()):
+        refuse_generators("the kernel's partial", value)
 
 
 def _bytes_of_chunk(links: tuple[Link, ...], retries: int) -> int | None:
@@ -227,5 +238,8 @@ def _cut(
         chunksize = max(1, min(chunk_bytes * length // max(1, total), -(-length // workers)))
     cut = chunks(length, workers, options.schedule, chunksize, _first(options))
     bound = [argument for link in links for argument in link.arguments.bound]
+    if any(isinstance(argument, ChunkGenerator) for argument in bound):
+        # Neither the machine nor how the call is run may decide which numbers are drawn.
+        cut = chunks(length, DRAWING, "static", options.chunksize, _first(options))
     padded = [argument for argument in bound if isinstance(argument, PaddedPart)]
     return cut_ends(cut, padded) if padded else cut

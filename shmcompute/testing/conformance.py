@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import chunk, halo, offset, per_chunk, read, scratch, whole
+from shmcompute.chunking import chunk, halo, offset, per_chunk, read, rng, scratch, whole
 from shmcompute.chunking import shared as shared_by_all
 from shmcompute.errors import ClosedError, OutOfBoundsError
 from shmcompute.loops import parallel_for
@@ -195,6 +195,17 @@ def _check_both(
         out.array[:] = 0
         parallel_apply(kernel, out.array[1:-2], halo(x, (1, 2)), pool=pool, **options)
         np.testing.assert_array_equal(out.array[1:-2], inner)
+
+
+def check_random(pool: Pool, keywords: Keywords) -> None:
+    """The same seed gives the numbers that NumPy's own generators do, whoever runs a chunk."""
+    children = np.random.SeedSequence(42).spawn(4)
+    drawn = np.concatenate([np.random.default_rng(child).random(25) for child in children])
+    for kernel in (kernels.draw, kernels.draw_python):
+        for schedule in ("static", "dynamic", "guided"):
+            with shared(np.zeros(100), keywords) as arr:
+                parallel_apply(kernel, arr, rng(42), schedule=schedule, chunksize=25, pool=pool)
+                np.testing.assert_array_equal(arr.array, drawn)
 
 
 def check_axes(pool: Pool, keywords: Keywords) -> None:

@@ -69,6 +69,16 @@ def fill_range_python(first: int, last: int, out: Array, value: float) -> None:
 
 
 @nb.njit
+def draw(x: Array, rng: np.random.Generator) -> None:
+    for i in range(x.size):
+        x[i] = rng.random()
+
+
+def draw_python(x: Array, rng: np.random.Generator) -> None:
+    x[:] = rng.random(x.size)
+
+
+@nb.njit
 def sums(x: Array, out: Array, number: int, room: Array) -> None:
     room[: x.size] = x
     out[0] = room[: x.size].sum()
