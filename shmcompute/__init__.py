@@ -37,7 +37,12 @@ from shmcompute.loops import parallel_for
 from shmcompute.pool import Pool, shutdown
 
 if TYPE_CHECKING:
-    from shmcompute.algorithms import parallel_argsort, parallel_sort
+    from shmcompute.algorithms import (
+        parallel_argsort,
+        parallel_reduce,
+        parallel_scan,
+        parallel_sort,
+    )
     from shmcompute.arrays import SharedArrayManager
     from shmcompute.iterate import parallel_iterate
     from shmcompute.queues import ArrayQueue
@@ -60,6 +65,8 @@ __all__ = [
     "parallel_argsort",
     "parallel_for",
     "parallel_iterate",
+    "parallel_reduce",
+    "parallel_scan",
     "parallel_sort",
     "per_chunk",
     "plan",
@@ -88,13 +95,18 @@ _LATER = {
     "SharedArrayManager": "arrays",
     "parallel_argsort": "algorithms",
     "parallel_iterate": "iterate",
+    "parallel_reduce": "algorithms",
+    "parallel_scan": "algorithms",
     "parallel_sort": "algorithms",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        return getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+        found = globals()[name] = getattr(
+            importlib.import_module(f"{__name__}.{_LATER[name]}"), name
+        )
+        return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -23,11 +23,14 @@ class Backend(ABC):
         Whether chunks run in other processes, which see shared arrays only.
     threaded : bool
         Whether they run in several threads of this one.
+    caller_runs : bool
+        Whether the calling thread runs some of them.
     """
 
     workers: int
     shared: bool = False
     threaded: bool = False
+    caller_runs: bool = True
 
     @abstractmethod
     def run(self, plan: Plan, values: Values, timeout: float | None) -> None:

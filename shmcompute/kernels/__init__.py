@@ -1,6 +1,6 @@
 """Kernels: callables for chunks, and how machine code calls those that are jitted."""
 
-from shmcompute.kernels.base import Kernel, unwrap
+from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captured, Captures
 from shmcompute.kernels.dispatcher_pickling import (
     Compilations,
@@ -28,10 +28,12 @@ __all__ = [
     "make_native_plan",
     "make_trampoline",
     "measured",  # imported where it is needed
+    "name_of",
     "native_error",
     "own_symbols",
     "reduce_dispatcher",
     "refresh",
+    "rewrap",
     "sweeping",  # imported where it is needed
     "unwrap",
 ]

@@ -44,17 +44,12 @@ class NumbaKernel(Kernel):
             from shmcompute.kernels import padding  # noqa: PLC0415  # 6 ms, for few programs
 
             padding.prepare()  # here once, so that workers find it compiled
-        checked = _checked.setdefault(self.dispatcher, set())
-        keywords = {key: self._typeof(key, value) for key, value in self.keywords.items()}
+        checked, keywords = _checked.setdefault(self.dispatcher, set()), self._keyword_types()
         for sample in arguments.samples(chunks):
-            given = [*self.partial_args, *sample]
-            types = tuple(self._typeof(i, arg) for i, arg in enumerate(given))
+            types = self._types(sample)
             if (types, *keywords.items()) not in checked:
-                code = self.dispatcher.py_func.__code__
-                if self.keywords or (code.co_argcount, code.co_kwonlyargcount) != (len(given), 0):
-                    signature = inspect.signature(self.dispatcher.py_func)
-                    self.check_arity(signature, given, self.keywords)
-                self._compile(types, keywords)
+                self._check_given(sample)
+                self._check_returned(types, keywords, self._compile(types, keywords))
                 checked.add((types, *keywords.items()))
 
     def __call__(self, args: list[Any]) -> None:
@@ -62,6 +57,20 @@ class NumbaKernel(Kernel):
             super().__call__(args)
         except NamedIndexError as error:  # its own kind would not pickle, and says no more
             raise IndexError(str(error)).with_traceback(error.__traceback__) from None
+
+    def returned(self, arguments: Arguments, chunks: Sequence[Chunk]) -> set[Any]:
+        """The types that it returns for such chunks; None where that is known when it runs."""
+        known, keywords = _returned.setdefault(self.dispatcher, {}), self._keyword_types()
+        found = set()
+        for sample in arguments.samples(chunks):
+            self._check_given(sample)
+            types = self._types(sample)
+            if (types, *keywords.items()) not in known:
+                signature = self._compile(types, keywords)
+                returned = None if signature is None else signature.return_type
+                known[types, *keywords.items()] = returned
+            found.add(known[types, *keywords.items()])
+        return found
 
     def threaded(self) -> Kernel:
         return self._with(nogil(self.dispatcher))
@@ -80,6 +89,19 @@ class NumbaKernel(Kernel):
         given = [Constant(value) for value in self.partial_args]
         bound = replace(arguments, bound=(*given, *arguments.bound))
         return native_call(self.dispatcher, bound, chunks)
+
+    def _check_given(self, sample: Sequence[Any]) -> None:
+        """Raise KernelTypeError if it does not take that many arguments."""
+        given, code = [*self.partial_args, *sample], self.dispatcher.py_func.__code__
+        if self.keywords or (code.co_argcount, code.co_kwonlyargcount) != (len(given), 0):
+            self.check_arity(inspect.signature(self.dispatcher.py_func), given, self.keywords)
+
+    def _types(self, sample: Sequence[Any]) -> tuple[Any, ...]:
+        given = [*self.partial_args, *sample]
+        return tuple(self._typeof(i, arg) for i, arg in enumerate(given))
+
+    def _keyword_types(self) -> dict[str, Any]:
+        return {key: self._typeof(key, value) for key, value in self.keywords.items()}
 
     def _typeof(self, position: int | str, value: Any) -> Any:
         try:
@@ -102,19 +124,27 @@ class NumbaKernel(Kernel):
                 f"kernel {self.name} does not compile for {_listed(types)}: {_uncoloured(error)}"
             ) from error
 
-    def _compile(self, types: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        """Compile for these types, or find the compiled version that takes them."""
+    def _compile(self, types: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The signature of the version for these types; None if object mode finds out later."""
         signature = call_compiler(partial(self._signature, types, keywords))
         if signature is None and any(
             getattr(version, "objectmode", False) for version in self.dispatcher.overloads.values()
         ):
-            return  # object mode: what it returns is known only when it runs
+            return None  # what it returns is known only when it runs
         if signature is None:
             compiled = "; ".join(map(str, self.dispatcher.nopython_signatures))
             raise KernelTypeError(
                 f"kernel {self.name} has no version for {_listed(types)}; it was compiled for "
                 f"{compiled}"
             )
+        return signature
+
+    def _check_returned(
+        self, types: tuple[Any, ...], keywords: dict[str, Any], signature: Any
+    ) -> None:
+        """Raise KernelTypeError if it returns what it has made."""
+        if signature is None:
+            return
         returned, given = signature.return_type, (*types, *keywords.values())
         if returned != numba.types.none and not may_be_own(
             returned, given, self.dispatcher.py_func
@@ -140,6 +170,9 @@ def fingerprints(arguments: Arguments, chunks: Sequence[Chunk]) -> frozenset[Any
 
 # The argument types that each dispatcher takes: asking Numba again would cost more than a call.
 _checked: weakref.WeakKeyDictionary[Dispatcher, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
+
+_returned: weakref.WeakKeyDictionary[Dispatcher, dict[tuple[Any, ...], Any]]
+_returned = weakref.WeakKeyDictionary()  # and what it returns for them
 
 
 def _listed(types: Sequence[Any]) -> str:

@@ -12,6 +12,7 @@ from unittest import TestCase
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from shmcompute.algorithms import parallel_reduce, parallel_scan
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.arrays import SharedArray
 from shmcompute.chunking import chunk, halo, offset, per_chunk, read, rng, scratch, whole
@@ -206,6 +207,22 @@ def check_random(pool: Pool, keywords: Keywords) -> None:
             with shared(np.zeros(100), keywords) as arr:
                 parallel_apply(kernel, arr, rng(42), schedule=schedule, chunksize=25, pool=pool)
                 np.testing.assert_array_equal(arr.array, drawn)
+
+
+def check_reductions(pool: Pool, keywords: Keywords) -> None:
+    """Results of chunks are combined in one order; prefix sums of whole numbers are NumPy's."""
+    source = np.random.default_rng(0).integers(0, 1000, 2000)
+    expected = source.min(), source.max(), source.sum()
+    with shared(source, keywords) as arr:
+        for kernel in (kernels.extremes, kernels.extremes_python):
+            for chunksize in (None, 300):
+                combine = np.minimum, np.maximum, np.add
+                found = parallel_reduce(
+                    kernel, read(arr), combine=combine, chunksize=chunksize, pool=pool
+                )
+                np.testing.assert_equal(found, expected)
+        parallel_scan(np.add, arr, pool=pool)
+        np.testing.assert_array_equal(arr.array, np.cumsum(source))
 
 
 def check_axes(pool: Pool, keywords: Keywords) -> None:

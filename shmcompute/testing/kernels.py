@@ -79,6 +79,18 @@ def draw_python(x: Array, rng: np.random.Generator) -> None:
 
 
 @nb.njit
+def extremes(x: Array) -> tuple[int, int, int]:
+    low, high, total = x[0], x[0], 0
+    for i in range(x.size):
+        low, high, total = min(low, x[i]), max(high, x[i]), total + x[i]
+    return low, high, total
+
+
+def extremes_python(x: Array) -> tuple[int, int, int]:
+    return x.min(), x.max(), x.sum()
+
+
+@nb.njit
 def sums(x: Array, out: Array, number: int, room: Array) -> None:
     room[: x.size] = x
     out[0] = room[: x.size].sum()

@@ -52,7 +52,7 @@ class Processes(Backend):
     ) -> None:
         self.workers = workers
         self.start_method = usable(start_method)
-        self._caller_runs = caller_runs
+        self.caller_runs = caller_runs
         self._pid = os.getpid()
         self._closed = False
         # False where several interrupts may have cut short the end of a call: see `_serve`.
@@ -102,7 +102,7 @@ class Processes(Backend):
 
         def run_once(plan: Plan, first: bool = True) -> None:
             # What has killed a worker is not for the caller to try.
-            own = self._caller_runs and first
+            own = self.caller_runs and first
             self._run_once(plan, values, timeout, deadline, own=own)
 
         if plan.retries:

@@ -1,0 +1,265 @@
+"""`parallel_reduce`: a kernel's results for all chunks, combined in a fixed tree."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from shmcompute.algorithms.combine import Combine, Partials
+from shmcompute.algorithms.known_calls import DirectCall, KnownCalls, StoringCall
+from shmcompute.algorithms.part_sizes import part_length
+from shmcompute.algorithms.returned_values import ROW, Sending, received
+from shmcompute.algorithms.storing import layout, stored, storing
+from shmcompute.calls import call, pool_for
+from shmcompute.chunking import (
+    Arguments,
+    Chunk,
+    ChunkCall,
+    PaddedPart,
+    PerChunk,
+    Scalar,
+    ScratchRow,
+    Setting,
+    bind,
+    bytes_of,
+    chunks,
+    cut_ends,
+    per_chunk,
+)
+from shmcompute.chunking import chunk as chunk_number
+from shmcompute.errors import KernelTypeError
+from shmcompute.kernels import Kernel, NumbaKernel, UfuncKernel, rewrap
+from shmcompute.kernels import kernel as kernel_of
+from shmcompute.plans import Options, call_key
+from shmcompute.pool import Pool
+
+SMALLEST = 1 << 15  # bytes of a chunk: to call a Python kernel costs as much as to add these
+
+_known = KnownCalls()
+
+
+def parallel_reduce(
+    kernel: Any,
+    *args: Any,
+    combine: Any,
+    initial: Any = None,
+    axis: int = 0,
+    chunksize: int | None = None,
+    schedule: str = "static",
+    pool: Pool | None = None,
+    backend: str | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    debug: bool | None = None,
+) -> Any:
+    """Combine what `kernel` returns for each chunk of the arrays.
+
+    The result is the same, bit for bit, for any number of workers, on every backend, storage and
+    start method: chunks are cut by the length of the axis and the size of its elements alone, and
+    results are combined neighbour with neighbour, in a tree that depends on their number alone.
+
+    Parameters
+    ----------
+    kernel : callable
+        Returns the result of its chunk: a number, a tuple of numbers, or an array of a shape that
+        all chunks have. A jitted kernel, or any Python callable (``np.sum``). Where `per_chunk` is
+        among its arguments it writes there and returns nothing: so large arrays are not copied.
+    *args
+        As for `parallel_apply`: what is only read is best passed in `read`.
+    combine : callable, or tuple of them
+        Makes one of two neighbouring results: a ufunc, which is used on each part of a tuple or
+        element of an array; a jitted or Python function; or one of these for each part of a tuple.
+        It is to be associative, up to rounding, which nobody can check; it need not be commutative.
+    initial : optional
+        Comes before the first result, and is the result where the axis has no elements.
+    axis, chunksize, pool, backend, timeout, retries, debug
+        As for `parallel_apply`. Another `chunksize` may change the last bits of floats.
+    schedule : {'static', 'dynamic', 'guided'}
+        Who takes which chunk. All have the same chunks; ``'guided'`` is ``'dynamic'`` here.
+
+    Returns
+    -------
+    number, array, or tuple of these
+        As the kernel returns, in NumPy's types.
+
+    Raises
+    ------
+    ValueError
+        For an axis of no elements without `initial`.
+    TypeError
+        For a kernel that returns nothing or what is no number, chunks or a `combine` that return
+        another type or shape: before anything runs, where it can be known.
+    Exception
+        As `parallel_apply`.
+
+    Examples
+    --------
+    >>> import numpy as np, numba as nb, shmcompute as sc
+    >>> @nb.njit
+    ... def extremes(x):
+    ...     return x.min(), x.max(), x.sum()
+    >>> with sc.SharedArray(np.arange(1000.0)) as arr:
+    ...     low, high, total = sc.parallel_reduce(
+    ...         extremes, sc.read(arr), combine=(np.minimum, np.maximum, np.add)
+    ...     )
+    ...     print(low, high, total)
+    0.0 999.0 499500.0
+    """
+    chosen, combiner = pool_for(pool, backend), Combine(combine)
+    guarded = chosen.debug if debug is None else bool(debug)
+    options = Options(axis, chunksize, schedule, retries, guarded)
+    key, values = call_key(kernel, args, options)
+    request = _Request(kernel, args, options, chosen, timeout)
+    if key is not None:
+        running = chosen.running
+        key = key, running.shared, running.threaded, running.caller_runs
+        known = _known.find(key)
+        if known is not None:
+            return combiner(known(request, values), initial)
+    return combiner(request.partials(combiner, key), initial)
+
+
+class _Request(NamedTuple):
+    """One call, step by step."""
+
+    kernel: Any
+    args: tuple[Any, ...]
+    options: Options
+    pool: Pool
+    timeout: float | None
+
+    def partials(self, combiner: Combine, key: Any) -> Partials:
+        """The results of all chunks."""
+        if isinstance(self.kernel, list):
+            raise TypeError(
+                "kernel: a reduction has one kernel, which may call others; got a chain"
+            )
+        axis, _, schedule, _, debug, _ = self.options
+        running = self.pool.running
+        setting = Setting(axis, running.shared, running.workers)
+        arguments = bind(self.args, setting)
+        cut = self._cut(arguments)
+        options = self.options._replace(
+            chunksize=self._size(arguments),
+            schedule="static" if schedule == "static" else "dynamic",
+        )
+        if any(isinstance(arg, PerChunk) for arg in self.args):
+            return self._from_outputs(options)
+        kernel = kernel_of(self.kernel, arguments)
+        kernel = kernel.bounded() if debug else kernel
+        kernel = kernel.threaded() if running.threaded else kernel
+        dtype = _layout(kernel, arguments, cut)
+        if dtype is None or not isinstance(kernel, NumbaKernel):
+            return self._from_python(kernel, arguments, cut, options)
+        combiner.check(stored(np.empty(0, dtype), dtype))
+        make = (
+            _direct
+            if self._is_direct(arguments, cut)
+            else partial(_storing, count=len(cut), options=options)
+        )
+        known = make(kernel, arguments, dtype)
+        result = known(self, arguments.values)
+        if key is not None:
+            calls = [(self.kernel, *self.args)]
+            _known.keep(key, known, kernel.dispatcher.overloads, calls)
+        return result
+
+    def _size(self, arguments: Arguments) -> int:
+        """Elements of a chunk."""
+        if self.options.chunksize is not None:
+            return config.count("chunksize", self.options.chunksize)
+        return part_length(arguments.length, bytes_of([arguments]), SMALLEST)
+
+    def _cut(self, arguments: Arguments) -> Sequence[Chunk]:
+        size = self._size(arguments)
+        chunks(arguments.length, 1, self.options.schedule, size)  # raises for an unknown schedule
+        cut = chunks(arguments.length, 1, "static", size)
+        padded = [one for one in arguments.bound if isinstance(one, PaddedPart)]
+        return cut_ends(cut, padded) if padded else cut
+
+    def _call(self, kernel: Any, args: tuple[Any, ...], options: Options) -> Any:
+        return call(kernel, args, options, self.pool, self.timeout)
+
+    def _from_outputs(self, options: Options) -> Partials:
+        """Of a kernel that writes them itself."""
+        outputs = self._call(self.kernel, self.args, options)
+        several = isinstance(outputs, tuple)
+        columns = []
+        for output in outputs if several else (outputs,):
+            with output:
+                columns.append(output.array.copy())
+        return Partials(tuple(columns), several)
+
+    def _from_python(
+        self, kernel: Kernel, arguments: Arguments, cut: Sequence[Chunk], options: Options
+    ) -> Partials:
+        """Of any callable, called by Python."""
+        if isinstance(kernel, UfuncKernel):
+            raise KernelTypeError(
+                f"kernel {kernel.name} is a ufunc, which returns an array as long as its chunk; "
+                f"pass its method, {kernel.name}.reduce"
+            )
+        if not isinstance(kernel, NumbaKernel):
+            kernel.check(arguments, cut)
+        if not cut:
+            return Partials((), several=False)
+        with tempfile.TemporaryDirectory(prefix="shmcompute-") as folder:
+            sending = Sending(kernel.function, folder)
+            args = (*self.args, chunk_number, per_chunk(ROW, np.uint8))
+            with self._call(sending, args, options) as rows:
+                return received(rows.array, folder)
+
+    def _is_direct(self, arguments: Arguments, cut: Sequence[Chunk]) -> bool:
+        """Whether the caller calls the kernel, and nobody else needs to know."""
+        return (
+            len(cut) == 1
+            and self.pool.running.caller_runs
+            and not (self.options.debug or self.options.retries)
+            and not any(isinstance(one, (ScratchRow, PaddedPart)) for one in arguments.bound)
+        )
+
+
+def _storing(
+    kernel: NumbaKernel, arguments: Arguments, dtype: np.dtype[Any], *, count: int, options: Options
+) -> StoringCall:
+    given = len(kernel.partial_args) + len(arguments.bound)
+    wrapped = storing(kernel.dispatcher, given, len(dtype.names or ()))
+    return StoringCall(rewrap(kernel.function, wrapped), dtype, count, options)
+
+
+def _direct(kernel: NumbaKernel, arguments: Arguments, dtype: np.dtype[Any]) -> DirectCall:
+    sample = arguments.at(ChunkCall(0, arguments.length, values=arguments.values))
+    before = len(kernel.partial_args)
+    values = tuple(
+        (before + position, argument.index)
+        for position, argument in enumerate(arguments.bound)
+        if isinstance(argument, Scalar)
+    )
+    given = [*kernel.partial_args, *sample]
+    length, name = arguments.length, kernel.name
+    return DirectCall(kernel.dispatcher, name, length, given, values, _converter(dtype))
+
+
+def _layout(kernel: Kernel, arguments: Arguments, cut: Sequence[Chunk]) -> np.dtype[Any] | None:
+    """How memory holds its result; None if that is known only when there is one."""
+    if not isinstance(kernel, NumbaKernel):
+        return None
+    returned = kernel.returned(arguments, cut)
+    return None if kernel.keywords else layout(kernel.name, returned)
+
+
+def _converter(dtype: np.dtype[Any]) -> Callable[[Any], Partials]:
+    """Makes the partials of one result."""
+    if dtype.names is None:
+        return lambda result: Partials((np.array([result], dtype),), several=False)
+    kinds = [dtype[name] for name in dtype.names]
+    return partial(_converted, kinds)
+
+
+def _converted(kinds: list[np.dtype[Any]], result: tuple[Any, ...]) -> Partials:
+    pairs = zip(result, kinds, strict=True)
+    return Partials(tuple(np.array([part], kind) for part, kind in pairs), several=True)
