@@ -103,10 +103,9 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        found = globals()[name] = getattr(
-            importlib.import_module(f"{__name__}.{_LATER[name]}"), name
-        )
-        return found
+        module = importlib.import_module(f"{__name__}.{_LATER[name]}")
+        globals()[name] = getattr(module, name)
+        return globals()[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -14,6 +14,7 @@ from benchmarks.bars import (
     huge_pages,
     neighbours,
     numpy_functions,
+    reductions,
     speed,
     sweeps,
 )
@@ -40,6 +41,9 @@ TOPICS = [
     numpy_functions.reductions,
     numpy_functions.moments,
     numpy_functions.cumulative,
+    reductions.reduction,
+    reductions.small_reduction,
+    reductions.scan,
     executor.tasks,
     exchange.queue,
     exchange.counter,

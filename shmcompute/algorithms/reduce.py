@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from shmcompute import config
 from shmcompute.algorithms.combine import Combine, Partials
 from shmcompute.algorithms.known_calls import DirectCall, KnownCalls, StoringCall
 from shmcompute.algorithms.part_sizes import part_length
@@ -32,7 +33,7 @@ from shmcompute.chunking import (
 )
 from shmcompute.chunking import chunk as chunk_number
 from shmcompute.errors import KernelTypeError
-from shmcompute.kernels import Kernel, NumbaKernel, UfuncKernel, rewrap
+from shmcompute.kernels import Kernel, NumbaKernel, name_of, rewrap
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans import Options, call_key
 from shmcompute.pool import Pool
@@ -110,6 +111,8 @@ def parallel_reduce(
     0.0 999.0 499500.0
     """
     chosen, combiner = pool_for(pool, backend), Combine(combine)
+    if timeout is not None:
+        config.timeout(timeout)  # raises
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
     key, values = call_key(kernel, args, options)
@@ -134,10 +137,7 @@ class _Request(NamedTuple):
 
     def partials(self, combiner: Combine, key: Any) -> Partials:
         """The results of all chunks."""
-        if isinstance(self.kernel, list):
-            raise TypeError(
-                "kernel: a reduction has one kernel, which may call others; got a chain"
-            )
+        _check_kernel(self.kernel)
         axis, _, schedule, _, debug, _ = self.options
         running = self.pool.running
         setting = Setting(axis, running.shared, running.workers)
@@ -198,11 +198,6 @@ class _Request(NamedTuple):
         self, kernel: Kernel, arguments: Arguments, cut: Sequence[Chunk], options: Options
     ) -> Partials:
         """Of any callable, called by Python."""
-        if isinstance(kernel, UfuncKernel):
-            raise KernelTypeError(
-                f"kernel {kernel.name} is a ufunc, which returns an array as long as its chunk; "
-                f"pass its method, {kernel.name}.reduce"
-            )
         if not isinstance(kernel, NumbaKernel):
             kernel.check(arguments, cut)
         if not cut:
@@ -242,6 +237,16 @@ def _direct(kernel: NumbaKernel, arguments: Arguments, dtype: np.dtype[Any]) -> 
     given = [*kernel.partial_args, *sample]
     length, name = arguments.length, kernel.name
     return DirectCall(kernel.dispatcher, name, length, given, values, _converter(dtype))
+
+
+def _check_kernel(kernel: Any) -> None:
+    if isinstance(kernel, list):
+        raise TypeError("kernel: a reduction has one kernel, which may call others; got a chain")
+    if isinstance(getattr(kernel, "ufunc", kernel), np.ufunc):  # Numba wraps its own
+        raise KernelTypeError(
+            f"kernel {name_of(kernel)} is a ufunc, which returns an array as long as its chunk; "
+            f"pass its method, {name_of(kernel)}.reduce"
+        )
 
 
 def _layout(kernel: Kernel, arguments: Arguments, cut: Sequence[Chunk]) -> np.dtype[Any] | None:
