@@ -292,6 +292,7 @@ ALLOWED = {
     "shmcompute": {"import_module"},  # of its own table
 }
 NAMESAKES = {
+    "shmcompute.algorithms": {"import_module"},
     "shmcompute.algorithms.storing": {"exec"},  # text that it made of numbers
     "shmcompute.storage.npy_header": {"compile"},  # regular expressions
     "shmcompute.kernels.jitted": {"compile"},  # what the user hands over, by Numba
