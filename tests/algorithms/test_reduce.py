@@ -448,12 +448,12 @@ def test_what_a_kernel_raises_names_its_chunk(any_pool):
                 assert any("in chunk [" in note for note in caught.value.__notes__)
 
 
-def test_a_worker_that_dies_is_an_error_and_the_next_call_works(process_pool):
+def test_a_worker_that_dies_is_an_error_and_the_next_call_works():
     def dies(x):
         os._exit(3)
 
-    with sc.SharedArray(DATA) as arr:
-        known = sc.parallel_reduce(total, arr, combine=np.add, pool=process_pool)
+    with sc.Pool(2, start_method="fork") as pool, sc.SharedArray(DATA) as arr:
+        known = sc.parallel_reduce(total, arr, combine=np.add, pool=pool)
         with pytest.raises(sc.errors.WorkerLostError):
-            sc.parallel_reduce(dies, arr, combine=np.add, pool=process_pool)
-        assert sc.parallel_reduce(total, arr, combine=np.add, pool=process_pool) == known
+            sc.parallel_reduce(dies, arr, combine=np.add, pool=pool)
+        assert sc.parallel_reduce(total, arr, combine=np.add, pool=pool) == known
