@@ -220,6 +220,7 @@ def schedule(
     bytes_an_index: int,
     cache: int,
     slab: int | None = None,
+    padded: bool = False,
 ) -> Schedule:
     """The schedule for an axis of this length.
 
@@ -233,12 +234,15 @@ def schedule(
         Bytes that a core keeps close.
     slab : int, optional
         Indices of a slab, where the caller wants to say.
+    padded : bool
+        Whether what the ends of the axis see is copied, a slab at least.
     """
     edges = tuple(length * part // parts for part in range(parts + 1))
-    plain = Schedule(edges, links, 1, max(1, length), ())
+    few = min(length, max(1 + padded, SLAB_BYTES // bytes_an_index))
+    plain = Schedule(edges, links, 1, slab or (few if padded else max(1, length)), ())
     if needs is None or length < 2:
         return plain
-    slab = slab or max(1, SLAB_BYTES // bytes_an_index)
+    slab = slab or few
     for sweeps in _tried():
         found = slopes(needs, sweeps)
         left, right = found[-1]

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shmcompute.chunking import Chunk
 from shmcompute.kernels import NativeCall, NativePlan, sweeping
 from shmcompute.plans.sweep_schedule import Schedule
 from shmcompute.typing import Array
-
-# Chunks whose types are those of any range: machine code reads the shape of what it is given, so
-# only a length that Numba has a type of its own for, 1, would differ.
-TYPICAL = ((0, 2),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +27,17 @@ class Sweeps:
     schedule: Schedule
     state: Array
     spin: int = 0
-    typical = TYPICAL
+
+    @property
+    def typical(self) -> tuple[Chunk, ...]:
+        """Chunks whose types, and room, are those of any range.
+
+        Machine code reads the shape of what it is given; only of a length of 1, and of the whole,
+        has Numba types of their own.
+        """
+        length = self.schedule.edges[-1]
+        widest = max(2, min(self.schedule.slab, length - 1))
+        return (0, widest), (length - widest, length)
 
     def native(self, calls: Sequence[NativeCall | None]) -> NativePlan | None:
         """What machine code goes by, if it can call all kernels."""

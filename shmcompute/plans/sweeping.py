@@ -10,13 +10,13 @@ from shmcompute.chunking import (
     Arguments,
     ChunkNumber,
     OutputRow,
-    Part,
+    PaddedPart,
 )
 from shmcompute.kernels import sweeping
 from shmcompute.plans.build import Calls, Options, Target, bind_links
 from shmcompute.plans.plan import Link, Plan
 from shmcompute.plans.sweep_schedule import Footprint, Needs, needs_of, schedule
-from shmcompute.plans.sweep_state import TYPICAL, Sweeps
+from shmcompute.plans.sweep_state import Sweeps
 from shmcompute.storage import Segment, locate
 from shmcompute.system import cores
 from shmcompute.typing import Array
@@ -47,8 +47,6 @@ def build_sweeps(
         return None
     if len({link.arguments.length for link in links}) > 1:
         return None
-    for link in links:
-        link.kernel.check(link.arguments, TYPICAL)
     touched = [_footprints(link.arguments) for link in links]
     order = schedule(
         length,
@@ -58,22 +56,25 @@ def build_sweeps(
         bytes_an_index=max(1, _bytes_of(touched, length) // length),
         cache=cores.cache(),
         slab=options.chunksize,
+        padded=any(isinstance(one, PaddedPart) for link in links for one in link.arguments.bound),
     )
-    spin = sweeping.SPINS if parts <= cores.granted() else 0
-    state = new_state(sweeping.state_words(order.parts))
+    sweeps = Sweeps(order, new_state(sweeping.state_words(order.parts)), _spin(parts))
+    for link in links:
+        link.kernel.check(link.arguments, sweeps.typical)
     cut = tuple(zip(order.edges, order.edges[1:], strict=False))
     values = links[-1].arguments.values
-    plan = Plan(links, cut, values, static=True, sweeps=Sweeps(order, state, spin))
+    plan = Plan(links, cut, values, static=True, sweeps=sweeps)
     return plan if plan.native is not None else None
+
+
+def _spin(parts: int) -> int:
+    """Iterations that who waits may spin: who does so takes a core."""
+    return sweeping.SPINS if parts <= cores.granted() else 0
 
 
 def _is_plain(link: Link) -> bool:
     """Whether its arguments know nothing of chunks, whose number and size are then all one."""
-    return not any(
-        isinstance(one, (ChunkNumber, OutputRow))
-        or (isinstance(one, Part) and type(one) is not Part)
-        for one in link.arguments.bound
-    )
+    return not any(isinstance(one, (ChunkNumber, OutputRow)) for one in link.arguments.bound)
 
 
 def _needs(touched: Sequence[Sequence[Footprint]], length: int) -> Needs | None:
@@ -96,10 +97,23 @@ def _bytes_of(touched: Sequence[Sequence[Footprint]], length: int) -> int:
 
 def _footprints(arguments: Arguments) -> list[Footprint]:
     """What a kernel touches of each array."""
-    return [
-        _footprint(one.view, one.axis, one.writes, getattr(one, "margin", 0))
-        for one in arguments.accesses()
-    ]
+    found = []
+    for access in arguments.accesses():
+        part = arguments.bound[access.position]
+        if isinstance(part, PaddedPart) and _stays_near(part):
+            # What stands beyond an end is no farther within than it is without.
+            depth = max(part.before, part.after)
+            found.append(_footprint(part.view, part.axis, False, depth, depth))
+        else:
+            found.append(_footprint(access.view, access.axis, access.writes, 0, access.margin))
+    return found
+
+
+def _stays_near(part: PaddedPart) -> bool:
+    """Whether what stands beyond an end of an array is taken from that end."""
+    before, after = part.ends
+    far = part.length - 1 - part.after
+    return bool((before <= part.before).all() and ((after < 0) | (after >= far)).all())
 
 
 def _memory(segment: Segment) -> Hashable:
@@ -108,10 +122,10 @@ def _memory(segment: Segment) -> Hashable:
     return (handle.serial, handle.header) if handle.kind == "file" else handle
 
 
-def _footprint(view: Array, axis: int | None, writes: bool, margin: int = 0) -> Footprint:
+def _footprint(view: Array, axis: int | None, writes: bool, before: int, after: int) -> Footprint:
     """The bytes from the lowest to the highest; two mappings of a segment have one address.
 
-    An index sees itself and so many more.
+    An index sees itself, and so many before and after it.
     """
     place = locate(view)
     address: int = view.__array_interface__["data"][0]
@@ -119,6 +133,6 @@ def _footprint(view: Array, axis: int | None, writes: bool, margin: int = 0) -> 
         address = (hash(_memory(place[0])) << 64) + place[1]
     low, high = address, address + view.itemsize
     for number, (size, stride) in enumerate(zip(view.shape, view.strides, strict=True)):
-        way = (margin if number == axis else size - 1) * stride
-        low, high = low + min(0, way), high + max(0, way)
+        ways = (-before * stride, after * stride) if number == axis else (0, (size - 1) * stride)
+        low, high = low + min(0, *ways), high + max(0, *ways)
     return Footprint(low, high, 0 if axis is None else view.strides[axis], writes)
