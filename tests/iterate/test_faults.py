@@ -90,7 +90,7 @@ def test_a_workers_death_says_after_which_sweep(pool):
         stands_still(arr, pool)
 
 
-@of("processes", "poll", "caller", "threads", "serial")
+@of("processes", "caller", "threads", "serial")
 @pytest.mark.parametrize("kernel", [count, count_python], ids=["jitted", "python"])
 def test_a_timeout_is_for_all_sweeps(pool, kernel):
     with sc.SharedArray.zeros(1000) as arr:
@@ -100,9 +100,10 @@ def test_a_timeout_is_for_all_sweeps(pool, kernel):
         stands_still(arr, pool)
 
 
-def test_time_enough(any_pool):
+@of("processes", "caller", "threads")
+def test_time_enough(pool):
     with sc.SharedArray.zeros(1000) as arr:
-        sc.parallel_iterate(count, arr, times=500, pool=any_pool, timeout=60)
+        sc.parallel_iterate(count, arr, times=500, pool=pool, timeout=60)
         assert (arr.array == 500).all()
 
 

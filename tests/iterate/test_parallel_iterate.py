@@ -39,11 +39,17 @@ def swept(step, start, times):
     return old
 
 
+@pytest.fixture(params=["forkserver", "caller", "threads", "serial"])
+def some_pool(request, pools):
+    """A pool of each way to run sweeps."""
+    return pools[request.param]
+
+
 START = np.random.default_rng(0).random((150, 20))
 
 
 @pytest.mark.parametrize("kernel", [heat, heat_python], ids=["jitted", "python"])
-@pytest.mark.parametrize("times", [0, 1, 2, 5, 24])
+@pytest.mark.parametrize("times", [0, 1, 24])
 def test_sweeps_are_what_they_are_in_turn(any_pool, kernel, times):
     with sc.SharedArray(START) as old, sc.SharedArray(START) as new:
         last = sc.parallel_iterate(
@@ -69,10 +75,10 @@ def test_bits_are_equal_for_any_number_of_workers(workers, chunksize):
 
 
 @pytest.mark.parametrize("schedule", ["dynamic", "guided"])
-def test_any_schedule_will_do(any_pool, schedule):
+def test_any_schedule_will_do(some_pool, schedule):
     with sc.SharedArray(START) as old, sc.SharedArray(START) as new:
         last = sc.parallel_iterate(
-            heat, *rows_of(new, old), times=4, swap=(old, new), pool=any_pool, schedule=schedule
+            heat, *rows_of(new, old), times=4, swap=(old, new), pool=some_pool, schedule=schedule
         )
         np.testing.assert_array_equal(last.array, swept(heat, START, 4))
 
@@ -98,7 +104,7 @@ def magnetic(hz, ex, here, after):
             hz[i, j] -= 0.7 * (ex[i, j + 1] - ex[i, j] + after[i, j] - here[i, j])
 
 
-@pytest.mark.parametrize("times", [1, 7, 40])
+@pytest.mark.parametrize("times", [1, 20])
 def test_a_chain_goes_kernel_after_kernel(any_pool, times):
     rng = np.random.default_rng(2)
     ex, ey, hz = rng.random((300, 9)), rng.random((301, 9)), rng.random((301, 9))
@@ -119,26 +125,30 @@ def test_a_chain_goes_kernel_after_kernel(any_pool, times):
 
 
 @nb.njit
-def mean_of_all(new, old, factor):
-    new[:] = old.mean() * factor + new
+def add_total(new, old, factor):
+    total = 0.0
+    for i in range(old.size):
+        total += old[i]
+    for i in range(new.size):
+        new[i] += total * factor
 
 
-def test_kernels_may_see_all_of_the_other_array(any_pool):
+def test_kernels_may_see_all_of_the_other_array(some_pool):
     start = np.arange(40.0)
     with sc.SharedArray(start) as old, sc.SharedArray(start) as new:
         last = sc.parallel_iterate(
-            mean_of_all, new, sc.whole(old), 0.5, times=5, swap=(old, new), pool=any_pool
+            add_total, new, sc.whole(old), 0.5, times=5, swap=(old, new), pool=some_pool
         )
         a, b = start.copy(), start.copy()
         for _ in range(5):
-            mean_of_all(b, a, 0.5)
+            add_total(b, a, 0.5)
             a, b = b, a
         np.testing.assert_array_equal(last.array, a)
 
 
-def test_ufuncs_and_arrays_that_do_not_swap(any_pool):
+def test_ufuncs_and_arrays_that_do_not_swap(some_pool):
     with sc.SharedArray(np.ones(10)) as arr:
-        assert sc.parallel_iterate(np.add, arr, 1.5, times=4, pool=any_pool) is arr
+        assert sc.parallel_iterate(np.add, arr, 1.5, times=4, pool=some_pool) is arr
         np.testing.assert_array_equal(arr.array, np.full(10, 7.0))
 
 
@@ -148,27 +158,29 @@ def add_start(x, start, amount):
         x[i] += start + i + amount
 
 
-def test_offset_is_where_a_slab_begins(any_pool):
+def test_offset_is_where_a_slab_begins(some_pool):
     with sc.SharedArray.zeros(500) as arr:
-        sc.parallel_iterate(add_start, arr, sc.offset, 2, times=30, pool=any_pool)
+        sc.parallel_iterate(add_start, arr, sc.offset, 2, times=30, pool=some_pool)
         np.testing.assert_array_equal(arr.array, 30 * (np.arange(500.0) + 2))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("axis", [0, 1, -1])
-def test_along_any_axis(any_pool, order, axis):
+@pytest.mark.parametrize("axis", [0, -1])
+def test_along_any_axis(some_pool, order, axis):
     start = np.random.default_rng(3).random((40, 50)).copy(order)
     with sc.SharedArray(start) as old, sc.SharedArray(start) as new:
         views = [np.moveaxis(array.array, axis, 0) for array in (new, old)]
-        last = sc.parallel_iterate(heat, *rows_of(*views), times=11, swap=(old, new), pool=any_pool)
+        last = sc.parallel_iterate(
+            heat, *rows_of(*views), times=11, swap=(old, new), pool=some_pool
+        )
         expected = swept(heat, np.moveaxis(start, axis, 0), 11)
         np.testing.assert_array_equal(np.moveaxis(last.array, axis, 0), expected)
 
 
-def test_strides_backwards(any_pool):
+def test_strides_backwards(some_pool):
     with sc.SharedArray(START) as old, sc.SharedArray(START) as new:
         last = sc.parallel_iterate(
-            heat, *rows_of(new[::-1], old[::-1]), times=6, swap=(old, new), pool=any_pool
+            heat, *rows_of(new[::-1], old[::-1]), times=6, swap=(old, new), pool=some_pool
         )
         np.testing.assert_array_equal(last.array[::-1], swept(heat, START[::-1], 6))
 
@@ -189,7 +201,7 @@ def relax_python(new, left, right):
 
 
 @pytest.mark.parametrize("kernel", [relax, relax_python], ids=["jitted", "python"])
-@pytest.mark.parametrize("every", [1, 3, 10])
+@pytest.mark.parametrize("every", [1, 4])
 def test_until_is_asked_after_every_so_many_sweeps(any_pool, kernel, every):
     start = np.random.default_rng(4).random(300)
     numbers, asked = [], []
@@ -217,11 +229,11 @@ def test_until_is_asked_after_every_so_many_sweeps(any_pool, kernel, every):
         assert asked == numbers[every - 1 : done : every]
 
 
-def test_sweeps_that_are_left_when_until_never_holds(any_pool):
+def test_sweeps_that_are_left_when_until_never_holds(some_pool):
     with sc.SharedArray(np.zeros(20)) as arr:
         asked = []
         sc.parallel_iterate(
-            counting, arr, times=11, until=asked.append, every=4, combine=np.add, pool=any_pool
+            counting, arr, times=11, until=asked.append, every=4, combine=np.add, pool=some_pool
         )
         assert asked == [80.0, 160.0]
         assert (arr.array == 11).all()
@@ -247,14 +259,14 @@ def test_numbers_are_the_same_for_any_number_of_workers():
 
 
 @pytest.mark.parametrize("kernel", [heat, heat_python], ids=["jitted", "python"])
-def test_until_wants_a_number(any_pool, kernel):
+def test_until_wants_a_number(some_pool, kernel):
     with (
         sc.SharedArray(START) as old,
         sc.SharedArray(START) as new,
         pytest.raises(KernelTypeError, match="return.* real number"),
     ):
         sc.parallel_iterate(
-            kernel, *rows_of(new, old), times=5, swap=(old, new), until=bool, pool=any_pool
+            kernel, *rows_of(new, old), times=5, swap=(old, new), until=bool, pool=some_pool
         )
 
 
@@ -314,20 +326,20 @@ def fails_at(x, when):
         x[i] += 1
 
 
-def test_what_a_kernel_raises_says_after_which_sweep(any_pool):
+def test_what_a_kernel_raises_says_after_which_sweep(some_pool):
     with sc.SharedArray.zeros(100) as arr:
         with pytest.raises(ZeroDivisionError, match="so it is") as caught:
-            sc.parallel_iterate(fails_at, arr, 40, times=1000, pool=any_pool)
+            sc.parallel_iterate(fails_at, arr, 40, times=1000, pool=some_pool)
         assert any("after sweep" in note for note in caught.value.__notes__)
         arr[:] = 0
-        sc.parallel_iterate(fails_at, arr, -1, times=3, pool=any_pool)
+        sc.parallel_iterate(fails_at, arr, -1, times=3, pool=some_pool)
         assert (arr.array == 3).all()
 
 
-def test_debug_runs_sweep_by_sweep(any_pool):
+def test_debug_runs_sweep_by_sweep(some_pool):
     with sc.SharedArray(START) as old, sc.SharedArray(START) as new:
         last = sc.parallel_iterate(
-            heat, *rows_of(new, old), times=3, swap=(old, new), pool=any_pool, debug=True
+            heat, *rows_of(new, old), times=3, swap=(old, new), pool=some_pool, debug=True
         )
         np.testing.assert_array_equal(last.array, swept(heat, START, 3))
 
