@@ -96,13 +96,13 @@ def parallel_iterate(
     --------
     >>> import numpy as np, numba as nb, shmcompute as sc
     >>> @nb.njit
-    ... def relax(new, left, right):
+    ... def relax(new, old):
     ...     for i in range(new.size):
-    ...         new[i] = 0.5 * (left[i] + right[i])
+    ...         new[i] = 0.5 * (old[i] + old[i + 2])
     >>> start = np.array([0.0, 0, 0, 0, 8])
     >>> with sc.SharedArray(start) as old, sc.SharedArray(start) as new:
     ...     last = sc.parallel_iterate(
-    ...         relax, new[1:-1], sc.read(old[:-2]), sc.read(old[2:]), times=100, swap=(old, new)
+    ...         relax, new[1:-1], sc.halo(old, 1), times=100, swap=(old, new)
     ...     )
     ...     print(last.array.round(3))
     [0. 2. 4. 6. 8.]
