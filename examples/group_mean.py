@@ -9,18 +9,12 @@ import shmcompute as sc
 
 ROWS, STATIONS = 1_000_000, 5
 
-
-def main():
-    rng = np.random.default_rng(1)
-    stations = rng.integers(0, STATIONS, ROWS)
-    celsius = 10 + 3 * stations + rng.normal(0, 2, ROWS)
-    with sc.SharedArray(stations) as station, sc.SharedArray(celsius) as temperature:
-        counts = np.bincount(station, minlength=STATIONS)
-        means = np.bincount(station, weights=temperature, minlength=STATIONS) / counts
-        for number, (count, mean) in enumerate(zip(counts, means, strict=True)):
-            print(f"station {number}: {count} measurements, {mean:.1f} degrees")
-        print(f"all: {counts.sum()}")
-
-
-if __name__ == "__main__":
-    main()
+rng = np.random.default_rng(1)
+stations = rng.integers(0, STATIONS, ROWS)
+celsius = 10 + 3 * stations + rng.normal(0, 2, ROWS)
+with sc.SharedArray(stations) as station, sc.SharedArray(celsius) as temperature:
+    counts = np.bincount(station, minlength=STATIONS)
+    means = np.bincount(station, weights=temperature, minlength=STATIONS) / counts
+    for number, (count, mean) in enumerate(zip(counts, means, strict=True)):
+        print(f"station {number}: {count} measurements, {mean:.1f} degrees")
+    print(f"all: {counts.sum()}")

@@ -22,25 +22,20 @@ def spread(new, above, here, below):
             new[i, j] = 0.25 * around
 
 
-def main():
-    start = np.zeros((SIDE, SIDE))
-    start[0] = 100.0
-    with sc.SharedArray(start) as old, sc.SharedArray(start) as new:
-        above, here, below = (sc.read(old[i : SIDE - 2 + i]) for i in range(3))
-        field = sc.parallel_iterate(
-            spread, new[1:-1], above, here, below, times=SWEEPS, swap=(old, new)
-        )
-        print(f"after {SWEEPS} sweeps:")
-        for row in field[:: SIDE // 10, :: SIDE // 30]:
-            print("  " + "".join(SHADES[int(heat / 100 * 9.99)] for heat in row))
+start = np.zeros((SIDE, SIDE))
+start[0] = 100.0
+with sc.SharedArray(start) as old, sc.SharedArray(start) as new:
+    above, here, below = (sc.read(old[i : SIDE - 2 + i]) for i in range(3))
+    field = sc.parallel_iterate(
+        spread, new[1:-1], above, here, below, times=SWEEPS, swap=(old, new)
+    )
+    print(f"after {SWEEPS} sweeps:")
+    for row in field[:: SIDE // 10, :: SIDE // 30]:
+        print("  " + "".join(SHADES[int(heat / 100 * 9.99)] for heat in row))
 
-        expected = start.copy()
-        for _ in range(SWEEPS):
-            around = expected[:-2, 1:-1] + expected[2:, 1:-1]
-            around += expected[1:-1, :-2] + expected[1:-1, 2:]
-            expected[1:-1, 1:-1] = 0.25 * around
-        print(f"NumPy finds the same: {np.allclose(field.array, expected, rtol=1e-12)}")
-
-
-if __name__ == "__main__":
-    main()
+    expected = start.copy()
+    for _ in range(SWEEPS):
+        around = expected[:-2, 1:-1] + expected[2:, 1:-1]
+        around += expected[1:-1, :-2] + expected[1:-1, 2:]
+        expected[1:-1, 1:-1] = 0.25 * around
+    print(f"NumPy finds the same: {np.allclose(field.array, expected, rtol=1e-12)}")

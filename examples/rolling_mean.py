@@ -19,19 +19,14 @@ def mean_of_each(windows, means):
         means[i] = windows[i].mean()
 
 
-def main():
-    prices = 100 + np.random.default_rng(2).normal(0, 1, DAYS).cumsum()
-    with (
-        sc.SharedArray(prices) as series,
-        sc.SharedArray.empty(DAYS - WINDOW + 1) as means,
-    ):
-        windows = sliding_window_view(series.array, WINDOW)
-        sc.parallel_apply(mean_of_each, sc.read(windows), sc.write(means))
-        sums = np.cumsum(np.concatenate([[0], prices]))
-        expected = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
-        print(f"{len(means)} means of {WINDOW} days")
-        print(f"as by differences of sums: {np.allclose(means.array, expected)}")
-
-
-if __name__ == "__main__":
-    main()
+prices = 100 + np.random.default_rng(2).normal(0, 1, DAYS).cumsum()
+with (
+    sc.SharedArray(prices) as series,
+    sc.SharedArray.empty(DAYS - WINDOW + 1) as means,
+):
+    windows = sliding_window_view(series.array, WINDOW)
+    sc.parallel_apply(mean_of_each, sc.read(windows), sc.write(means))
+    sums = np.cumsum(np.concatenate([[0], prices]))
+    expected = (sums[WINDOW:] - sums[:-WINDOW]) / WINDOW
+    print(f"{len(means)} means of {WINDOW} days")
+    print(f"as by differences of sums: {np.allclose(means.array, expected)}")

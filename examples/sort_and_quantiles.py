@@ -12,21 +12,15 @@ import shmcompute as sc
 
 REQUESTS = 500_000
 
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder, "milliseconds.npy")
+    np.save(path, np.random.default_rng(3).lognormal(3, 1, REQUESTS))
 
-def main():
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "milliseconds.npy")
-        np.save(path, np.random.default_rng(3).lognormal(3, 1, REQUESTS))
+    with sc.SharedArray.open(path) as times:
+        median, worst = np.percentile(times, [50, 99])
+        print(f"half of {len(times)} took below {median:.1f} ms, one of 100 above {worst:.0f}")
+        sc.parallel_sort(times)
 
-        with sc.SharedArray.open(path) as times:
-            median, worst = np.percentile(times, [50, 99])
-            print(f"half of {len(times)} took below {median:.1f} ms, one of 100 above {worst:.0f}")
-            sc.parallel_sort(times)
-
-        stored = np.load(path)
-        print(f"the file is sorted: {bool((np.diff(stored) >= 0).all())}")
-        print(f"the quickest 3: {stored[:3].round(2)}")
-
-
-if __name__ == "__main__":
-    main()
+    stored = np.load(path)
+    print(f"the file is sorted: {bool((np.diff(stored) >= 0).all())}")
+    print(f"the quickest 3: {stored[:3].round(2)}")

@@ -30,39 +30,19 @@ def compress(pressure, across, along, above):
             pressure[i, j] -= COURANT * flow
 
 
-def main():
-    start = np.zeros((SIDE, SIDE))
-    start[SIDE // 2 - 2 : SIDE // 2 + 3, SIDE // 2 - 2 : SIDE // 2 + 3] = 1.0
-    with (
-        sc.SharedArray(start) as pressure,
-        sc.SharedArray.zeros((SIDE, SIDE)) as across,
-        sc.SharedArray.zeros((SIDE, SIDE)) as along,
-    ):
-        inner = slice(1, -1)
-        sc.parallel_iterate(
-            [
-                (
-                    accelerate,
-                    across[inner],
-                    along[inner],
-                    sc.read(pressure[inner]),
-                    sc.read(pressure[2:]),
-                ),
-                (
-                    compress,
-                    pressure[inner],
-                    sc.read(across[inner]),
-                    sc.read(along[inner]),
-                    sc.read(along[:-2]),
-                ),
-            ],
-            times=SWEEPS,
-        )
-        for row in pressure[:: SIDE // 14, :: SIDE // 40]:
-            shade = (row / abs(pressure.array).max() * 6 + 6.5).astype(int)
-            print("  " + "".join(SHADES[s] for s in shade))
-        print(f"as much as there was: {np.isclose(pressure.array.sum(), start.sum())}")
-
-
-if __name__ == "__main__":
-    main()
+start = np.zeros((SIDE, SIDE))
+start[SIDE // 2 - 2 : SIDE // 2 + 3, SIDE // 2 - 2 : SIDE // 2 + 3] = 1.0
+with (
+    sc.SharedArray(start) as pressure,
+    sc.SharedArray.zeros((SIDE, SIDE)) as across,
+    sc.SharedArray.zeros((SIDE, SIDE)) as along,
+):
+    rows, below = slice(1, -1), slice(2, None)
+    here, under, flow = sc.read(pressure[rows]), sc.read(pressure[below]), sc.read(along[rows])
+    speed_up = accelerate, across[rows], along[rows], here, under
+    squeeze = compress, pressure[rows], sc.read(across[rows]), flow, sc.read(along[:-2])
+    sc.parallel_iterate([speed_up, squeeze], times=SWEEPS)
+    for row in pressure[:: SIDE // 14, :: SIDE // 40]:
+        shade = (row / abs(pressure.array).max() * 6 + 6.5).astype(int)
+        print("  " + "".join(SHADES[s] for s in shade))
+    print(f"as much as there was: {np.isclose(pressure.array.sum(), start.sum())}")

@@ -10,6 +10,7 @@ from shmcompute.calls import Outputs, call, pool_for, run, run_debugged
 from shmcompute.plans import Options, Plan, build_plan, calls_of, shared_arrays
 from shmcompute.pool import Pool, default_pool
 from shmcompute.system import context
+from shmcompute.system.tracebacks import shorten
 
 
 class BoundPlan:
@@ -34,7 +35,11 @@ class BoundPlan:
             array.array  # noqa: B018  # raises ClosedError
         pool = default_pool("serial") if context.inside_kernel() else self._pool
         run_it = run_debugged if self._plan.debug else run
-        return run_it(self._plan, self._plan.values, pool, self._timeout)
+        try:
+            return run_it(self._plan, self._plan.values, pool, self._timeout)
+        except BaseException as error:
+            shorten(error)
+            raise
 
     def __repr__(self) -> str:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
@@ -177,4 +182,8 @@ def parallel_apply(
     chosen = pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
-    return call(kernel, args, options, chosen, timeout)
+    try:
+        return call(kernel, args, options, chosen, timeout)
+    except BaseException as error:
+        shorten(error)
+        raise

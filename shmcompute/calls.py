@@ -26,7 +26,6 @@ from shmcompute.plans import (
 )
 from shmcompute.pool import Pool, default_pool, default_pools
 from shmcompute.system import context
-from shmcompute.system.tracebacks import shorten
 
 Outputs = SharedArray | tuple[SharedArray, ...] | None  # what `per_chunk` has asked for
 
@@ -94,22 +93,14 @@ def run(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Output
 
 def run_debugged(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:
     """Run a plan under ``debug=True``."""
-    try:
-        watched = partial(run_watched, lambda part: run_chunks(part, values, pool, timeout))
-        return with_outputs(plan, watched)
-    except BaseException as error:
-        shorten(error)
-        raise
+    watched = partial(run_watched, lambda part: run_chunks(part, values, pool, timeout))
+    return with_outputs(plan, watched)
 
 
 def run_chunks(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> None:
     """Run a plan that makes nothing, or has it already."""
     if plan.chunks:
-        try:
-            pool.running.run(plan, values, timeout)
-        except BaseException as error:
-            shorten(error)
-            raise
+        pool.running.run(plan, values, timeout)
 
 
 def with_outputs(plan: Plan, run: Callable[[Plan], None]) -> Outputs:

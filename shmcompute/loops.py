@@ -9,6 +9,7 @@ from shmcompute.calls import Outputs, call, pool_for
 from shmcompute.chunking import range_start, range_stop
 from shmcompute.plans import Options
 from shmcompute.pool import Pool
+from shmcompute.system.tracebacks import shorten
 
 
 def parallel_for(
@@ -73,7 +74,11 @@ def parallel_for(
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(0, chunksize, schedule, retries, guarded)
     given = (range_start, range_stop, *args)
-    return call(kernel, given, options, chosen, timeout, extent)
+    try:
+        return call(kernel, given, options, chosen, timeout, extent)
+    except BaseException as error:
+        shorten(error)
+        raise
 
 
 def _whole(name: str, number: int) -> int:

@@ -30,7 +30,8 @@ os.environ.setdefault("SHMCOMPUTE_WARM_BYTES", "0")  # else leaks would hide: se
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-collect_ignore = ["faults/fuzz_trailer.py"]  # run by hand; it needs a library of its own
+# Run by hand or by a trial: they need a library of their own.
+collect_ignore = ["faults/fuzz_trailer.py", "faults/programs/patched.py"]
 
 
 class Pools:

@@ -78,13 +78,14 @@ def _told(call: Call, done: Callable[[], int]) -> Iterator[None]:
 def _tell(error: KernelTimeoutError | WorkerLostError, call: Call, done: int) -> None:
     """Say which sweeps were over, and that nothing of what others write is defined."""
     error.sweep = done
-    if not error.chunks:  # of this run nothing has begun
+    overran = isinstance(error, KernelTimeoutError) and "overran" in error.args[0]
+    if "nothing has run" in error.args[0] or not (error.chunks or overran):
         error.args = (f"after sweep {done}: {error.args[0]}",)
         return
     if call.many is not None:
         error.chunks = [(0, call.length)]
     what = "all that the call writes is undefined" if call.many else "its chunks are undefined"
-    if isinstance(error, KernelTimeoutError):
+    if overran:
         text = f"kernel {call.name} overran its timeout of {call.timeout} s"
     else:
         text = error.args[0].partition("; the content")[0]

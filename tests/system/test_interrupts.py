@@ -139,10 +139,12 @@ def test_results_come_after_an_interrupt_or_are_told_to_be_lost(pools):
 def test_a_pool_is_free_after_an_interrupt():
     """At each third step of a call that is bound and sent."""
     with sc.Pool(2, start_method="forkserver") as pool, sc.SharedArray(np.zeros(8)) as arr:
-        view = arr.array[:]  # of which each call is a new one
+
+        def fill(x, value):  # which goes by value, so each call is a new one
+            x[:] = value
 
         def call():
-            sc.parallel_apply(kernels.affine, view, 0.0, 1.0, pool=pool.ready())
+            sc.parallel_apply(fill, arr, 1.0, pool=pool.ready())
 
         def check():
             assert not pool.running._lock.locked()

@@ -490,10 +490,10 @@ def test_a_program_that_ends_waits_for_workers_that_start():
         sc.Pool(1, start_method="forkserver").ready().close()  # the server itself may take long
         begun, ends, real = threading.Event(), threading.Event(), start.start
         started = []
-        def held_up(process, context):
+        def held_up(process, context, give_up):
             begun.set()
             ends.wait()
-            real(process, context)
+            real(process, context, give_up)
             started.append(process)
         start.start = held_up
         util.Finalize(None, ends.set, exitpriority=1)
