@@ -6,6 +6,7 @@ import time
 
 from shmcompute.arrays import SharedArray
 from shmcompute.chunking import Values
+from shmcompute.errors import KernelTimeoutError
 from shmcompute.iterate.program import Calls, find_program
 from shmcompute.plans import Options, Plan, build_plan, run_watched
 from shmcompute.pool import Pool
@@ -88,12 +89,15 @@ class Call:
 
     def run(self, plan: Plan) -> None:
         """Run a plan in the time that is left."""
+        left = self._left()
+        if left is not None and left <= 0:  # else quick sweeps would never notice
+            raise KernelTimeoutError(f"kernel {self.name} overran its timeout", [])
         if plan.chunks:
             values = self._values if plan is self.many else plan.values
-            self.pool.running.run(plan, values, self._left())
+            self.pool.running.run(plan, values, left)
 
     def _left(self) -> float | None:
-        return None if self._deadline is None else max(1e-6, self._deadline - time.monotonic())
+        return None if self._deadline is None else self._deadline - time.monotonic()
 
     def close(self) -> None:
         """Give back what was made for it."""

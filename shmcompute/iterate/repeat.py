@@ -85,6 +85,8 @@ def _tell(error: KernelTimeoutError | WorkerLostError, call: Call, done: int) ->
     if call.many is not None:
         error.chunks = [(0, call.length)]
     what = "all that the call writes is undefined" if call.many else "its chunks are undefined"
+    if not error.chunks:
+        what = "what it has written is complete"
     if overran:
         text = f"kernel {call.name} overran its timeout of {call.timeout} s"
     else:

@@ -128,6 +128,7 @@ def call_uninterrupted(
         except BaseException as error:  # noqa: BLE001  # it is raised below
             errors.append(error)
         finally:
+            _leave_no_dummy()
             returned.open()
 
     wait_on(returned, insists, interrupted, work)
@@ -137,6 +138,16 @@ def call_uninterrupted(
     finally:
         errors.clear()  # an error refers to this frame: let the frame not refer to it
     return results[0]
+
+
+def _leave_no_dummy() -> None:
+    """Take this thread out of `threading`'s list, where it is if anyone asked who he is.
+
+    It was not started by `threading`, which before Python 3.13 would keep it there for ever.
+    """
+    active = getattr(threading, "_active", {})
+    if isinstance(active.get(threading.get_ident()), getattr(threading, "_DummyThread", ())):
+        active.pop(threading.get_ident(), None)
 
 
 def wait_on(
