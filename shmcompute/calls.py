@@ -46,14 +46,14 @@ def call(
         The range that is cut into chunks, where no array is: it is no part of the plan.
     """
     seconds = None if timeout is None else config.timeout(timeout)
-    full = options if extent is None else options._replace(extent=extent)
     if options.debug:
+        full = options._replace(extent=extent)
         built = build_plan(calls_of(kernel, args), full, chosen.running)
         return run_debugged(built, built.values, chosen, seconds)
     key, values = call_key(kernel, args, options)
     known = chosen.plans.find(key)
     if known is None:
-        known = _built(kernel, args, full, chosen, key)
+        known = _built(kernel, args, options._replace(extent=extent), chosen, key)
         values = known.values
     elif extent is not None:
         known = known.over(_cut(options, extent, chosen.workers))

@@ -21,9 +21,7 @@ from shmcompute.typing import Array
 # Iterations, of some 30 ns. Longer than it takes to wake a sleeper, at either side: else caller and
 # worker, each asleep when the other is ready, would go on waking each other call after call.
 SPIN = 10_000
-SEGMENTS = (
-    1 << 16
-)  # that a process may be told of at the same time; what is not used takes no memory
+SEGMENTS = 1 << 16  # that frames may name at the same time; unused words take no memory
 
 
 def spin(running: int) -> int:

@@ -30,7 +30,8 @@ class SegmentTable:
         self.bases = no_bases()
         self._watch = watch
         self._numbered: dict[Segment, NumberedSegment] = {}
-        self._free = deque(range(1, SEGMENTS))
+        self._free: deque[int] = deque()  # numbers that were another's
+        self._last = 0
 
     def place(self, view: Array) -> Place:
         """Where an array is.
@@ -48,13 +49,17 @@ class SegmentTable:
         return self._numbered.get(segment) or self._number(segment), offset
 
     def _number(self, segment: Segment) -> NumberedSegment:
-        if not self._free:
-            raise ShmComputeError(f"calls of one pool can name {SEGMENTS - 1} arrays at a time")
-        number = self._free.popleft()
+        number = self._free.popleft() if self._free else self._new()
         self.bases[number] = segment.address
         self._numbered[segment] = numbered = NumberedSegment(number, segment.handle)
         self._watch(segment)
         return numbered
+
+    def _new(self) -> int:
+        if self._last + 1 == SEGMENTS:
+            raise ShmComputeError(f"calls of one pool can name {SEGMENTS - 1} arrays at a time")
+        self._last += 1
+        return self._last
 
     def knows(self, segments: Iterable[NumberedSegment]) -> bool:
         """Whether these numbers still stand for these segments."""
