@@ -53,17 +53,7 @@ def quantile(
 ) -> Any:
     """`numpy.quantile`."""
     options = {"method": method, "keepdims": keepdims, **others}
-    a, q, out = unwrapped(a), unwrapped(q), unwrapped(out)
-    array = plain_array(a)
-    if array is not None and out is None and not others:
-        if method == "linear" and _is_flat(array, axis) and _few(q, 1):
-            found = _linear(array.reshape(-1), q, 1)
-            if found is not None:
-                return _shaped(found, array, keepdims)
-        if _has_rows(array, axis):
-            call = lambda rows: np.quantile(rows, q, axis, **options)  # noqa: E731
-            return _by_rows(call, array, axis, keepdims, np.ndim(q))
-    return np.quantile(a, q, axis, out, overwrite_input, **options)
+    return _quantiles(np.quantile, 1, a, q, axis, out, overwrite_input, options)
 
 
 def percentile(
@@ -78,19 +68,34 @@ def percentile(
 ) -> Any:
     """`numpy.percentile`."""
     options = {"method": method, "keepdims": keepdims, **others}
+    return _quantiles(np.percentile, 100, a, q, axis, out, overwrite_input, options)
+
+
+def _quantiles(
+    function: Callable[..., Any],
+    whole: int,
+    a: Any,
+    q: Any,
+    axis: Any,
+    out: Any,
+    overwrite_input: Any,
+    options: dict[str, Any],
+) -> Any:
+    """NumPy's `function` of `q`, which is counted in parts of `whole`."""
     a, q, out = unwrapped(a), unwrapped(q), unwrapped(out)
-    array = plain_array(a)
-    if array is not None and out is None and not others:
+    array, keepdims = plain_array(a), options["keepdims"]
+    if array is not None and out is None and options.keys() == {"method", "keepdims"}:
         # Of float32 NumPy rounds the percentage, too.
-        exact = array.dtype.kind in "iu" or array.dtype == np.float64
-        if method == "linear" and exact and _is_flat(array, axis) and _few(q, 100):
-            found = _linear(array.reshape(-1), q, 100)
+        exact = whole == 1 or array.dtype.kind in "iu" or array.dtype == np.float64
+        linear = options["method"] == "linear" and exact
+        if linear and _is_flat(array, axis) and _few(q, whole):
+            found = _linear(array.reshape(-1), q, whole)
             if found is not None:
                 return _shaped(found, array, keepdims)
         if _has_rows(array, axis):
-            call = lambda rows: np.percentile(rows, q, axis, **options)  # noqa: E731
+            call = lambda rows: function(rows, q, axis, **options)  # noqa: E731
             return _by_rows(call, array, axis, keepdims, np.ndim(q))
-    return np.percentile(a, q, axis, out, overwrite_input, **options)
+    return function(a, q, axis, out, overwrite_input, **options)
 
 
 FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
