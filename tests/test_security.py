@@ -303,6 +303,7 @@ NAMESAKES = {
     "shmcompute.queues.slot_ring": {"load"},
     "shmcompute.kernels.sweeping": {"load"},
     "shmcompute.algorithms.block_sums": {"compile"},  # its own, by Numba
+    "shmcompute.algorithms.block_squares": {"compile"},
     "shmcompute.backends.doorbell.control_block": {"load"},
     "shmcompute.backends.processes.worker.main": {"compile"},  # its own, by Numba
     "shmcompute.system.libc": {"CDLL"},  # the C library

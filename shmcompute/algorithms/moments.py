@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from shmcompute.algorithms import block_squares
 from shmcompute.algorithms.parts import run_parts
 from shmcompute.algorithms.reductions import (
     FLOATS,
@@ -110,6 +111,39 @@ def _squares(a: Array, axes: Sequence[int], kind: np.dtype[Any], cut: Slabs) -> 
     each = np.prod([a.shape[axis] for axis in others], dtype=np.intp)
     shape[cut.axis] = cut.count
     means, squares = np.empty(shape, _wide(kind)), np.empty(shape, _wide(kind))
+    if len(axes) == a.ndim and kind == a.dtype and block_squares.ready(a):
+        _by_code(a, cut, means.reshape(-1), squares.reshape(-1))
+    else:
+        _by_numpy(a, axes, kind, cut, means, squares)
+    along = [1] * a.ndim
+    along[cut.axis] = cut.count
+    sizes = np.diff(cut.edges).reshape(along) * each
+    mean = np.add.reduce(means * sizes, axis=cut.axis, keepdims=True) / sizes.sum()
+    squares += sizes * (means - mean) ** 2
+    return np.asarray(np.add.reduce(squares, axis=cut.axis, keepdims=True))
+
+
+def _by_code(a: Array, cut: Slabs, means: Array, squares: Array) -> None:
+    """Mean and squared differences of each slab of a contiguous array."""
+    found = np.empty((cut.count, 2))
+
+    def part(number: int) -> None:
+        block_squares.squares(a[cut.index(number)].reshape(-1), found[number])
+
+    run_parts(part, cut.count)
+    means[:], squares[:] = found.T
+
+
+def _by_numpy(
+    a: Array,
+    axes: Sequence[int],
+    kind: np.dtype[Any],
+    cut: Slabs,
+    means: Array,
+    squares: Array,
+) -> None:
+    """Means and squared differences of each slab along the axes."""
+    each = np.prod([a.shape[axis] for axis in axes if axis != cut.axis], dtype=np.intp)
     longest = a[cut.place(0, max(map(cut.length, range(cut.count))))]
     rooms: list[Array] = []  # for differences: memory that is new costs more than they do
 
@@ -126,12 +160,6 @@ def _squares(a: Array, axes: Sequence[int], kind: np.dtype[Any], cut: Slabs) -> 
         rooms.append(room)
 
     run_parts(part, cut.count)
-    along = [1] * a.ndim
-    along[cut.axis] = cut.count
-    sizes = np.diff(cut.edges).reshape(along) * each
-    mean = np.add.reduce(means * sizes, axis=cut.axis, keepdims=True) / sizes.sum()
-    squares += sizes * (means - mean) ** 2
-    return np.asarray(np.add.reduce(squares, axis=cut.axis, keepdims=True))
 
 
 def _taken(rooms: list[Array], like: Array, kind: np.dtype[Any]) -> Array:

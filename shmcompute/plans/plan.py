@@ -182,15 +182,15 @@ class Plan:
 
     def over(self, chunks: Sequence[Chunk]) -> Plan:
         """The same plan of other chunks."""
-        return self._copy(("outputs", "_frame") if self.outputs else ("_frame",), chunks=chunks)
+        return self._copy(("outputs", "_frame"), chunks=chunks)
 
     def _copy(self, stale: Sequence[str], **changes: Any) -> Plan:
         """What `replace` makes, in a tenth of the time; what is cached stays, but for the stale."""
         copy = object.__new__(Plan)
-        state = copy.__dict__
-        state.update(self.__dict__, **changes)
+        state = self.__dict__ | changes
         for name in ("_within", *stale):
             state.pop(name, None)
+        object.__setattr__(copy, "__dict__", state)  # the class is frozen
         return copy
 
     def frame(self, place: Callable[[Array], Place]) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -36,6 +36,15 @@ FORMS = 256  # and forms of plans
 _CONSTANTS = (ChunkMarker, Scratch, PerChunk)  # markers that refer to no array
 
 
+def _reader_of(marker: type[Any]) -> Callable[[Any], Hashable]:
+    """What reads from a marker how its array is cut."""
+    names = [name for name in ("axis", "key") if hasattr(marker, name)]
+    return attrgetter(*names) if names else type
+
+
+_HOW = {kind: _reader_of(kind) for kind in ARRAY_MARKERS}
+
+
 @dataclass(frozen=True, eq=False)
 class _Entry:
     plan: Plan
@@ -45,7 +54,10 @@ class _Entry:
     @property
     def current(self) -> bool:
         """Whether none of its kernels was recompiled since."""
-        return all(_first(versions) is first for versions, first in self.versions)
+        for versions, first in self.versions:  # noqa: SIM110  # a third of what `all` takes
+            if _first(versions) is not first:
+                return False
+        return True
 
 
 class PlanCache:
@@ -152,19 +164,18 @@ def call_key(
         may change with its globals and closure, a plain array with its content.
     values : tuple of numbers
     """
-    values = tuple(filter(is_number, args))
+    values: list[Any] = []
     parts: list[Any] = [*_kernel_key(kernel), options, *map(type, options)]
+    is_known = parts[0] is not None
     for arg in args:
         if is_number(arg):
+            values.append(arg)
             parts.append(type(arg))
         else:
-            part = _part_key(arg)
-            if part is None:
-                return None, values
-            parts.append(part)
-    if parts[0] is None or len(values) > VALUES:
-        return None, values
-    return tuple(parts), values
+            parts.append(part := _part_key(arg))
+            is_known = is_known and part is not None
+    key = tuple(parts) if is_known and len(values) <= VALUES else None
+    return key, tuple(values)
 
 
 def _part_key(arg: Any) -> Hashable | None:
@@ -174,14 +185,11 @@ def _part_key(arg: Any) -> Hashable | None:
         return id(arg)
     if kind is np.ndarray:
         return address(arg), arg.shape, arg.strides, arg.dtype, arg.flags.writeable
-    if kind in _CONSTANTS:
-        key: Hashable = arg
-        return key
-    if kind in ARRAY_MARKERS:
+    if kind in _HOW:
         inner = _part_key(arg.value) if type(arg.value) in (SharedArray, np.ndarray) else None
-        how = getattr(arg, "axis", None), getattr(arg, "key", None)
-        return None if inner is None else (kind, inner, *how)
-    return None
+        return None if inner is None else (kind, inner, _HOW[kind](arg))
+    key: Hashable = arg if kind in _CONSTANTS else None
+    return key
 
 
 def _kernel_key(kernel: Any) -> tuple[Hashable | None, ...]:
@@ -218,9 +226,8 @@ def _outline_key(arg: Any) -> Hashable | None:
         return arg.dtype, arg.ndim
     if kind is Halo and arg.boundary is not None:  # its copies are made for one shape
         return None
-    if kind in ARRAY_MARKERS and type(arg.value) in (SharedArray, np.ndarray):
-        how = getattr(arg, "axis", None), getattr(arg, "key", None)
-        return kind, _outline_key(arg.value), *how
+    if kind in _HOW and type(arg.value) in (SharedArray, np.ndarray):
+        return kind, _outline_key(arg.value), _HOW[kind](arg)
     key: Hashable | None = arg if kind in _CONSTANTS else None
     return key
 

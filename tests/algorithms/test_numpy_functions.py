@@ -12,6 +12,7 @@ import pytest
 import shmcompute as sc
 from shmcompute.algorithms import (
     arg_reductions,
+    block_squares,
     block_sums,
     cumulative,
     elementwise,
@@ -214,6 +215,25 @@ def test_machine_code_and_numpy_sum_blocks_to_the_same_bits(monkeypatch):
         monkeypatch.setattr(cumulative, "BLOCK", 8)
         monkeypatch.setattr(block_sums, "PAYS", 1)
         assert arr.cumsum().tobytes() == by_numpy.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("size", [500, 2047, 2048, 2049, 20_001])
+def test_variance_by_machine_code(dtype, size, monkeypatch):
+    """As near to the true one as NumPy's, far from zero; a read-only array's is the same."""
+    monkeypatch.setattr(block_squares, "PAYS", 1)
+    x = (np.random.default_rng(size).normal(size=size) + 1000).astype(dtype)
+    true = x.astype(np.longdouble).var()
+    with sc.SharedArray(x) as arr:
+        found = np.var(arr)
+        assert found.dtype == x.dtype
+        rounded = 1000 * np.finfo(dtype).eps  # of a value, relative to a deviation
+        assert abs(found - true) <= abs(np.var(x) - true) + rounded * true
+        np.testing.assert_allclose(np.std(arr, ddof=1), x.astype("f8").std(ddof=1), 1e-4)
+        x.flags.writeable = False
+        assert FORMS[np.var](x) == found
+        arr[3] = np.nan
+        assert np.isnan(np.var(arr))
 
 
 def test_cumulative_sums_of_what_is_not_negative_never_fall():

@@ -79,11 +79,11 @@ class ControlMapping:
 
     def write_values(self, values: Values) -> None:
         """Put the numbers of the next run where workers read them."""
-        form = _layout(tuple(map(type, values)))
-        parts: list[Number] = []
-        for value in values:
-            parts += (value.real, value.imag) if type(value) in COMPLEX else (value,)
-        form.pack_into(self._memory, control_block.VALUES_AT, *parts)
+        kinds = tuple(map(type, values))
+        parts: Sequence[Number] = values
+        if not COMPLEX.isdisjoint(kinds):
+            parts = [part for value in values for part in _parts(value)]
+        _layout(kinds).pack_into(self._memory, control_block.VALUES_AT, *parts)
 
     def read_values(self, types: Sequence[type[Number]]) -> Values:
         """The numbers of this run."""
@@ -118,6 +118,10 @@ def _create(size: int) -> int:
 @lru_cache(maxsize=256)
 def _layout(types: tuple[type[Number], ...]) -> struct.Struct:
     return struct.Struct("<" + "".join(FORMATS[kind] for kind in types))
+
+
+def _parts(value: Number) -> tuple[Number, ...]:
+    return (value.real, value.imag) if type(value) in COMPLEX else (value,)
 
 
 def _number(kind: type[Any], parts: Iterator[Any]) -> Number:
