@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.calls import Outputs, call, pool_for, run, run_debugged
+from shmcompute.calls import Outputs, call, cut_range, extent_of, pool_for, run, run_debugged
+from shmcompute.chunking import Chunk, Values, is_number, is_split, range_start, range_stop
 from shmcompute.plans import Options, Plan, build_plan, calls_of, shared_arrays
 from shmcompute.pool import Pool, default_pool
 from shmcompute.system import context
@@ -17,29 +19,78 @@ class BoundPlan:
     """A call that is bound once and can be run again and again; see `plan`."""
 
     def __init__(
-        self, plan: Plan, pool: Pool, arrays: tuple[SharedArray, ...], timeout: float | None
+        self,
+        plan: Plan,
+        pool: Pool,
+        arrays: tuple[SharedArray, ...],
+        timeout: float | None,
+        options: Options,
     ) -> None:
         self._plan = plan
         self._pool = pool
         self._arrays = arrays
         self._timeout = timeout
+        self._options = options
+        self._types = tuple(map(type, plan.values))
 
     @property
     def chunks(self) -> tuple[tuple[int, int], ...]:
         """The ranges ``[start, stop)`` along the split axis that the kernel is called with."""
         return tuple(self._plan.chunks)
 
-    def __call__(self) -> Outputs:
-        """Run it. Returns when no worker writes any more, what `per_chunk` has asked for."""
+    def __call__(self, *changed: Any) -> Outputs:
+        """Run it. Returns when no worker writes any more, what `per_chunk` has asked for.
+
+        Parameters
+        ----------
+        *changed : range, number
+            What this run has in place of the plan's range, if it has one, and then of all the
+            numbers among its arguments, in their order and of their types. By default the plan's.
+
+        Raises
+        ------
+        TypeError
+            For other numbers than the plan has.
+        ClosedError
+            If one of its arrays was closed.
+        """
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
         pool = default_pool("serial") if context.inside_kernel() else self._pool
         run_it = run_debugged if self._plan.debug else run
         try:
-            return run_it(self._plan, self._plan.values, pool, self._timeout)
+            plan, values = self._changed(changed) if changed else (self._plan, self._plan.values)
+            return run_it(plan, values, pool, self._timeout)
         except BaseException as error:
             shorten(error)
             raise
+
+    def _changed(self, changed: tuple[Any, ...]) -> tuple[Plan, Values]:
+        """The plan of another range, and the numbers to run it with."""
+        plan, values = self._plan, changed
+        if type(changed[0]) is range and self._options.extent is not None:
+            values = changed[1:] or plan.values
+            plan = plan.over(self._cut(changed[0]))
+        if tuple(map(type, values)) != self._types or not all(map(is_number, values)):
+            self._refuse(values)
+        return plan, values
+
+    def _cut(self, numbers: range) -> Sequence[Chunk]:
+        if self._options.retries or self._options.schedule == "guided":
+            raise ValueError(
+                f"{self!r}: a plan with retries or schedule='guided' has one range; make another "
+                f"for {numbers!r}, or call sc.parallel_for"
+            )
+        return cut_range(self._options, extent_of(numbers), self._pool.workers)
+
+    def _refuse(self, values: tuple[Any, ...]) -> NoReturn:
+        types = [kind.__name__ for kind in self._types]
+        came = [type(value).__name__ for value in values]
+        head = "a range and " if self._options.extent is not None else ""
+        raise TypeError(
+            f"{self!r}: expected {head}these numbers, as it was made with: ({', '.join(types)}); "
+            f"got ({', '.join(came)}). For other arguments make another plan"
+        )
 
     def __repr__(self) -> str:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
@@ -63,6 +114,14 @@ def plan(
     sends what is not shared (a Python function with its globals, a plain array in `whole`) at its
     first run; what changes of that later they do not see.
 
+    Where the first argument is a `range` and no array is split, it is a plan of `parallel_for`. A
+    run may have another range, and other numbers among its arguments: ``step(range(3, 9), 0.5)``.
+
+    Raises
+    ------
+    TypeError, ValueError, KernelTypeError
+        As `parallel_apply`, before anything runs.
+
     Examples
     --------
     >>> import numpy as np, shmcompute as sc
@@ -72,13 +131,30 @@ def plan(
     ...         step()
     ...     print(arr.array)
     [3. 3. 3. 3. 3.]
+
+    One plan for all diagonals of a table:
+
+    >>> def diagonal(first, last, table, d):
+    ...     for i in range(first, last):
+    ...         table[i, d - i] = d
+    >>> with sc.SharedArray.zeros((3, 3), int) as table:
+    ...     step = sc.plan(diagonal, range(1), sc.shared(table), 0)
+    ...     for d in range(3):
+    ...         step(range(d + 1), d)
+    ...     print(table.array)
+    [[0 1 2]
+     [1 2 0]
+     [2 0 0]]
     """
     seconds, chosen = config.timeout(timeout), pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
+    if args and type(args[0]) is range and not any(map(is_split, args)):
+        options = options._replace(extent=extent_of(args[0]))
+        args = (range_start, range_stop, *args[1:])
     calls = calls_of(kernel, args)
     built = build_plan(calls, options, chosen.running)
-    return BoundPlan(built, chosen, shared_arrays(calls), seconds)
+    return BoundPlan(built, chosen, shared_arrays(calls), seconds, options)
 
 
 def parallel_apply(

@@ -56,7 +56,7 @@ def call(
         known = _built(kernel, args, options._replace(extent=extent), chosen, key)
         values = known.values
     elif extent is not None:
-        known = known.over(_cut(options, extent, chosen.workers))
+        known = known.over(cut_range(options, extent, chosen.workers))
     return run(known, values, chosen, seconds)
 
 
@@ -78,7 +78,15 @@ def _built(
     return built
 
 
-def _cut(options: Options, extent: tuple[int, int], workers: int) -> Sequence[Chunk]:
+def extent_of(numbers: range) -> tuple[int, int]:
+    """Where a range starts and ends that a kernel is called over."""
+    if numbers.step != 1:
+        raise ValueError(f"{numbers!r}: expected a step of 1; the kernel may take steps itself")
+    return numbers.start, numbers.stop
+
+
+def cut_range(options: Options, extent: tuple[int, int], workers: int) -> Sequence[Chunk]:
+    """The chunks of a range of numbers."""
     first, last = extent
     return chunks(max(0, last - first), workers, options.schedule, options.chunksize, first)
 

@@ -93,3 +93,67 @@ def test_with_retries_the_part_of_a_dead_worker_is_run_again(tmp_path):
         ) as out,
     ):
         assert out.array.tolist() == [0, 10, 20, 30]
+
+
+@nb.njit
+def _note(first, last, seen, factor, power):
+    for i in range(first, last):
+        seen[i] += factor * i**power
+
+
+@pytest.mark.parametrize("kernel", [_note, _note.py_func], ids=["jitted", "python"])
+@pytest.mark.parametrize("keywords", [{}, {"debug": True}, {"chunksize": 2}])
+def test_a_plan_of_a_range_runs_over_others_with_other_numbers(any_pool, kernel, keywords):
+    with sc.SharedArray.zeros(12, int) as seen:
+        args = range(3), sc.shared(seen), 1, 1
+        step = sc.plan(kernel, *args, pool=any_pool, schedule="dynamic", **keywords)
+        want = np.zeros(12, int)
+        for first, last, factor, power in [(0, 3, 1, 1), (2, 12, 3, 2), (5, 5, 1, 1), (7, 8, 2, 0)]:
+            step(range(first, last), factor, power)
+            want[first:last] += factor * np.arange(first, last) ** power
+        step(range(4))  # with the numbers that it was made with
+        want[:4] += np.arange(4)
+        step(5, 1)  # over the range that it was made with
+        want[:3] += 5 * np.arange(3)
+        np.testing.assert_array_equal(seen.array, want)
+        assert step.chunks[-1][1] == 3
+
+
+def test_a_plan_refuses_numbers_that_it_was_not_made_with(any_pool):
+    with sc.SharedArray.zeros(3) as arr:
+        step = sc.plan(np.multiply, arr, 2.0, pool=any_pool)
+        for wrong in [(3,), (3.0, 4.0), ("x",), (range(2), 3.0), (None,)]:
+            with pytest.raises(TypeError, match=r"expected these numbers.*\(float\)"):
+                step(*wrong)
+        over = sc.plan(_note, range(3), sc.shared(arr), 1, 1, pool=any_pool)
+        with pytest.raises(TypeError, match=r"a range and these numbers"):
+            over(range(2), 1)
+        with pytest.raises(TypeError, match=r"\(int, int\)"):
+            over(range(2), 1, 2**70)
+        with pytest.raises(ValueError, match="a step of 1"):
+            over(range(0, 4, 2))
+        with pytest.raises(ValueError, match="a step of 1"):
+            sc.plan(_note, range(0, 4, 2), sc.shared(arr), 1, 1, pool=any_pool)
+        assert not arr.array.any()
+
+
+@pytest.mark.parametrize("keywords", [{"retries": 1}, {"schedule": "guided"}])
+def test_where_the_plan_has_the_edges_its_range_is_the_only_one(keywords):
+    step = sc.plan(_nothing, range(4), sc.per_chunk((), int), backend="serial", **keywords)
+    with pytest.raises(ValueError, match="has one range"):
+        step(range(5))
+
+
+def _nothing(first, last, out):
+    """Do nothing."""
+
+
+def test_a_range_beside_an_array_is_an_argument(any_pool):
+    """As ever: only where nothing is split does it tell what is run over."""
+    with sc.SharedArray.zeros(4) as arr:
+        sc.plan(_add_length, range(7), arr, pool=any_pool)()
+        assert (arr.array == 7).all()
+
+
+def _add_length(numbers, x):
+    x += len(numbers)

@@ -2,7 +2,7 @@
 
 from shmcompute.chunking.aliasing import Access, check_chain, crossing, overlap
 from shmcompute.chunking.arguments import Arguments, bytes_of
-from shmcompute.chunking.binding import Setting, bind
+from shmcompute.chunking.binding import Setting, bind, is_split
 from shmcompute.chunking.bound import (
     Attached,
     Bound,
@@ -116,6 +116,7 @@ __all__ = [
     "find_places",
     "halo",
     "is_number",
+    "is_split",
     "offset",
     "overlap",
     "pack_head",

@@ -163,6 +163,11 @@ def _bound(position: int, arg: Any, setting: Setting, values: list[Number]) -> B
     return Constant(arg)
 
 
+def is_split(arg: Any) -> bool:
+    """Whether an argument is an array that chunks get parts of."""
+    return isinstance(arg, (SharedArray, np.ndarray, Split, Read, Write, Halo))
+
+
 @dataclass(frozen=True)
 class _Argument:
     """Binds one argument; a method for each marker."""
