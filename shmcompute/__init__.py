@@ -30,6 +30,7 @@ from shmcompute.chunking import (
     scratch,
     shared,
     split,
+    sweep,
     whole,
     write,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "shared",
     "shutdown",
     "split",
+    "sweep",
     "whole",
     "write",
 ]

@@ -7,8 +7,17 @@ from typing import Any, NoReturn
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.calls import Outputs, call, cut_range, extent_of, pool_for, run, run_debugged
-from shmcompute.chunking import Chunk, Values, is_number, is_split, range_start, range_stop
+from shmcompute.calls import (
+    Outputs,
+    call,
+    cut_range,
+    extent_of,
+    over_range,
+    pool_for,
+    run,
+    run_debugged,
+)
+from shmcompute.chunking import Chunk, Values, is_number
 from shmcompute.plans import Options, Plan, build_plan, calls_of, shared_arrays
 from shmcompute.pool import Pool, default_pool
 from shmcompute.system import context
@@ -149,10 +158,7 @@ def plan(
     seconds, chosen = config.timeout(timeout), pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
-    if args and type(args[0]) is range and not any(map(is_split, args)):
-        options = options._replace(extent=extent_of(args[0]))
-        args = (range_start, range_stop, *args[1:])
-    calls = calls_of(kernel, args)
+    calls, options = over_range(calls_of(kernel, args), options)
     built = build_plan(calls, options, chosen.running)
     return BoundPlan(built, chosen, shared_arrays(calls), seconds, options)
 

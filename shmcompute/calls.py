@@ -10,8 +10,9 @@ from typing import Any
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import Chunk, Values, chunks
+from shmcompute.chunking import Chunk, Values, chunks, is_split, range_start, range_stop
 from shmcompute.plans import (
+    Calls,
     Options,
     Plan,
     build_plan,
@@ -76,6 +77,33 @@ def _built(
     if options.extent is None or not (options.retries or options.schedule == "guided"):
         plans.keep(key, built, shared_arrays(calls), plain_arrays(calls))
     return built
+
+
+def over_range(calls: Calls, options: Options) -> tuple[Calls, Options]:
+    """Calls whose first argument is a range and which split nothing, as calls over that range.
+
+    Raises
+    ------
+    ValueError
+        For the kernels of a chain over unlike ranges.
+    """
+    ranges = {_range_of(*args) for _, *args in calls}
+    if ranges == {None}:
+        return calls, options
+    if len(ranges) > 1:
+        raise ValueError(
+            "kernels of one chain go over one range: expected the same range first among the "
+            f"arguments of each, got {', '.join(map(repr, ranges))}"
+        )
+    (numbers,) = ranges
+    assert numbers is not None  # noqa: S101  # for the type checker
+    over = [(kernel, range_start, range_stop, *args[1:]) for kernel, *args in calls]
+    return over, options._replace(extent=extent_of(numbers))
+
+
+def _range_of(*args: Any) -> range | None:
+    is_over = bool(args) and type(args[0]) is range and not any(map(is_split, args))
+    return args[0] if is_over else None
 
 
 def extent_of(numbers: range) -> tuple[int, int]:

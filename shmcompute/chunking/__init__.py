@@ -17,6 +17,7 @@ from shmcompute.chunking.bound import (
     Part,
     Scalar,
     ScratchRow,
+    SweepNumber,
     WholeArray,
 )
 from shmcompute.chunking.frame import (
@@ -52,6 +53,7 @@ from shmcompute.chunking.markers import (
     scratch,
     shared,
     split,
+    sweep,
     whole,
     write,
 )
@@ -103,6 +105,7 @@ __all__ = [
     "Scratch",
     "ScratchRow",
     "Setting",
+    "SweepNumber",
     "Values",
     "WholeArray",
     "bind",
@@ -130,6 +133,7 @@ __all__ = [
     "scratch",
     "shared",
     "split",
+    "sweep",
     "unpack_arrays",
     "unpack_head",
     "whole",

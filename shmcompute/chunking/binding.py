@@ -25,6 +25,7 @@ from shmcompute.chunking.bound import (
     Part,
     Scalar,
     ScratchRow,
+    SweepNumber,
     WholeArray,
 )
 from shmcompute.chunking.generators import Rng, refuse_generators
@@ -243,6 +244,7 @@ class _Argument:
 _OF_CHUNKS: dict[str, Callable[[], Bound]] = {
     "offset": ChunkStart,
     "chunk": ChunkNumber,
+    "sweep": SweepNumber,
     "range_start": ChunkStart,
     "range_stop": ChunkStop,
 }

@@ -145,6 +145,14 @@ class ChunkNumber:
 
 
 @dataclass(frozen=True, eq=False)
+class SweepNumber:
+    """Which sweep it is, from 0. Many sweeps are no chunks, so theirs is the call's number then."""
+
+    def at(self, call: ChunkCall) -> int:
+        return call.number
+
+
+@dataclass(frozen=True, eq=False)
 class ChunkGenerator:
     """A random generator of the chunk's own, made anew for each call."""
 
@@ -195,6 +203,7 @@ Bound = (
     | ChunkStart
     | ChunkStop
     | ChunkNumber
+    | SweepNumber
     | ChunkGenerator
     | ScratchRow
     | OutputRow

@@ -105,6 +105,7 @@ class ChunkMarker:
 
 offset: Final = ChunkMarker("offset")  # the chunk's start index along the split axis
 chunk: Final = ChunkMarker("chunk")  # its number, from 0
+sweep: Final = ChunkMarker("sweep")  # the number of the sweep, from 0, in `parallel_iterate`
 range_start: Final = ChunkMarker("range_start")  # of a range of numbers,
 range_stop: Final = ChunkMarker("range_stop")  # what falls to the chunk
 

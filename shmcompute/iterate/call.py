@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from shmcompute.arrays import SharedArray
-from shmcompute.chunking import Values
+from shmcompute.chunking import Chunk, Values
 from shmcompute.errors import KernelTimeoutError
-from shmcompute.iterate.program import Calls, find_program
-from shmcompute.plans import Options, Plan, build_plan, run_watched
+from shmcompute.iterate.numbered_plan import NumberedPlan, build_numbered
+from shmcompute.iterate.program import find_program
+from shmcompute.plans import Calls, Options, Plan, run_watched
 from shmcompute.pool import Pool
 from shmcompute.typing import Array
 
@@ -28,7 +30,9 @@ class Call:
     Attributes
     ----------
     many : Plan or None
-        What runs many sweeps in machine code, if that is possible.
+        What runs many sweeps in machine code, if that is possible,
+    values : tuple of numbers
+        with these.
     links : tuple of Link
         Those of an even sweep.
     """
@@ -46,20 +50,20 @@ class Call:
         self.pool = pool
         self.timeout = timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._single: tuple[list[Plan], ...] = ()
+        self._single: tuple[list[NumberedPlan], ...] = ()
         self._program = find_program(parities, options, pool, swap)
         self.many = None if self._program is None else self._program.plan
-        self._values: Values = () if self._program is None else self._program.values
+        self.values: Values = () if self._program is None else self._program.values
         if self.many is None:
             self._single = tuple(map(self._plans, parities))
-            self.links = tuple(link for plan in self._single[0] for link in plan.links)
+            self.links = tuple(link for one in self._single[0] for link in one.plan.links)
         else:
             self.links = self.many.links[: len(parities[0])]
 
-    def _plans(self, calls: Calls) -> list[Plan]:
+    def _plans(self, calls: Calls) -> list[NumberedPlan]:
         """The plans of a sweep, one for each kernel: it may see what the last wrote anywhere."""
-        plans = [build_plan([call], self.options, self.pool.running) for call in calls]
-        if any(plan.outputs for plan in plans):
+        plans = [build_numbered(call, self.options, self.pool.running) for call in calls]
+        if any(one.plan.outputs for one in plans):
             raise ValueError("per_chunk: sweeps have no outputs; have the kernel write an array")
         return plans
 
@@ -67,6 +71,11 @@ class Call:
     def name(self) -> str:
         """What messages call its kernels."""
         return " + ".join(link.kernel.name for link in self.links)
+
+    @property
+    def extent(self) -> Chunk:
+        """The axis, or the range in its place."""
+        return self.options.extent or (0, self.length)
 
     @property
     def length(self) -> int:
@@ -81,19 +90,19 @@ class Call:
 
     def sweep(self, number: int) -> None:
         """Run one sweep, where machine code does not run many."""
-        for plan in self._single[number % 2]:
-            if self.options.debug and number == 0:  # later ones may well change nothing
-                run_watched(self.run, plan)
+        for one in self._single[number % 2]:
+            run = partial(self.run, values=one.values(number))
+            if self.options.debug:
+                run_watched(run, one.plan, may_idle=number > 0)
             else:
-                self.run(plan)
+                run(one.plan)
 
-    def run(self, plan: Plan) -> None:
+    def run(self, plan: Plan, values: Values) -> None:
         """Run a plan in the time that is left."""
         left = self._left()
         if left is not None and left <= 0:  # else quick sweeps would never notice
             raise KernelTimeoutError(f"kernel {self.name} overran its timeout", [])
         if plan.chunks:
-            values = self._values if plan is self.many else plan.values
             self.pool.running.run(plan, values, left)
 
     def _left(self) -> float | None:

@@ -11,12 +11,11 @@ import numpy as np
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.calls import pool_for
+from shmcompute.calls import over_range, pool_for
 from shmcompute.iterate.call import Call
-from shmcompute.iterate.program import Calls
 from shmcompute.iterate.repeat import repeat, repeat_until
 from shmcompute.iterate.until import Condition, Measurement, dropping_numbers
-from shmcompute.plans import Options, calls_of, shared_arrays
+from shmcompute.plans import Calls, Options, calls_of, shared_arrays
 from shmcompute.plans.swapping import Pair, looks_into, swapped
 from shmcompute.pool import Pool
 from shmcompute.system.tracebacks import shorten
@@ -52,7 +51,9 @@ def parallel_iterate(
         As for `parallel_apply`. A list is a chain: each of its kernels goes over the whole axis
         before the next does, so it may see what others have written anywhere.
     *args
-        As for `parallel_apply`. `per_chunk` has no meaning here.
+        As for `parallel_apply`. `sweep` becomes the number of the sweep, from 0; `per_chunk` has
+        no meaning here. Where the first is a `range` and no array is split, kernels are called
+        with parts of that range, as by `parallel_for`: a wavefront is a sweep for each diagonal.
     times : int
         How many sweeps, at most; with 0 nothing is done.
     swap : tuple of two SharedArray, optional
@@ -106,14 +107,29 @@ def parallel_iterate(
     ...     )
     ...     print(last.array.round(3))
     [0. 2. 4. 6. 8.]
+
+    The diagonals of a table, of which each needs the one before it:
+
+    >>> @nb.njit
+    ... def paths(first, last, table, d):
+    ...     for i in range(max(first, 1, d - 3), min(last, d)):
+    ...         table[i, d - i] = table[i - 1, d - i] + table[i, d - i - 1]
+    >>> with sc.SharedArray.full((4, 4), 1) as table:
+    ...     rows = range(4)
+    ...     last = sc.parallel_iterate(paths, rows, sc.shared(table), sc.sweep, times=7)
+    ...     print(table.array)
+    [[ 1  1  1  1]
+     [ 1  2  3  4]
+     [ 1  3  6 10]
+     [ 1  4 10 20]]
     """
     sweeps = config.count("times", times, 0)
     seconds, chosen = config.timeout(timeout), pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
-    calls = calls_of(kernel, args)
+    options = Options(axis, chunksize, schedule, 0, guarded)
+    calls, options = over_range(calls_of(kernel, args), options)
     pair = None if swap is None else _checked(swap)
     parities = (calls, calls if pair is None else swapped(calls, pair))
-    options = Options(axis, chunksize, schedule, 0, guarded)
     condition = None if until is None else _condition(until, every, combine)
     try:
         work = partial(Call, options=options, pool=chosen, timeout=seconds, swap=pair or ())

@@ -5,18 +5,16 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Hashable
-from typing import Any
 
 import numpy as np
 
 from shmcompute.arrays import SharedArray
 from shmcompute.chunking import VALUES, Values
-from shmcompute.plans import Options, Plan, call_key, plain_arrays, shared_arrays
+from shmcompute.plans import Calls, Options, Plan, call_key, plain_arrays, shared_arrays
 from shmcompute.plans.sweeping import build_sweeps
 from shmcompute.pool import Pool
 from shmcompute.typing import Array
 
-Calls = list[tuple[Any, ...]]
 LINE = 16  # words: at such a multiple stands what workers write side by side
 
 

@@ -56,7 +56,7 @@ def _run_many(call: Call, plan: Plan, times: int, first: int) -> None:
         while (ended := sweeps.ended()) < phases:
             sweeps.aim(min(phases, ended + some))
             began = time.perf_counter()
-            call.run(plan)
+            call.run(plan, call.values)
             taken = time.perf_counter() - began
             some = max(1, int(some * min(FASTER, SPAN / taken)))
 
@@ -83,7 +83,7 @@ def _tell(error: KernelTimeoutError | WorkerLostError, call: Call, done: int) ->
         error.args = (f"after sweep {done}: {error.args[0]}",)
         return
     if call.many is not None:
-        error.chunks = [(0, call.length)]
+        error.chunks = [call.extent]
     what = "all that the call writes is undefined" if call.many else "its chunks are undefined"
     if not error.chunks:
         what = "what it has written is complete"

@@ -9,9 +9,9 @@ from shmcompute.arrays import SharedArray
 from shmcompute.chunking import per_chunk
 from shmcompute.errors import KernelTypeError
 from shmcompute.iterate.call import Call
-from shmcompute.iterate.program import Calls
+from shmcompute.iterate.numbered_plan import NumberedPlan, build_numbered
 from shmcompute.kernels import measured as measuring
-from shmcompute.plans import Plan, build_plan
+from shmcompute.plans import Calls
 
 PIECES = 64  # chunks of a sweep whose numbers are combined: as many for any number of workers
 
@@ -37,23 +37,24 @@ class Measurement:
         self._call = call
         self._combine = condition.combine
         plans = [self._plans(calls) for calls in parities]
-        count = len(plans[0][-1].chunks)
+        count = len(plans[0][-1].plan.chunks)
         self._numbers = SharedArray.zeros(count)
         self._plans_by_parity = [
-            [*others, last.with_outputs([self._numbers.array])] for *others, last in plans
+            [*others, last._replace(plan=last.plan.with_outputs([self._numbers.array]))]
+            for *others, last in plans
         ]
 
-    def _plans(self, calls: Calls) -> list[Plan]:
+    def _plans(self, calls: Calls) -> list[NumberedPlan]:
         *others, (kernel, *args) = calls
         options, target = self._call.options, self._call.pool.running
-        plans = [build_plan([call], options, target) for call in others]
+        plans = [build_numbered(call, options, target) for call in others]
         schedule = "static" if options.schedule == "static" else "dynamic"  # cut by length alone
         cut = options._replace(
             schedule=schedule, chunksize=options.chunksize or -(-self._call.length // PIECES) or 1
         )
         last = (measuring.measured(kernel, len(args)), *args, per_chunk(()))
         try:
-            return [*plans, build_plan([last], cut, target)]
+            return [*plans, build_numbered(last, cut, target)]
         except KernelTypeError as error:
             raise KernelTypeError(
                 f"until: the (last) kernel must return one real number for its chunk: {error}"
@@ -61,8 +62,8 @@ class Measurement:
 
     def sweep(self, number: int) -> Any:
         """Run a sweep; its number."""
-        for plan in self._plans_by_parity[number % 2]:
-            self._call.run(plan)
+        for one in self._plans_by_parity[number % 2]:
+            self._call.run(one.plan, one.values(number))
         return measuring.combined(self._numbers.array, self._combine)
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ from shmcompute.chunking import (
     Part,
     Scalar,
     ScratchRow,
+    SweepNumber,
     WholeArray,
     words_in_frame,
 )
@@ -174,4 +175,5 @@ _OF_CHUNKS: dict[type[Bound], str] = {
     ChunkStart: "start",
     ChunkStop: "stop",
     ChunkNumber: "number",
+    SweepNumber: "number",
 }

@@ -61,7 +61,7 @@ GOAL = 0  # phases to have ended when it is over
 TIMES = 8  # sweeps in all
 SPIN = 16  # iterations that who waits spins before it sleeps; below 0: nobody waits at all
 POLLS = 24  # not 0: who waits polls, for there is no futex
-FIRST = 32  # the level that the first sweep begins with: after an odd number of sweeps not 0
+FIRST = 32  # the number of the first sweep, as kernels are told
 PART = LINE  # of each part, a line:
 ENDED = 0  # phases that it has ended
 SLEEPERS = 8  # how many sleep until that changes
@@ -115,7 +115,7 @@ def alone(state: Array) -> None:
 
 
 def begin(state: Array, times: int, *, first: int, spin: int) -> None:
-    """Make a state ready for so many sweeps; `first`: the level that the first begins with."""
+    """Make a state ready for so many sweeps; `first`: the number of the first."""
     state[:] = 0
     state[TIMES // WORD] = times
     state[FIRST // WORD] = first
@@ -243,15 +243,16 @@ def _step(
     frame: int,
     bases: int,
     values: int,
-    part: int,
     worker: int,
     failure: int,
 ) -> Any:
     """Call the kernel of a level on a range; 0, or the code of what it raised."""
-    level += load(load(program + STATE) + FIRST)
-    place = program + CALLS + CALL * (level % (2 * load(program + LINKS)))
+    links = load(program + LINKS)
+    level += links * load(load(program + STATE) + FIRST)
+    place = program + CALLS + CALL * (level % (2 * links))
     block, arrays = load(place + WORD), frame + load(place + 2 * WORD)
-    return call(load(place), block, arrays, bases, values, start, stop, part, worker, failure)
+    number = level // links
+    return call(load(place), block, arrays, bases, values, start, stop, number, worker, failure)
 
 
 @_jitted
@@ -273,9 +274,7 @@ def _plain(
     while at < end:
         if load(halt) != 0:
             return STOPPED
-        code = _step(
-            program, phase, at, min(end, at + slab), frame, bases, values, part, worker, failure
-        )
+        code = _step(program, phase, at, min(end, at + slab), frame, bases, values, worker, failure)
         if code != 0:
             return code
         at += slab
@@ -326,9 +325,7 @@ def _blocked(
                 if load(halt) != 0:
                     return STOPPED
                 number = first * links + level
-                code = _step(
-                    program, number, start, stop, frame, bases, values, part, worker, failure
-                )
+                code = _step(program, number, start, stop, frame, bases, values, worker, failure)
                 if code != 0:
                     return code
         at += slab

@@ -1,7 +1,9 @@
 """Plans: a kernel, its arguments and chunks, and the order of work."""
 
 from shmcompute.plans.build import (
+    Calls,
     Options,
+    Target,
     build_plan,
     calls_of,
     note_kinds,
@@ -15,12 +17,14 @@ from shmcompute.plans.plan import Form, Link, Plan
 from shmcompute.plans.plan_cache import PlanCache, call_key, form_key
 
 __all__ = [
+    "Calls",
     "Form",
     "Journal",
     "Link",
     "Options",
     "Plan",
     "PlanCache",
+    "Target",
     "build_plan",
     "call_key",
     "calls_of",

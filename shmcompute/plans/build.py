@@ -18,6 +18,7 @@ from shmcompute.chunking import (
     Constant,
     PaddedPart,
     Setting,
+    SweepNumber,
     WholeArray,
     bind,
     bytes_of,
@@ -70,6 +71,7 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
     if type(retries) is not int or retries < 0:
         retries = config.count("retries", retries, 0)
     links = _links(calls, options, target)
+    _refuse_sweep(links)
     cut = _cut(links, options, target.workers, _bytes_of_chunk(links, retries))
     for link in links:
         link.kernel.check(link.arguments, cut)
@@ -101,7 +103,7 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
     kernel = known.links[0].kernel
     arguments = bind(args, _setting(options, target))
     cut = chunks(
-        arguments.length, target.workers, options.schedule, options.chunksize, _first(options)
+        arguments.length, target.workers, options.schedule, options.chunksize, first_index(options)
     )
     if not isinstance(kernel, NumbaKernel):
         kernel.check(arguments, cut)
@@ -114,7 +116,14 @@ def _setting(options: Options, target: Target) -> Setting:
     return Setting(options.axis, target.shared, target.workers, options.extent)
 
 
-def _first(options: Options) -> int:
+def _refuse_sweep(links: Sequence[Link]) -> None:
+    """Raise where a kernel is to be told of a sweep, and there is none."""
+    if any(isinstance(one, SweepNumber) for link in links for one in link.arguments.bound):
+        raise ValueError("sc.sweep: there are sweeps in sc.parallel_iterate alone")
+
+
+def first_index(options: Options) -> int:
+    """The first index of the axis, or of the range in its place."""
     return 0 if options.extent is None else options.extent[0]
 
 
@@ -236,10 +245,10 @@ def _cut(
     if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
         total = bytes_of([link.arguments for link in links])
         chunksize = max(1, min(chunk_bytes * length // max(1, total), -(-length // workers)))
-    cut = chunks(length, workers, options.schedule, chunksize, _first(options))
+    cut = chunks(length, workers, options.schedule, chunksize, first_index(options))
     bound = [argument for link in links for argument in link.arguments.bound]
     if any(isinstance(argument, ChunkGenerator) for argument in bound):
         # Neither the machine nor how the call is run may decide which numbers are drawn.
-        cut = chunks(length, DRAWING, "static", options.chunksize, _first(options))
+        cut = chunks(length, DRAWING, "static", options.chunksize, first_index(options))
     padded = [argument for argument in bound if isinstance(argument, PaddedPart)]
     return cut_ends(cut, padded) if padded else cut

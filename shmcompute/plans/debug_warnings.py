@@ -27,9 +27,12 @@ def warn_of_races(plan: Plan) -> None:
             )
 
 
-def run_watched(run: Callable[[Plan], None], plan: Plan) -> None:
-    """Run a plan, and warn if its kernels have changed nothing, or what other chunks change."""
-    before = _hashes(plan)
+def run_watched(run: Callable[[Plan], None], plan: Plan, *, may_idle: bool = False) -> None:
+    """Run a plan, and warn if its kernels have changed nothing, or what other chunks change.
+
+    `may_idle`: that they change nothing is not to be warned of.
+    """
+    before = [] if may_idle else _hashes(plan)
     if plan.captured:
         from shmcompute.plans.debug_captured import run_each  # noqa: PLC0415  # for debugging only
 

@@ -221,8 +221,9 @@ def schedule(
     cache: int,
     slab: int | None = None,
     padded: bool = False,
+    start: int = 0,
 ) -> Schedule:
-    """The schedule for an axis of this length.
+    """The schedule for an axis of this length, whose first index is `start`.
 
     Parameters
     ----------
@@ -237,7 +238,7 @@ def schedule(
     padded : bool
         Whether what the ends of the axis see is copied, a slab at least.
     """
-    edges = tuple(length * part // parts for part in range(parts + 1))
+    edges = tuple(start + length * part // parts for part in range(parts + 1))
     few = min(length, max(1 + padded, SLAB_BYTES // bytes_an_index))
     plain = Schedule(edges, links, 1, slab or (few if padded else max(1, length)), ())
     if needs is None or length < 2:

@@ -48,8 +48,7 @@ class Sweeps:
 
     def begin(self, times: int, first: int = 0) -> None:
         """Make ready for so many sweeps, of which this is the number of the first."""
-        links = self.schedule.links
-        sweeping.begin(self.state, times, first=first % 2 * links, spin=self.spin)
+        sweeping.begin(self.state, times, first=first, spin=self.spin)
 
     def aim(self, phases: int) -> None:
         """Let the next run go so far."""

@@ -13,7 +13,7 @@ from shmcompute.chunking import (
     PaddedPart,
 )
 from shmcompute.kernels import sweeping
-from shmcompute.plans.build import Calls, Options, Target, bind_links
+from shmcompute.plans.build import Calls, Options, Target, bind_links, first_index
 from shmcompute.plans.plan import Link, Plan
 from shmcompute.plans.sweep_schedule import Footprint, Needs, needs_of, schedule
 from shmcompute.plans.sweep_state import Sweeps
@@ -21,7 +21,7 @@ from shmcompute.storage import Segment, locate
 from shmcompute.system import cores
 from shmcompute.typing import Array
 
-SHORTEST = 3  # indices: of a shorter axis the types of parts may be those of the whole
+SHORTEST = 3  # indices: of a shorter array the types of parts may be those of the whole
 
 
 def build_sweeps(
@@ -43,7 +43,8 @@ def build_sweeps(
         return None
     links = bind_links(list(chain.from_iterable(parities)), options, target)
     length, parts = links[0].arguments.length, target.workers
-    if length < max(SHORTEST, parts) or not all(map(_is_plain, links)):
+    shortest = 1 if options.extent is not None else SHORTEST
+    if length < max(shortest, parts) or not all(map(_is_plain, links)):
         return None
     if len({link.arguments.length for link in links}) > 1:
         return None
@@ -57,6 +58,7 @@ def build_sweeps(
         cache=cores.cache(),
         slab=options.chunksize,
         padded=any(isinstance(one, PaddedPart) for link in links for one in link.arguments.bound),
+        start=first_index(options),
     )
     sweeps = Sweeps(order, new_state(sweeping.state_words(order.parts)), _spin(parts))
     for link in links:

@@ -150,7 +150,7 @@ class Processes(Backend):
                     return False
                 if group.registry.ended or self._closed:
                     return False
-                if not plan.places(group.registry.segments.place).segments <= run.segments:
+                if not run.reaches(plan.places(group.registry.segments.place).segments):
                     return False
                 self._silent = False
                 run.complete(plan, values)

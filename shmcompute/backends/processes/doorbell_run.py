@@ -63,10 +63,10 @@ class DoorbellRun:
     ) -> None:
         self.generation = group.registry.generation
         # What frames may name, as its workers know it.
-        self.segments = (
+        self._segments = (
             frozenset.intersection(*(frozenset(one.segments) for one in workers))
             if workers
-            else frozenset()
+            else None
         )
         self._mapping = group.mapping
         self._place = group.registry.segments.place
@@ -92,6 +92,10 @@ class DoorbellRun:
     def current(self) -> bool:
         """Whether its workers find modules and files where the caller does now."""
         return self._around is None or self._around == surroundings()
+
+    def reaches(self, segments: frozenset[NumberedSegment]) -> bool:
+        """Whether its workers have these mapped already."""
+        return self._segments is None or segments <= self._segments
 
     def complete(self, plan: Plan, values: Values) -> None:
         """Run every chunk, or raise what went wrong once nobody writes any more."""
