@@ -17,6 +17,7 @@ from benchmarks.bars import (
     reductions,
     speed,
     sweeps,
+    wavefronts,
 )
 from benchmarks.results import QUIET
 
@@ -34,6 +35,10 @@ TOPICS = [
     sweeps.heat_line,
     sweeps.jacobi,
     sweeps.fdtd,
+    wavefronts.turn_about,
+    wavefronts.smith_waterman,
+    wavefronts.gauss_seidel,
+    wavefronts.cholesky,
     algorithms.sort,
     algorithms.argsort,
     algorithms.select,
