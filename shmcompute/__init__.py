@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if sys.platform == "win32":
     raise ImportError("shmcompute needs POSIX shared memory, locks and signals, so not Windows")
 
-from shmcompute import errors
+from shmcompute import errors, log  # noqa: F401  # the log listens from now on
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.arrays import (
     SharedArray,

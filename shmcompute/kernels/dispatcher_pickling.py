@@ -22,6 +22,7 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.environment import Environment, _rebuild_env
 from numba.core.registry import cpu_target
 
+from shmcompute import events
 from shmcompute.system.compiling import call_compiler
 
 Compiled = Any  # Numba's CompileResult
@@ -43,6 +44,9 @@ def reduce_dispatcher(dispatcher: Any) -> tuple[Any, ...] | None:
     if not {"can_compile", "sigs"} <= states.keys():
         return None
     versions = _reduce_versions(dispatcher)
+    if dispatcher.overloads and not versions:
+        why = _why_not(dispatcher)
+        events.tell("kernel_as_source", kernel=dispatcher.py_func.__qualname__, why=why)
     packed = serialize.dumps((states, pipeline_of(dispatcher)))
     return _rebuild_dispatcher, (type(dispatcher), packed, versions)
 
@@ -61,6 +65,16 @@ def _reduce_versions(dispatcher: Any) -> list[bytes]:
         return []
     travelling = [version for version in versions if version is not None]
     return travelling if len(travelling) == len(versions) else []
+
+
+def _why_not(dispatcher: Any) -> str:
+    """Why its machine code can't travel, in words."""
+    for compiled in dispatcher.overloads.values():
+        if compiled.objectmode or compiled.lifted:
+            return "it runs as Python, all or in part (object mode)"
+        if compiled.library.has_dynamic_globals:
+            return "it refers to addresses of this process (dynamic globals)"
+    return "Numba can't pickle it"
 
 
 def _reduce_version(compiled: Compiled) -> bytes | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from errno import EMFILE
 
+from shmcompute import events
 from shmcompute.config import STORAGES, chosen, one_of
 from shmcompute.errors import SegmentExistsError, StorageError
 from shmcompute.storage import mp_array, npy_file, reaper, segment_cache, shm
@@ -74,6 +75,7 @@ def _as_storage_error(doing: str) -> Iterator[None]:
 def _fall_back(layout: Layout, name: str | None, error: StorageError) -> tuple[Segment, Array]:
     global _warned
     result = _create("array", layout, name)
+    events.tell("storage_fallback", storage="array", error=str(error))
     if not _warned:
         _warned = True
         warnings.warn(

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from shmcompute import events
 from shmcompute.errors import SegmentFormatError, SegmentNotFoundError, ShmComputeError
 from shmcompute.storage import liveness, shm, shm_space
 from shmcompute.storage.layout import Layout
@@ -47,7 +48,10 @@ def reap() -> list[SegmentInfo]:
     """Remove every orphan of this user, and its folders; which segments were removed."""
     private_folder.reap()
     inspected = [_inspect(name, remove=True) for name in _names()]
-    return [segment for segment in inspected if segment is not None and not segment.alive]
+    reaped = [segment for segment in inspected if segment is not None and not segment.alive]
+    for segment in reaped:
+        events.tell("segment_reaped", name=segment.name, size=segment.size)
+    return reaped
 
 
 def _names() -> list[str]:

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from shmcompute import events
 from shmcompute.backends.doorbell import control_block
 from shmcompute.chunking import COMPLEX, FORMATS, Number, Values
 from shmcompute.errors import StorageError
 from shmcompute.system import limits
-from shmcompute.system.atomic_words import waits_by_futex
+from shmcompute.system.atomic_words import has_futex, waits_by_futex
 
 
 class ControlMapping:
@@ -54,6 +55,8 @@ class ControlMapping:
         self.address: int = array.__array_interface__["data"][0]
         if fd in (None, -1):  # workers do as their caller does
             self.write(self.address + control_block.POLLS, not waits_by_futex())
+            if not has_futex():
+                events.tell("wait_fallback")
 
     def slot(self, number: int) -> int:
         """The address of a worker's slot; the last is the caller's."""

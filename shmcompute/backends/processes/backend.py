@@ -15,6 +15,7 @@ from multiprocessing import util
 from types import FrameType
 from typing import Any
 
+from shmcompute import events
 from shmcompute.backends.base import Backend
 from shmcompute.backends.processes.doorbell_run import DoorbellRun
 from shmcompute.backends.processes.fair_lock import FairLock
@@ -52,6 +53,8 @@ class Processes(Backend):
     ) -> None:
         self.workers = workers
         self.start_method = usable(start_method)
+        if self.start_method != start_method:
+            events.tell("method_fallback", asked=start_method, used=self.start_method)
         self.caller_runs = caller_runs
         self._pid = os.getpid()
         self._closed = False

@@ -238,7 +238,7 @@ class Dispatcher:
             self._lost(worker)
             return
         if isinstance(received[0], messages.Ready):
-            worker.ready = True
+            worker.greet(received[0])
             return
         batch = self._busy[worker]
         items: list[WorkItem] = []
@@ -270,8 +270,9 @@ class Dispatcher:
         self._ended.pop(worker, None)
         if worker in self._idle:
             self._idle.remove(worker)
-        how, pid, code = worker.ended(), worker.process.pid, worker.process.exitcode
-        started = worker.ready
+        started, had_work = worker.ready, batch is not None and bool(batch.items)
+        how = worker.ended(raised=had_work or not started)
+        pid, code = worker.process.pid, worker.process.exitcode
         if batch is not None:
             self._items.extendleft(reversed(batch.take_back()))
         self._group.drop(worker)
@@ -293,4 +294,4 @@ class Dispatcher:
                 worker.wait()
                 worker.pipe.answer()
             except Lost:
-                worker.ended()
+                worker.ended(raised=False)

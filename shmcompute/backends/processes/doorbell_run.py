@@ -15,7 +15,7 @@ from shmcompute.backends.base import overrun, raise_first
 from shmcompute.backends.doorbell import unveil
 from shmcompute.backends.processes.protocol import Lost, exception_pickling
 from shmcompute.backends.processes.worker_group import WorkerGroup
-from shmcompute.backends.processes.worker_process import WorkerProcess, kill_all
+from shmcompute.backends.processes.worker_process import WorkerProcess, kill_unwanted
 from shmcompute.chunking import NumberedSegment, Values
 from shmcompute.errors import WorkerLostError
 from shmcompute.plans import Plan
@@ -167,7 +167,7 @@ class DoorbellRun:
                 self._caller.finished()
         finally:
             gone = self._owing()
-            kill_all(gone)
+            kill_unwanted(gone)
         raised = []
         patience = None if self._deadline is None else GRACE  # it is on its way
         for worker in self._workers:
@@ -192,7 +192,7 @@ class DoorbellRun:
         if self._late or (undone and not gone and passed):
             raised.append(overrun(plan, self._timeout, undone))
         elif gone:
-            raised.append(_worker_lost(plan, gone[0], undone))
+            raised.append(_worker_lost(plan, gone, undone))
         elif undone:
             raised.append(RuntimeError(f"chunks {undone} were left; this is a fault of shmcompute"))
 
@@ -202,9 +202,13 @@ def _known_to_all(workers: Sequence[WorkerProcess]) -> frozenset[NumberedSegment
     return known[0].intersection(*known[1:])
 
 
-def _worker_lost(plan: Plan, worker: WorkerProcess, numbers: Sequence[int]) -> WorkerLostError:
-    """The error of a call whose worker died, with these chunks not known to be done."""
-    how = worker.ended()
+def _worker_lost(
+    plan: Plan, gone: Sequence[WorkerProcess], numbers: Sequence[int]
+) -> WorkerLostError:
+    """The error of a call whose workers died, with these chunks not known to be done."""
+    died = [worker for worker in gone if not worker.expected]  # the others were killed for it
+    hows = {worker: worker.ended() for worker in died or gone[:1]}
+    worker, how = next(iter(hows.items()))
     chunks = [plan.chunks[number] for number in numbers]
     code = worker.process.exitcode
     crashed = code is not None and -code in CRASHES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from shmcompute import events
 from shmcompute.errors import WorkerLostError
 from shmcompute.plans import Journal, Plan, size_of
 from shmcompute.system.interrupts import call_uninterrupted
@@ -45,6 +46,12 @@ def run_with_retries(plan: Plan, rows: int, run: Callable[[Plan, bool], None]) -
             if not undone:  # it died after its last chunk was done
                 return
             left = left.only(undone)
+            _tell(plan, len(undone), attempt + 1, error)
+
+
+def _tell(plan: Plan, chunks: int, attempt: int, error: BaseException) -> None:
+    facts = {"plan": plan.name, "chunks": chunks, "attempt": attempt, "retries": plan.retries}
+    events.tell("chunks_retried", **facts, error=str(error))
 
 
 def _put_back(journal: Journal, plan: Plan) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.context import BaseContext
 
+from shmcompute import events
 from shmcompute.backends.base import raise_first
 from shmcompute.backends.doorbell import (
     ControlMapping,
@@ -21,7 +22,11 @@ from shmcompute.backends.doorbell import (
 from shmcompute.backends.processes import start
 from shmcompute.backends.processes.plan_registry import PlanRegistry
 from shmcompute.backends.processes.protocol import Lost, exception_pickling, messages
-from shmcompute.backends.processes.worker_process import WorkerProcess, close_all, kill_all
+from shmcompute.backends.processes.worker_process import (
+    WorkerProcess,
+    close_all,
+    kill_unwanted,
+)
 from shmcompute.errors import (
     ClosedError,
     KernelSerializationError,
@@ -112,6 +117,8 @@ class WorkerGroup:
     def bury(self) -> None:
         """Let go of those that died."""
         for worker in [worker for worker in self.workers if not worker.alive]:
+            if not worker.expected:
+                worker.ended(raised=False)
             self.drop(worker)
 
     def fill(
@@ -206,7 +213,7 @@ class WorkerGroup:
         # One jitted question in place of many, once it is compiled: that must not hold up a start.
         silent = prepared() and self.caller.silent()
         if not silent or any(worker.pipe.owed for worker in self.workers):
-            kill_all([worker for worker in self.workers if worker.owes])
+            kill_unwanted([worker for worker in self.workers if worker.owes])
 
     def await_ready(self, workers: Sequence[WorkerProcess], deadline: float | None) -> None:
         """Return when these have said that they take messages."""
@@ -214,11 +221,12 @@ class WorkerGroup:
             if worker.ready:
                 continue
             if not worker.wait(interrupts.seconds_to(deadline)):
-                kill_all([worker for worker in workers if worker.stopped])  # it would never start
+                # It would never start.
+                kill_unwanted([worker for worker in workers if worker.stopped])
                 raise KernelTimeoutError(
                     "workers were not ready in time; nothing has run, and they go on starting"
                 )
-            worker.ready = isinstance(_answer(worker, "started", deadline), messages.Ready)
+            worker.greet(_answer(worker, "started", deadline))
 
     def hold(
         self, plan: Plan, count: int, deadline: float | None
@@ -251,12 +259,20 @@ class WorkerGroup:
             for worker in lacking
         ]
         loaded, errors = self._ask(lacking, loads, deadline)
+        self._tell(plan, packed, loads)
         for worker in loaded:
             worker.plans = (worker.plans & current) | {number}
             worker.segments |= segments
         if errors:
             raise_first(errors)
         return number, workers
+
+    def _tell(
+        self, plan: Plan, packed: messages.PackedPlan, loads: Sequence[messages.Load]
+    ) -> None:
+        workers = sum(load.packed is not None for load in loads)
+        if workers:
+            events.tell("plan_sent", plan=plan.name, workers=workers, nbytes=packed.nbytes)
 
     def forget_ended(self, deadline: float | None) -> None:
         """Have workers unmap what has ended; on return its memory is back.

@@ -12,6 +12,7 @@ from multiprocessing import connection, util
 from multiprocessing.context import BaseContext
 from typing import Any
 
+from shmcompute import events
 from shmcompute.backends.doorbell import DoorbellCaller, DoorbellHandle
 from shmcompute.backends.processes import fork_server, start
 from shmcompute.backends.processes.protocol import Lost, Pipe, messages
@@ -59,6 +60,8 @@ class WorkerProcess:
         Those that it was last told.
     note : callable
         Has it read its pipe, where a message is on its way.
+    expected : bool
+        Whether its end was brought about here, or was told of already.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class WorkerProcess:
         self.pipe = Pipe(ours, parent=True)
         ours.close()
         self.number = number
-        self.ready = False
+        self.ready = self.expected = False
         self.plans: set[int] = set()
         self.segments: set[NumberedSegment] = set()
         self.around: Surroundings | None = None
@@ -107,6 +110,16 @@ class WorkerProcess:
         # fork and spawn, which a grandchild may hold open.
         self.end = int(self.process.sentinel if self._pidfd is None else self._pidfd)
         self.pipe.end = self.end
+        self.tell("worker_started", method=context.get_start_method())
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """Say that this has happened to it."""
+        events.tell(event, pid=self.process.pid, number=self.number, **facts)
+
+    def greet(self, message: object) -> None:
+        """Take the first message, which says that it takes others from now on."""
+        self.ready = isinstance(message, messages.Ready)
+        self.tell("worker_ready")
 
     def follow(self, around: Surroundings) -> bool:
         """Note that it is being told these; whether it does not know them yet.
@@ -154,8 +167,11 @@ class WorkerProcess:
         """Whether within `timeout` seconds it has sent something or ended."""
         return bool(interrupts.wait([self.pipe.fd, self.end], timeout))
 
-    def ended(self) -> str:
-        """How the process ended, in words; waits for it, and brings it about if need be."""
+    def ended(self, *, raised: bool = True) -> str:
+        """How the process ended, in words; waits for it, and brings it about if need be.
+
+        `raised`: whether the caller hears of it, by an error.
+        """
         connection.wait([self.end], LEAVE)
         kill_all([self])
         if self.process.exitcode is None:  # a fork server tells it a moment later
@@ -163,6 +179,9 @@ class WorkerProcess:
         how = describe_exit(self.process.exitcode)
         if self.process.exitcode == -signal.SIGKILL and self._was_oom():
             how += ", likely out of memory: the OOM killer has struck in its cgroup"
+        if not self.expected:
+            self.expected = True
+            self.tell("worker_lost", how=how, raised=raised)
         return how
 
     def _was_oom(self) -> bool:
@@ -176,10 +195,12 @@ class WorkerProcess:
         """From any thread: it may be closed meanwhile."""
         with suppress(ValueError, OSError):  # it is closed, or has ended
             if self.alive:
+                self.expected = True
                 os.kill(self.process.pid, number)
 
     def leave(self) -> None:
         """Ask it to end."""
+        self.expected = True
         with suppress(Lost, OSError):
             self.note()
             self.pipe.send(messages.Exit(), deadline=0.0)
@@ -194,6 +215,7 @@ class WorkerProcess:
             # Somebody else reaped it. multiprocessing has no word for that: it would take the
             # process for running, and keep it and its descriptors, for ever.
             self.process._popen.returncode = UNKNOWN
+        self.tell("worker_ended", how=describe_exit(self.process.exitcode))
         if not util.is_exiting():  # else multiprocessing may be about to join it, closed or not
             self.process.close()
 
@@ -224,6 +246,16 @@ def kill_all(workers: Sequence[WorkerProcess]) -> None:
             raised = error
     if raised is not None:
         raise raised
+
+
+def kill_unwanted(workers: Sequence[WorkerProcess]) -> None:
+    """End these, whose answers nobody waits for any longer."""
+    living = [worker for worker in workers if worker.alive]
+    for worker in living:
+        worker.expected = True
+    kill_all(living)
+    for worker in living:
+        worker.tell("worker_killed")
 
 
 def _unstarted(context: BaseContext, error: Exception) -> WorkerLostError:
