@@ -24,7 +24,7 @@ from shmcompute.backends.processes.retry import run_with_retries
 from shmcompute.backends.processes.start import start_in_background, usable
 from shmcompute.backends.processes.task_queue import TaskQueue
 from shmcompute.backends.processes.worker_group import WorkerGroup
-from shmcompute.backends.processes.worker_process import LEAVE, kill_all
+from shmcompute.backends.processes.worker_process import LEAVE, kill_unwanted
 from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Values
 from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError, WorkerLostError
@@ -197,7 +197,7 @@ class Processes(Backend):
         if wait and self._waits_for_itself():
             wait = False
             if self._finalizer.alive:
-                kill_all(self._group.workers)
+                kill_unwanted(self._group.workers)
         self._tasks.close(self, wait=wait, cancel=cancel_futures)
 
     def end_workers(self, signal: int) -> None:
@@ -215,7 +215,7 @@ class Processes(Backend):
         else:
             # A call that does not end, in a thread that exit does not wait for: what it uses is
             # its own to close.
-            kill_all(self._group.workers)
+            kill_unwanted(self._group.workers)
 
     def _waits_for_itself(self) -> bool:
         """Whether who waited for the lock would wait for itself: see `in_call`."""

@@ -117,8 +117,6 @@ class WorkerGroup:
     def bury(self) -> None:
         """Let go of those that died."""
         for worker in [worker for worker in self.workers if not worker.alive]:
-            if not worker.expected:
-                worker.ended(raised=False)
             self.drop(worker)
 
     def fill(

@@ -176,13 +176,20 @@ class WorkerProcess:
         kill_all([self])
         if self.process.exitcode is None:  # a fork server tells it a moment later
             self.process.join(LEAVE)
+        how = self._how()
+        self._tell_lost(how, raised)
+        return how
+
+    def _how(self) -> str:
         how = describe_exit(self.process.exitcode)
         if self.process.exitcode == -signal.SIGKILL and self._was_oom():
             how += ", likely out of memory: the OOM killer has struck in its cgroup"
+        return how
+
+    def _tell_lost(self, how: str, raised: bool) -> None:
         if not self.expected:
             self.expected = True
             self.tell("worker_lost", how=how, raised=raised)
-        return how
 
     def _was_oom(self) -> bool:
         """Whether the cgroup counts more OOM kills than at its start and at the last such look."""
@@ -215,7 +222,10 @@ class WorkerProcess:
             # Somebody else reaped it. multiprocessing has no word for that: it would take the
             # process for running, and keep it and its descriptors, for ever.
             self.process._popen.returncode = UNKNOWN
-        self.tell("worker_ended", how=describe_exit(self.process.exitcode))
+        if self.expected:
+            self.tell("worker_ended", how=describe_exit(self.process.exitcode))
+        else:
+            self._tell_lost(self._how(), raised=False)
         if not util.is_exiting():  # else multiprocessing may be about to join it, closed or not
             self.process.close()
 

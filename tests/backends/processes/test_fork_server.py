@@ -16,6 +16,7 @@ def test_workers_are_replaced_though_temporary_files_were_swept_away():
         import os, shutil, signal
         from multiprocessing import connection, forkserver
         import numpy as np, shmcompute as sc
+        import logging; logging.disable()  # it warns of workers that are killed here
         with sc.Pool(1, start_method="forkserver").ready() as pool, sc.SharedArray([1.0]) as arr:
             for _ in range(2):
                 shutil.rmtree(os.path.dirname(forkserver._forkserver._forkserver_address))

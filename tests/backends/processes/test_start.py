@@ -424,6 +424,7 @@ def test_a_fork_server_that_is_stopped_keeps_nobody_waiting():
         import os, select, signal
         from multiprocessing import forkserver
         import numpy as np, psutil, shmcompute as sc
+        import logging; logging.disable()  # it warns of workers that are killed here
         from shmcompute.errors import KernelTimeoutError
 
         def interrupt(*_):
