@@ -10,7 +10,12 @@ from shmcompute.kernels.dispatcher_pickling import (
 )
 from shmcompute.kernels.factory import kernel
 from shmcompute.kernels.jitted import NumbaKernel, fingerprints
-from shmcompute.kernels.native_plan import NativeCall, NativePlan, make_native_plan
+from shmcompute.kernels.native_plan import (
+    NativeCall,
+    NativePlan,
+    NeedsPython,
+    make_native_plan,
+)
 from shmcompute.kernels.trampoline import make_trampoline, native_error
 from shmcompute.kernels.ufunc import UfuncKernel
 
@@ -21,6 +26,7 @@ __all__ = [
     "Kernel",
     "NativeCall",
     "NativePlan",
+    "NeedsPython",
     "NumbaKernel",
     "UfuncKernel",
     "fingerprints",

@@ -16,7 +16,7 @@ from typing import Any
 from shmcompute.chunking import Arguments, Chunk
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.captured import Captures
-from shmcompute.kernels.native_plan import NativeCall
+from shmcompute.kernels.native_plan import NativeCall, NeedsPython
 from shmcompute.kernels.returned import is_own
 
 
@@ -54,9 +54,9 @@ class Kernel(ABC):
         """The same kernel, with an IndexError for each index out of bounds, if that is possible."""
         return self
 
-    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | None:
-        """The same call without Python, if that is possible."""
-        return None
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | NeedsPython:
+        """The same call without Python, or why that is not possible."""
+        return NeedsPython("it is no jitted function")
 
     def captures(self) -> Captures:
         """The arrays that it may write although they are no arguments of the call."""

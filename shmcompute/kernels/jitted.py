@@ -25,7 +25,7 @@ from shmcompute.chunking import Arguments, Chunk, Constant, PaddedPart
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, rewrap
 from shmcompute.kernels.bounds import NamedIndexError
-from shmcompute.kernels.native_plan import NativeCall, native_call
+from shmcompute.kernels.native_plan import NativeCall, NeedsPython, native_call
 from shmcompute.kernels.returned import may_be_own
 from shmcompute.kernels.variants import bounded, nogil
 from shmcompute.system.compiling import call_compiler
@@ -83,12 +83,13 @@ class NumbaKernel(Kernel):
             return self
         return replace(self, function=rewrap(self.function, variant), dispatcher=variant)
 
-    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | None:
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | NeedsPython:
         if self.keywords:
-            return None
+            listed = ", ".join(f"{name}=" for name in self.keywords)
+            return NeedsPython(f"its partial passes {listed}, and machine code knows no keywords")
         given = [Constant(value) for value in self.partial_args]
         bound = replace(arguments, bound=(*given, *arguments.bound))
-        return native_call(self.dispatcher, bound, chunks)
+        return native_call(self.dispatcher, bound, chunks, len(given))
 
     def _check_given(self, sample: Sequence[Any]) -> None:
         """Raise KernelTypeError if it does not take that many arguments."""

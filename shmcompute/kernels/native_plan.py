@@ -51,6 +51,13 @@ class NativeCall:
     kept: tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class NeedsPython:
+    """Why machine code can't make a kernel's call."""
+
+    reason: str  # a sentence's end, behind the kernel's name
+
+
 @dataclass(frozen=True, eq=False)
 class NativePlan:
     """What jitted code runs: the calls, in turn, on each chunk."""
@@ -66,7 +73,7 @@ class NativePlan:
 
 
 def make_native_plan(
-    calls: Sequence[NativeCall | None], edges: Sequence[int] = ()
+    calls: Sequence[NativeCall | NeedsPython], edges: Sequence[int] = ()
 ) -> NativePlan | None:
     """The native plan of these calls, one for each link; None if one of them needs Python.
 
@@ -74,7 +81,7 @@ def make_native_plan(
     at which byte of the frame its arrays begin; then the edges of the chunks, if a frame's rule
     does not tell them.
     """
-    native = [call for call in calls if call is not None]
+    native = [call for call in calls if isinstance(call, NativeCall)]
     if len(native) < len(calls):
         return None
     words = np.array([len(native), *words_of_calls(native), *edges], np.int64)
@@ -89,23 +96,29 @@ def words_of_calls(calls: Sequence[NativeCall]) -> Iterator[int]:
 
 
 def native_call(
-    dispatcher: Dispatcher, arguments: Arguments, chunks: Sequence[Chunk]
-) -> NativeCall | None:
-    """The call of a jitted kernel without Python.
+    dispatcher: Dispatcher, arguments: Arguments, chunks: Sequence[Chunk], held: int = 0
+) -> NativeCall | NeedsPython:
+    """The call of a jitted kernel without Python; the first `held` arguments are its partial's.
 
-    None if chunks are of several types, if no version was compiled for just these types, if it
-    returns something, which is to be looked at, or if an argument is neither array nor number.
+    That is refused if chunks are of several types, if no version was compiled for just these types,
+    if it returns something, which is to be looked at, or if an argument is neither array nor
+    number.
     """
     types = {tuple(map(numba.typeof, sample)) for sample in arguments.samples(chunks)}
     described = [_describe(argument, chunks) for argument in arguments.bound]
-    native = [description for description in described if description is not None]
-    if len(types) != 1 or len(native) < len(described):
-        return None
+    native = [description for description in described if isinstance(description, _Described)]
+    if len(native) < len(described):
+        return NeedsPython(_not_passed(described, held))
+    if len(types) != 1:
+        return NeedsPython(_several(types, held))
     argument_types = types.pop()
     version = trampoline.address_of(dispatcher, argument_types)
-    if version is None or version[0].signature.return_type != numba.types.none:
-        return None
+    if isinstance(version, str):
+        return NeedsPython(version)
     compiled, code = version
+    returned = compiled.signature.return_type
+    if returned != numba.types.none:
+        return NeedsPython(f"it returns {returned}, of which Python looks whether it was given it")
     words = chain.from_iterable(one.words for one in native)
     return NativeCall(
         trampoline.make_trampoline(
@@ -117,6 +130,27 @@ def native_call(
     )
 
 
+def _not_passed(described: Sequence[_Described | str], held: int) -> str:
+    """Why machine code does not pass one of the arguments."""
+    i, reason = next((i, one) for i, one in enumerate(described) if isinstance(one, str))
+    return f"{_place(i, held)} is {reason}, which machine code does not pass"
+
+
+def _several(types: set[tuple[Any, ...]], held: int) -> str:
+    """That chunks are of several types, and which argument's they are."""
+    for i, kinds in enumerate(zip(*types, strict=True)):
+        if len(set(kinds)) > 1:
+            listed = ", ".join(sorted(set(map(str, kinds))))
+            return f"{_place(i, held)} is of several types in its chunks: {listed}"
+    return "it has no chunks"
+
+
+def _place(position: int, held: int) -> str:
+    if position < held:
+        return f"argument {position} of its partial"
+    return f"argument {position - held}"
+
+
 class _Described(NamedTuple):
     """Where a trampoline finds an argument, and the argument's words in the block."""
 
@@ -125,7 +159,8 @@ class _Described(NamedTuple):
     kept: Any = None  # what these point to, beside what the argument keeps
 
 
-def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | None:
+def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | str:
+    """How machine code passes an argument; or what it is, if Python has to."""
     if type(argument) in _OF_CHUNKS:
         return _Described((_OF_CHUNKS[type(argument)], 0))
     match argument:
@@ -146,29 +181,34 @@ def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | None:
             return _Described(("scratch", 0), trampoline.scratch_words(argument.rows, row))
         case Constant(value):
             return _describe_constant(value)
-    return None
+    return "a random generator, made for each chunk"
 
 
-def _describe_padded(part: PaddedPart, chunks: Sequence[Chunk]) -> _Described | None:
+def _describe_padded(part: PaddedPart, chunks: Sequence[Chunk]) -> _Described | str:
     from shmcompute.kernels import padding  # noqa: PLC0415  # 6 ms, for few programs
 
     pad = padding.address_of_pad()
     if pad is None:
-        return None
+        return "a halo beyond the ends, whose machine code is not to be had"
     words, kept = padding.padding_words(part, chunks)
     return _Described(
         ("padded", part.axis), [part.view.itemsize, pad, *words], (kept, part.ends, part.fill)
     )
 
 
-def _describe_constant(value: Any) -> _Described | None:
+def _describe_constant(value: Any) -> _Described | str:
     array = value.array if isinstance(value, SharedArray) else value
     if type(array) is np.ndarray:
         return _Described(("fixed", 0), trampoline.fixed_words(array))
     packed = trampoline.scalar_bytes(value)
     if packed is None:
-        return None
+        return f"{_kind(value)} (Numba's type {numba.typeof(value)})"
     return _Described(("scalar", 0), np.frombuffer(packed, np.int64).tolist())
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 _OF_CHUNKS: dict[type[Bound], str] = {

@@ -138,7 +138,7 @@ def address_of_pad() -> int | None:
     """Where the machine code of `pad` is."""
     prepare()
     version = address_of(pad, PAD_TYPES)
-    return None if version is None else version[1]
+    return None if isinstance(version, str) else version[1]
 
 
 def padding_words(part: PaddedPart, chunks: Sequence[Chunk]) -> tuple[list[int], tuple[Array, ...]]:

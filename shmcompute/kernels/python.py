@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 
+from numba.core import config as numba_config
+
 from shmcompute.chunking import Arguments, Chunk
 from shmcompute.kernels.base import Kernel
+from shmcompute.kernels.native_plan import NeedsPython
 
 
 class PythonKernel(Kernel):
@@ -18,3 +21,8 @@ class PythonKernel(Kernel):
         except (TypeError, ValueError):
             return  # a C function without a signature
         self.check_arity(signature, arguments.sample(), {})
+
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NeedsPython:
+        if getattr(numba_config, "DISABLE_JIT", False):
+            return NeedsPython("NUMBA_DISABLE_JIT is set, so what is jitted is a Python function")
+        return NeedsPython("it is a Python function")

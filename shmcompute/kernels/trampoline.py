@@ -52,20 +52,36 @@ _libraries: list[Any] = []  # code is unmapped with its library, and is called b
 _addresses: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
 
-def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled, int] | None:
-    """The version compiled for exactly these types, and the address of its code."""
+def address_of(dispatcher: Dispatcher, argument_types: Types) -> tuple[Compiled, int] | str:
+    """The version compiled for exactly these types, and the address of its code; else why not."""
     compiled: Compiled = dispatcher.overloads.get(argument_types)
-    if compiled is None or compiled.objectmode or compiled.lifted:
-        return None
+    reason = _needs_python(dispatcher, compiled)
+    if reason is not None:
+        return reason
     library, name = compiled.library, compiled.fndesc.llvm_func_name
     code = _addresses.get(library)
     if code is None:
         try:
             code = call_compiler(lambda: library.get_pointer_to_function(name))
-        except Exception:  # noqa: BLE001  # private parts: the dispatcher will do
-            return None
+        except Exception as error:  # noqa: BLE001  # private parts: the dispatcher will do
+            return f"Numba does not tell where its code is ({type(error).__name__}: {error})"
         _addresses[library] = code
-    return (compiled, code) if code else None
+    return (compiled, code) if code else "Numba does not tell where its code is"
+
+
+def _needs_python(dispatcher: Dispatcher, compiled: Compiled | None) -> str | None:
+    """Why a version can't be called but by its dispatcher."""
+    if compiled is None:
+        given = "; ".join(map(str, dispatcher.overloads))
+        return (
+            "it was compiled for other types, to which its dispatcher converts the arguments: "
+            f"{given}"
+        )
+    if compiled.objectmode:
+        return "it was compiled in object mode (forceobj=True), so it is run by Python"
+    if compiled.lifted:
+        return "a `with objmode` block, or a lifted loop, in it is run by Python"
+    return None
 
 
 def scalar_bytes(value: Any) -> bytes | None:

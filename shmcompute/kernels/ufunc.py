@@ -22,6 +22,7 @@ from shmcompute.chunking import Arguments, Chunk, Constant, Part, WholeArray
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captures
+from shmcompute.kernels.native_plan import NeedsPython
 from shmcompute.kernels.variants import bounded_gufunc
 from shmcompute.system.compiling import call_compiler
 
@@ -90,6 +91,9 @@ class UfuncKernel(Kernel):
     def __call__(self, args: list[Any]) -> None:
         with _lone if self.alone else nullcontext():
             self._call(args)
+
+    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NeedsPython:
+        return NeedsPython("it is a ufunc, whose compiled loops are called by Python")
 
     def threaded(self) -> Kernel:
         return replace(self, alone=_starts_threads(unwrap(self.function)[0]))

@@ -12,8 +12,9 @@ from shmcompute.plans.build import (
     shared_arrays,
 )
 from shmcompute.plans.debug_warnings import run_watched
+from shmcompute.plans.form import Form
 from shmcompute.plans.journal import Journal, size_of
-from shmcompute.plans.plan import Form, Link, Plan
+from shmcompute.plans.plan import Link, Plan
 from shmcompute.plans.plan_cache import PlanCache, call_key, form_key
 
 __all__ = [

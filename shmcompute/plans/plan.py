@@ -24,7 +24,16 @@ from shmcompute.chunking import (
     pack_head,
     place_in_memory,
 )
-from shmcompute.kernels import Captured, Kernel, NativePlan, NumbaKernel, make_native_plan
+from shmcompute.kernels import (
+    Captured,
+    Kernel,
+    NativeCall,
+    NativePlan,
+    NeedsPython,
+    NumbaKernel,
+    make_native_plan,
+)
+from shmcompute.plans.form import Form
 from shmcompute.plans.journal import Journal
 from shmcompute.system.addresses import address
 from shmcompute.system.call_context import CallContext
@@ -34,8 +43,6 @@ from shmcompute.typing import Array
 if TYPE_CHECKING:  # few programs need it
     from shmcompute.plans.sweep_state import Sweeps
 
-_numbers = itertools.count(1)
-
 
 @dataclass(frozen=True, eq=False)
 class Link:
@@ -43,21 +50,6 @@ class Link:
 
     kernel: Kernel
     arguments: Arguments
-
-
-class Form:
-    """What plans have in common that differ in their arrays' places and in their chunks alone.
-
-    Workers hold a plan's form: it is detached from its arrays, of which they are told with each
-    call. It has the types of kernels and arguments, so one native plan serves all.
-    """
-
-    def __init__(self) -> None:
-        self.number = next(_numbers)  # unique in this process
-        self.native: NativePlan | None = None
-        self.is_made = False  # whether it is known if there is a native plan
-        self.within: dict[CallContext, Form] = {}  # the latest context, and the form there
-        self.fingerprints: frozenset[Any] | None = None  # of what its kernel is called with
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,19 +249,43 @@ class Plan:
             form.native, form.is_made = self._make_native(), True
         return form.native
 
+    @property
+    def reasons(self) -> tuple[str | None, ...]:
+        """Why each kernel is called by Python; None for one that machine code can call."""
+        return (None,) * len(self.links) if self.native is not None else self.form.reasons
+
     def _make_native(self) -> NativePlan | None:
-        if self.journal is not None or self.debug or self.numbers is not None:
-            return None
-        chunks = self.chunks if self.sweeps is None else self.sweeps.typical
-        try:
-            calls = [link.kernel.native(link.arguments, chunks) for link in self.links]
-        except Exception:  # noqa: BLE001  # private parts of Numba: Python will do
-            return None
+        calls = self._native_calls()
+        self.form.reasons = tuple(
+            call.reason if isinstance(call, NeedsPython) else None for call in calls
+        )
         if self.sweeps is not None:
             return self.sweeps.native(calls)
         return make_native_plan(
             calls, () if isinstance(self.chunks, Chunks) else _edges(self.chunks)
         )
+
+    def _native_calls(self) -> Sequence[NativeCall | NeedsPython]:
+        """How machine code calls each kernel, or why it can't."""
+        reason = self._needs_python()
+        if reason is not None:
+            return [NeedsPython(reason)] * len(self.links)
+        chunks = self.chunks if self.sweeps is None else self.sweeps.typical
+        try:
+            return [link.kernel.native(link.arguments, chunks) for link in self.links]
+        except Exception as error:  # noqa: BLE001  # private parts of Numba: Python will do
+            failed = f"its call by machine code can't be made ({type(error).__name__}: {error})"
+            return [NeedsPython(failed)] * len(self.links)
+
+    def _needs_python(self) -> str | None:
+        """Why Python has to run its chunks, whatever its kernels are."""
+        if self.debug:
+            return "debug=True gives it guarded copies, which Python makes and looks at"
+        if self.journal is not None:
+            return "with retries= Python first copies what each chunk is about to write"
+        if self.numbers is not None:
+            return "these are chunks that a dead worker left"
+        return None
 
 
 def _edges(chunks: Sequence[Chunk]) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shmcompute.chunking import Chunk
-from shmcompute.kernels import NativeCall, NativePlan, sweeping
+from shmcompute.kernels import NativeCall, NativePlan, NeedsPython, sweeping
 from shmcompute.plans.sweep_schedule import Schedule
 from shmcompute.typing import Array
 
@@ -39,9 +39,9 @@ class Sweeps:
         widest = max(2, min(self.schedule.slab, length - 1))
         return (0, widest), (length - widest, length)
 
-    def native(self, calls: Sequence[NativeCall | None]) -> NativePlan | None:
+    def native(self, calls: Sequence[NativeCall | NeedsPython]) -> NativePlan | None:
         """What machine code goes by, if it can call all kernels."""
-        known = [call for call in calls if call is not None]
+        known = [call for call in calls if isinstance(call, NativeCall)]
         if len(known) < len(calls):
             return None
         return sweeping.program(known, self.schedule, self.state)
