@@ -2,7 +2,10 @@
 
 A chain of two kernels is swept over the arrays again and again, in place. Each kernel sees the
 neighbours that it names, so many sweeps go over a slab of rows while it is in a core's cache.
+With the name of a picture as its argument the program draws one.
 """
+
+import sys
 
 import numba as nb
 import numpy as np
@@ -46,3 +49,7 @@ with (
         shade = (row / abs(pressure.array).max() * 6 + 6.5).astype(int)
         print("  " + "".join(SHADES[s] for s in shade))
     print(f"as much as there was: {np.isclose(pressure.array.sum(), start.sum())}")
+    if sys.argv[1:]:
+        from matplotlib.image import imsave
+
+        imsave(sys.argv[1], pressure.array.repeat(4, axis=0).repeat(4, axis=1), cmap="RdBu")

@@ -1,5 +1,7 @@
 """The examples run as they stand, in silence but for what they print, and stay short."""
 
+import functools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +13,33 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 # What a reader should see; an example that is new needs its line here.
 TOLD = {
+    "compact.py": ["30345 of 1000000 events are above 3.5", "as NumPy's nonzero: True"],
     "fallback.py": ["storage='shm'", "storage='array'", "same result, bit for bit: True"],
     "group_mean.py": ["station 4: 199898 measurements, 22.0 degrees", "all: 1000000"],
     "heat.py": ["    .:--====+++++++++++===--::. ", "NumPy finds the same: True"],
+    "image_filters.py": [
+        "   noisy: 0.0198 off",
+        "  median: 0.0046 off",
+        "contrast: 0.338, sharpened 0.380",
+    ],
     "image_stack.py": ["brightest pixel before: 5", "frames of deviation 1: 48"],
+    "kmeans.py": ["points around (-4.0, -3.0)", "the true centres are found: True"],
     "larger_than_memory.py": [
         "recorded: 256 MiB; memory left: 96 MiB",
         "np.load: MemoryError",
         "detrended in place: [ 0.",
     ],
+    "life.py": [
+        "the glider went around the world: True",
+        "2874 cells lived, 384 generations later 514",
+        "NumPy finds the same: True",
+    ],
+    "monte_carlo.py": [
+        "price of the option: 3.478 +- 0.010",
+        "serially the same: True",
+        "paths drift as they should: True",
+    ],
+    "nbody.py": ["now within 0.32", "energy is kept: True, momentum: True"],
     "own_kernel.py": ["3000 stars", "forces add up to nothing: True"],
     "rolling_mean.py": ["99971 means of 30 days", "as by differences of sums: True"],
     "sort_and_quantiles.py": [
@@ -29,6 +49,9 @@ TOLD = {
     "waves.py": ["     .+#-++-+ --.- -+***+- -.-- +-++-#+.   ", "as much as there was: True"],
     "quickstart.py": ["after two half-lives: [  0.   62.5", "mean activity: 125.0 of 500.0"],
 }
+
+# These draw a picture, for the documentation, where they are given its name.
+PICTURED = {"heat.py", "image_filters.py", "kmeans.py", "life.py", "nbody.py", "waves.py"}
 
 # The standard library's patterns: what it prints in its form, and again in ours.
 PATTERNS = {
@@ -58,6 +81,15 @@ def run(*command, **options):
     )
 
 
+@functools.cache
+def can_draw():
+    try:
+        import matplotlib.font_manager  # its cache, which is made but once, and told of
+    except ImportError:
+        return False
+    return bool(matplotlib.font_manager.fontManager)
+
+
 def check(done, name):
     assert done.stderr == ""
     assert done.returncode == 0
@@ -74,9 +106,16 @@ def test_each_is_known():
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_runs(path):
-    """It ends well, warns of nothing and says what it should."""
-    check(run(str(path)), path.name)
+def test_runs(path, tmp_path):
+    """It ends well, warns of nothing, says what it should, and draws what it can."""
+    picture = [str(tmp_path / "picture.png")] if path.name in PICTURED and can_draw() else []
+    check(run(str(path), *picture, env=os.environ | {"MPLBACKEND": "agg"}), path.name)
+    assert [str(found) for found in tmp_path.iterdir()] == picture
+
+
+def test_what_draws_is_known():
+    """An example that takes a picture's name is run with one."""
+    assert {path.name for path in EXAMPLES if "sys.argv[1]" in path.read_text()} == PICTURED
 
 
 @pytest.mark.parametrize("name", PATTERNS)
