@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
@@ -18,10 +19,13 @@ from shmcompute.calls import (
     run_debugged,
 )
 from shmcompute.chunking import Chunk, Values, is_number
-from shmcompute.plans import Options, Plan, build_plan, calls_of, shared_arrays
+from shmcompute.plans import Calls, Options, Plan, build_plan, calls_of, shared_arrays
 from shmcompute.pool import Pool, default_pool
 from shmcompute.system import context
 from shmcompute.system.tracebacks import shorten
+
+if TYPE_CHECKING:  # imported by who asks for it
+    from shmcompute.tuning import Note
 
 
 class BoundPlan:
@@ -105,6 +109,54 @@ class BoundPlan:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
 
 
+class TunedPlan(BoundPlan):
+    """One whose backend is chosen at each run, by what runs like it have taken."""
+
+    def __init__(self, calls: Calls, options: Options, pool: Pool) -> None:
+        from shmcompute import tuned, tuning  # noqa: PLC0415  # for backend="auto" only
+
+        self._calls = calls
+        self._auto = pool
+        self._tuned, self._note = tuned, tuning.Note
+        self._plans: dict[str, BoundPlan] = {}
+        self._notes: dict[int | None, Note] = {}  # by about how long the range of a run is
+        record = tuned.record_of(pool, calls, options)
+        first = pool.candidate(record.choose(pool.starts()).backend)
+        built = build_plan(calls, options, first.running)
+        super().__init__(built, first, shared_arrays(calls), None, options)
+
+    def __call__(self, *changed: Any) -> Outputs:
+        """Run it; see `BoundPlan`."""
+        about = len(changed[0]).bit_length() if changed and type(changed[0]) is range else None
+        note = self._notes.get(about)
+        if note is not None and note.left > 0:
+            note.left -= 1
+            outputs: Outputs = self._plans[note.pool.backend](*changed)
+            return outputs
+        if context.inside_kernel():
+            return super().__call__(*changed)
+        return self._run_measured(changed, about)
+
+    def _run_measured(self, changed: tuple[Any, ...], about: int | None) -> Outputs:
+        options = self._options
+        if about is not None and options.extent is not None:
+            options = options._replace(extent=extent_of(changed[0]))
+        record = self._tuned.record_of(self._auto, self._calls, options)
+        result, pool, left = self._tuned.run_tuned(
+            self._auto, record, lambda pool: partial(self._plan_on(pool), *changed)
+        )
+        self._notes[about] = self._note(pool, left)
+        self._plan, self._pool = self._plan_on(pool)._plan, pool  # for who looks at them
+        return result
+
+    def _plan_on(self, pool: Pool) -> BoundPlan:
+        if pool.backend not in self._plans:
+            built = build_plan(self._calls, self._options, pool.running)
+            bound = BoundPlan(built, pool, self._arrays, None, self._options)
+            self._plans[pool.backend] = bound
+        return self._plans[pool.backend]
+
+
 def plan(
     kernel: Any,
     *args: Any,
@@ -159,6 +211,12 @@ def plan(
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
     calls, options = over_range(calls_of(kernel, args), options)
+    if chosen.records is not None:
+        from shmcompute.tuned import only_pool  # noqa: PLC0415  # for backend="auto" only
+
+        if (only := only_pool(chosen, options, seconds)) is None:
+            return TunedPlan(calls, options, chosen)
+        chosen = only
     built = build_plan(calls, options, chosen.running)
     return BoundPlan(built, chosen, shared_arrays(calls), seconds, options)
 
@@ -200,8 +258,10 @@ def parallel_apply(
         the next one, of constant or of falling size.
     pool : Pool, optional
         Whose workers; by default a common pool, made at first use.
-    backend : {'processes', 'threads', 'serial'}, optional
-        The common pool of that kind. By default ``SHMCOMPUTE_BACKEND``, else processes.
+    backend : {'processes', 'threads', 'serial', 'auto'}, optional
+        The common pool of that kind; with ``'auto'`` the one of these that is the quickest, as
+        calls like it tell (see docs/backends.md). By default ``SHMCOMPUTE_BACKEND``, else
+        processes.
     timeout : float, optional
         Seconds. Worker processes that overrun are killed and replaced; threads can't be.
     retries : int

@@ -47,6 +47,8 @@ def call(
         The range that is cut into chunks, where no array is: it is no part of the plan.
     """
     seconds = None if timeout is None else config.timeout(timeout)
+    if chosen.records is not None:
+        return _call_tuned(kernel, args, options, chosen, seconds, extent)
     if options.debug:
         full = options._replace(extent=extent)
         built = build_plan(calls_of(kernel, args), full, chosen.running)
@@ -59,6 +61,64 @@ def call(
     elif extent is not None:
         known = known.over(cut_range(options, extent, chosen.workers))
     return run(known, values, chosen, seconds)
+
+
+def _call_tuned(
+    kernel: Any,
+    args: tuple[Any, ...],
+    options: Options,
+    chosen: Pool,
+    seconds: float | None,
+    extent: tuple[int, int] | None,
+) -> Outputs:
+    """Run a call on the backend that suits it."""
+    key, values = call_key(kernel, args, options)
+    place = key if extent is None else (key, (extent[1] - extent[0]).bit_length())
+    noted = chosen.plans.find_noted(place) if seconds is None else None
+    if noted is None or noted.note.left <= 0:
+        whole = options._replace(extent=extent)
+        return _call_measured(kernel, args, whole, chosen, seconds, (key, values, place))
+    note = noted.note
+    note.left -= 1
+    plan = noted.plan
+    if extent is not None:
+        plan = plan.over(cut_range(options, extent, note.pool.workers))
+    return run(plan, values, note.pool, None)
+
+
+def _call_measured(
+    kernel: Any,
+    args: tuple[Any, ...],
+    options: Options,
+    chosen: Pool,
+    seconds: float | None,
+    known: tuple[Hashable | None, Values, Hashable],
+) -> Outputs:
+    """Run a call on a backend that may be tried, and measure it."""
+    from shmcompute import tuned  # noqa: PLC0415  # for backend="auto" only
+    from shmcompute.tuning import Note  # noqa: PLC0415
+
+    if (only := tuned.only_pool(chosen, options, seconds)) is not None:
+        extent, options = options.extent, options._replace(extent=None)
+        return call(kernel, args, options, only, seconds, extent)
+    key, values, place = known
+    calls = calls_of(kernel, args)
+    plans: list[Plan] = []
+
+    def prepare(pool: Pool) -> Callable[[], Outputs]:
+        found = pool.plans.find(key)
+        plan = _built(kernel, args, options, pool, key) if found is None else found
+        if found is not None and options.extent is not None:
+            plan = found.over(cut_range(options, options.extent, pool.workers))
+        plans[:] = [plan]
+        return partial(run, plan, plan.values if found is None else values, pool, None)
+
+    record = tuned.record_of(chosen, calls, options)
+    result, pool, left = tuned.run_tuned(chosen, record, prepare, whole=key is None)
+    if left and key is not None:
+        arrays = shared_arrays(calls), plain_arrays(calls)
+        chosen.plans.keep(place, plans[0], *arrays, Note(pool, left))
+    return result
 
 
 def _built(
@@ -158,7 +218,7 @@ def pool_for(pool: Pool | None, backend: str | None) -> Pool:
     if pool is not None and backend is not None and backend != pool.backend:
         raise ValueError(f"backend={backend!r}, but the pool's is {pool.backend!r}; give one")
     if backend is not None:
-        config.one_of("backend", backend, config.BACKENDS)
+        config.one_of("backend", backend, config.CHOICES)
     if context.in_worker or context.nesting.depth:  # it would wait for workers that wait for it
         return default_pool("serial")
     if pool is None:

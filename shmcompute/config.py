@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 STORAGES = ("auto", "shm", "file", "array")
 BACKENDS = ("processes", "threads", "serial")
+CHOICES = (*BACKENDS, "auto")  # what arguments and the environment may say
 WAITS = ("futex", "poll")
 SCHEDULES = ("static", "dynamic", "guided")
 LONGEST = 1e6  # seconds of a timeout, twelve days: the system's calls overflow above

@@ -9,9 +9,11 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from multiprocessing.context import BaseContext
-from typing import Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 from shmcompute import config
 from shmcompute.backends import Backend, make_backend
@@ -21,6 +23,10 @@ from shmcompute.storage import segment_cache
 from shmcompute.system import context, cores, daemon_threads
 from shmcompute.system.context import inside_kernel
 from shmcompute.tasks import Executor, Function
+
+if TYPE_CHECKING:  # imported by who asks for it
+    from shmcompute.backends.auto import Auto
+    from shmcompute.tuning import Records
 
 _open: weakref.WeakSet[Pool] = weakref.WeakSet()
 
@@ -37,9 +43,11 @@ class Pool(Executor):
     workers : int, optional
         How many run at the same time. By default ``SHMCOMPUTE_WORKERS``, else the cores that
         affinity and cgroup grant this process.
-    backend : {'processes', 'threads', 'serial'}
+    backend : {'processes', 'threads', 'serial', 'auto'}
         Who they are: isolated processes, threads of this one, or the caller itself. In a worker,
-        so within a task, always the caller itself.
+        so within a task, always the caller itself. With ``'auto'`` each call gets what suits it
+        best, by what calls like it have taken; workers are started when it could pay, or by
+        `ready`; tasks go to processes. See docs/backends.md.
     start_method : {'forkserver', 'spawn', 'fork'} or context, optional
         How processes start, by name or as `multiprocessing.get_context` returns it:
         ``SHMCOMPUTE_START_METHOD``, else ``forkserver`` on Linux and ``spawn`` elsewhere.
@@ -91,8 +99,9 @@ class Pool(Executor):
         self._own: Backend | None = None  # which this process is to close
         self.debug = config.switched_on("DEBUG")
         self.plans = PlanCache()
+        self.records: Records | None = None  # of what calls have taken, where it chooses by that
         self._pid = os.getpid()
-        self.backend = config.chosen("backend", backend, "BACKEND", config.BACKENDS, "processes")
+        self.backend = config.chosen("backend", backend, "BACKEND", config.CHOICES, "processes")
         if context.in_worker:  # where all is run by the task or kernel itself
             self.backend = "serial"
         method = config.chosen(
@@ -105,15 +114,52 @@ class Pool(Executor):
         threads = config.count("threads_per_worker", threads_per_worker)
         if pin:
             cores.check_pinning()
-        self.running = self._own = make_backend(
-            self.backend,
-            _workers(workers),
-            method,
-            threads_per_worker=threads,
-            caller_runs=bool(caller_runs),
-            pin=bool(pin),
-        )
+        count, caller_runs, pin = _workers(workers), bool(caller_runs), bool(pin)
+        if self.backend == "auto":
+            of_kind = partial(
+                type(self),
+                count,
+                start_method=method,
+                threads_per_worker=threads,
+                caller_runs=caller_runs,
+                pin=pin,
+            )
+            self._become_auto(count, of_kind)
+        else:
+            self.running = self._own = make_backend(
+                self.backend,
+                count,
+                method,
+                threads_per_worker=threads,
+                caller_runs=caller_runs,
+                pin=pin,
+            )
         _open.add(self)
+
+    def _become_auto(self, workers: int, of_kind: Callable[..., Pool]) -> None:
+        """Choose among pools of each kind."""
+        from shmcompute.backends.auto import Auto  # noqa: PLC0415  # for who asks for it
+        from shmcompute.tuning import Records  # noqa: PLC0415
+
+        make = partial(_made_for_auto, of_kind)
+        self.running = self._own = Auto(workers, _kinds(), make, _start_seconds)
+        self.records = Records()
+
+    def chooses_among(self, pool_of: Callable[[str], Pool], starts: Callable[[str], float]) -> None:
+        """Choose among pools that others use, too, but for the serial one, which has no workers."""
+        self._auto.borrow(pool_of, starts)
+
+    @property
+    def _auto(self) -> Auto[Pool]:
+        return cast("Auto[Pool]", self.running)
+
+    def candidate(self, backend: str) -> Pool:
+        """Of a pool that chooses: the pool of that backend."""
+        return self._auto.pool(backend)
+
+    def starts(self) -> Mapping[str, float]:
+        """Of a pool that chooses: the backends, and the seconds that each takes to start, now."""
+        return self._auto.starts()
 
     @property
     def workers(self) -> int:
@@ -159,6 +205,7 @@ class Pool(Executor):
         """Refuse to be used from now on."""
         if not isinstance(self.running, _Unusable):
             self.running = _unusable(ClosedError("this pool is closed; make another one"))
+            self.plans = PlanCache()  # whose notes may know workers
         for asked in [asked for asked, pool in default_pools.items() if pool is self]:
             del default_pools[asked]
 
@@ -224,6 +271,35 @@ def default_start_method() -> str:
     return "forkserver" if sys.platform == "linux" and "forkserver" in known else "spawn"
 
 
+def _kinds() -> tuple[str, ...]:
+    """The backends among which calls of this process choose."""
+    kinds = "serial", "threads", "processes"
+    return kinds if _possible() == "processes" else kinds[:2]
+
+
+def _made_for_auto(of_kind: Callable[..., Pool], kind: str) -> Pool:
+    """A pool of one kind, of one that chooses."""
+    if kind != "serial":
+        return of_kind(backend=kind)
+    made = of_kind(backend=kind, pin=False)
+    made.running.threaded = True  # the machine code that threads run is compiled once for both
+    return made
+
+
+def _start_seconds(kind: str) -> float:
+    """What the first call of a kind waits for in this process."""
+    from shmcompute.backends.auto import doorbell_is_loaded  # noqa: PLC0415  # for auto only
+    from shmcompute.tuning import START  # noqa: PLC0415
+
+    return 0.0 if kind == "threads" and doorbell_is_loaded() else START[kind]
+
+
+def _default_start_seconds(kind: str) -> float:
+    """The same, where default pools are used."""
+    running = any(pool.backend == kind for pool in list(default_pools.values()))
+    return 0.0 if running and kind == "processes" else _start_seconds(kind)
+
+
 def _workers(workers: int | None) -> int:
     if workers is not None:
         return config.count("workers", workers)
@@ -261,9 +337,12 @@ def default_pool(backend: str | None = None) -> Pool:
     with _making:
         pool = default_pools.get(asked)
         if pool is None:
-            name = config.chosen("backend", backend, "BACKEND", config.BACKENDS, _possible())
+            name = config.chosen("backend", backend, "BACKEND", config.CHOICES, _possible())
             same = (pool for pool in default_pools.values() if pool.backend == name)
-            pool = default_pools[asked] = next(same, None) or Pool(backend=name)
+            pool = next(same, None) or Pool(backend=name)
+            if pool.records is not None:
+                pool.chooses_among(default_pool, _default_start_seconds)
+            default_pools[asked] = pool
         return pool
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from shmcompute.chunking import (
     Scalar,
     ScratchRow,
     Setting,
+    Values,
     bind,
     bytes_of,
     chunks,
@@ -39,6 +40,8 @@ from shmcompute.plans import Options, call_key
 from shmcompute.pool import Pool
 
 SMALLEST = 1 << 15  # bytes of a chunk: to call a Python kernel costs as much as to add these
+
+Keyed = tuple[Hashable | None, Values]  # of `call_key`
 
 _known = KnownCalls()
 
@@ -115,15 +118,49 @@ def parallel_reduce(
         config.timeout(timeout)  # raises
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
-    key, values = call_key(kernel, args, options)
     request = _Request(kernel, args, options, chosen, timeout)
+    keyed = call_key(kernel, args, options)
+    if chosen.records is not None:
+        return _reduce_tuned(request, combiner, initial, keyed)
+    return _reduce(request, combiner, initial, keyed)
+
+
+def _reduce(request: _Request, combiner: Combine, initial: Any, keyed: Keyed) -> Any:
+    """The result of a request to a pool of one kind."""
+    key: Any
+    key, values = keyed
     if key is not None:
-        running = chosen.running
+        running = request.pool.running
         key = key, running.shared, running.threaded, running.caller_runs
         known = _known.find(key)
         if known is not None:
             return combiner(known(request, values), initial)
     return combiner(request.partials(combiner, key), initial)
+
+
+def _reduce_tuned(request: _Request, combiner: Combine, initial: Any, keyed: Keyed) -> Any:
+    """The same on the backend that suits it."""
+    from shmcompute import tuned  # noqa: PLC0415  # for backend="auto" only
+    from shmcompute.tuning import Note  # noqa: PLC0415
+
+    pool, options, key = request.pool, request.options, keyed[0]
+
+    def on(runner: Pool) -> Callable[[], Any]:
+        return partial(_reduce, request._replace(pool=runner), combiner, initial, keyed)
+
+    if (only := tuned.only_pool(pool, options, request.timeout)) is not None:
+        return on(only)()
+    assert pool.records is not None  # noqa: S101  # for the type checker
+    if key is not None and (note := pool.records.note(key)) is not None:
+        note.left -= 1
+        return on(note.pool)()
+    _check_kernel(request.kernel)
+    calls = [(request.kernel, *request.args)]
+    record = tuned.record_of(pool, calls, options, "reduce", cut_by_length=True)
+    result, runner, left = tuned.run_tuned(pool, record, on, whole=True)
+    if key is not None and left:
+        pool.records.keep(key, Note(runner, left))
+    return result
 
 
 class _Request(NamedTuple):

@@ -3,4 +3,8 @@
 from shmcompute.backends.base import Backend
 from shmcompute.backends.factory import make_backend
 
-__all__ = ["Backend", "make_backend"]
+__all__ = [
+    "Backend",
+    "auto",  # for who asks for it
+    "make_backend",
+]

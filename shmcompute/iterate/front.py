@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from shmcompute.plans.swapping import Pair, looks_into, swapped
 from shmcompute.pool import Pool
 from shmcompute.system.tracebacks import shorten
 from shmcompute.typing import Array
+
+T = TypeVar("T")
 
 
 def parallel_iterate(
@@ -131,9 +133,17 @@ def parallel_iterate(
     pair = None if swap is None else _checked(swap)
     parities = (calls, calls if pair is None else swapped(calls, pair))
     condition = None if until is None else _condition(until, every, combine)
+
+    def on(pool: Pool) -> Callable[[], tuple[Array | None, int]]:
+        work = partial(Call, options=options, pool=pool, timeout=seconds, swap=pair or ())
+        return partial(_run, parities, work, sweeps, condition)
+
     try:
-        work = partial(Call, options=options, pool=chosen, timeout=seconds, swap=pair or ())
-        written, done = _run(parities, work, sweeps, condition)
+        if chosen.records is None:
+            written, done = on(chosen)()
+        else:
+            like = pair is None, condition is None
+            written, done = _run_tuned(chosen, calls, options, sweeps, seconds, like, on)
     except BaseException as error:
         shorten(error)
         raise
@@ -164,6 +174,27 @@ def _run(
         closing(Measurement(call, parities, condition)) as measurement,
     ):
         return call.written, repeat_until(call, measurement, condition, times)
+
+
+def _run_tuned(
+    pool: Pool,
+    calls: Calls,
+    options: Options,
+    times: int,
+    timeout: float | None,
+    like: Hashable,
+    on: Callable[[Pool], Callable[[], T]],
+) -> T:
+    """Run it on the backend that suits it."""
+    from shmcompute import tuned  # noqa: PLC0415  # for backend="auto" only
+
+    if (only := tuned.only_pool(pool, options, timeout)) is not None:
+        return on(only)()
+    about = "sweeps", like, times.bit_length()
+    record = tuned.record_of(pool, calls, options, *about, times=times)
+    if len(calls) > 1:  # the first has run when it shows that the second does not travel
+        record.refused["processes"] = "of several kernels each would have to travel by itself"
+    return tuned.run_tuned(pool, record, on, whole=True)[0]
 
 
 def _checked(swap: Any) -> Pair:

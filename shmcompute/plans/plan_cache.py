@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from types import FunctionType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
@@ -45,11 +45,21 @@ def _reader_of(marker: type[Any]) -> Callable[[Any], Hashable]:
 _HOW = {kind: _reader_of(kind) for kind in ARRAY_MARKERS}
 
 
+class NotedPlan(Protocol):
+    """A plan, and what was noted of it by who keeps it."""
+
+    @property
+    def plan(self) -> Plan: ...
+    @property
+    def note(self) -> Any: ...
+
+
 @dataclass(frozen=True, eq=False)
 class _Entry:
     plan: Plan
     versions: tuple[tuple[dict[Any, Any], Any], ...]  # see `_versions`
     arrays: list[int]  # their id()
+    note: Any = None  # of who keeps it
 
     @property
     def current(self) -> bool:
@@ -75,6 +85,11 @@ class PlanCache:
 
     def find(self, key: Hashable | None) -> Plan | None:
         """The plan of that key, unless one of its kernels was recompiled since."""
+        entry = _found(self._entries, key)
+        return None if entry is None else entry.plan
+
+    def find_noted(self, key: Hashable | None) -> NotedPlan | None:
+        """The same, with the note that it was kept with."""
         return _found(self._entries, key)
 
     def keep(
@@ -83,6 +98,7 @@ class PlanCache:
         plan: Plan,
         arrays: Sequence[SharedArray],
         views: Sequence[Array],
+        note: Any = None,
     ) -> None:
         """Keep a plan while its arrays are open and it is among the latest.
 
@@ -96,7 +112,7 @@ class PlanCache:
         arrays = [*arrays, *holders]
         while len(self._entries) >= KEPT:
             self._drop(next(iter(self._entries)))
-        self._entries[key] = _Entry(plan, _versions(plan), [id(array) for array in arrays])
+        self._entries[key] = _Entry(plan, _versions(plan), [id(array) for array in arrays], note)
         for array in arrays:
             if id(array) not in self._keys:  # an empty set: its callback is registered, too
                 array.when_closed(_forget, weakref.ref(self), id(array))
@@ -104,7 +120,8 @@ class PlanCache:
 
     def find_form(self, key: Hashable | None) -> Plan | None:
         """A plan of that form, detached from its arrays."""
-        return _found(self._forms, key)
+        entry = _found(self._forms, key)
+        return None if entry is None else entry.plan
 
     def keep_form(self, key: Hashable | None, plan: Plan) -> None:
         """Keep the form of a plan while it is among the latest."""
@@ -144,12 +161,12 @@ def _first(versions: dict[Any, Any]) -> Any:
     return next(iter(dict.values(versions)), None)
 
 
-def _found(entries: dict[Hashable, _Entry], key: Hashable | None) -> Plan | None:
+def _found(entries: dict[Hashable, _Entry], key: Hashable | None) -> _Entry | None:
     try:
         entry = entries.get(key)
     except TypeError:  # not hashable: an option of a wrong type, which `build_plan` refuses
         return None
-    return entry.plan if entry is not None and entry.current else None
+    return entry if entry is not None and entry.current else None
 
 
 def call_key(

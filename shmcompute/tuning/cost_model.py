@@ -1,0 +1,33 @@
+"""What a call may cost on a backend: bounds that say what is worth a trial, and a first guess.
+
+Bounds are low on purpose: one that is too low costs a few trials, one that is too high would hide
+the quickest backend for good.
+"""
+
+from __future__ import annotations
+
+from shmcompute.tuning.work import Work
+
+# Seconds to hand out nothing, over what a serial call takes; at best.
+DISPATCH = {"serial": 0.0, "threads": 1e-6, "processes": 5e-6}
+GIL = 1e-4  # the same for threads that run Python: each waits for the others' turn to end
+STREAM = 2e10  # bytes a second that a core gets through at best
+
+# Seconds that the first call on a backend waits in a process: code is loaded, workers are started.
+START = {"serial": 0.0, "threads": 0.3, "processes": 0.7}
+
+
+def dispatch(backend: str, work: Work) -> float:
+    """Seconds of handing out, at best."""
+    held = backend == "threads" and work.kind == "python"
+    return GIL if held else DISPATCH[backend]
+
+
+def bound(backend: str, serial: float, work: Work) -> float:
+    """The seconds that a call takes at least, if it takes these serially: all workers share it."""
+    return dispatch(backend, work) + serial / work.parts
+
+
+def guess(work: Work) -> float:
+    """The seconds that a call takes serially at least: it goes through its bytes once."""
+    return work.nbytes / STREAM

@@ -1,0 +1,91 @@
+"""`Measurements`: what calls that are alike have taken, on each backend."""
+
+from __future__ import annotations
+
+from collections import deque
+
+RECENT = 5  # samples of a backend that count
+ENOUGH = 3  # samples that settle what a backend takes,
+LONG = 0.05  # of calls that are shorter than this; of longer ones, a single sample does
+LOSER = 1.5  # times the best: who takes so long twice is out
+
+SHARE = 0.01  # of all time may go into looking again at backends that were slower,
+DRIFT_SHARE = 0.1  # or this, when the quickest takes another time than it did
+DRIFT = 1.5  # so many times as long, or as short
+
+
+class Measurements:
+    """The latest samples of each backend, and what finding the best one has cost.
+
+    Several threads may add to one: a sample is lost at worst.
+
+    Attributes
+    ----------
+    total : float
+        Seconds of all calls.
+    spent : float
+        Seconds of all calls since the others were looked at.
+    trials : float
+        The seconds that looking at the others has cost.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[str, deque[float]] = {}
+        self._discarded: set[str] = set()
+        self._reference: float | None = None  # what the best took when all were known
+        self.total = 0.0
+        self.spent = 0.0
+        self.trials = 0.0
+
+    def add(self, backend: str, seconds: float, calls: int = 1) -> None:
+        """A call took so long; `calls` of them, it is guessed, since the last that was measured."""
+        self.total += seconds * calls
+        self.spent += seconds * calls
+        if (best := self.best()) is not None and backend != best[0]:
+            self.trials += max(0.0, seconds - best[1])
+        if self.is_cold(backend):
+            self._discarded.add(backend)
+            return
+        self._samples.setdefault(backend, deque(maxlen=RECENT)).append(seconds)
+
+    def is_cold(self, backend: str) -> bool:
+        """Whether its next sample says little: memory is touched, workers map it and load code."""
+        fresh = backend not in self._discarded and backend not in self._samples
+        return fresh and (backend != "serial" or not self._discarded)
+
+    def typical(self, backend: str) -> float | None:
+        """The median of its latest samples, the lower one of two."""
+        samples = sorted(self._samples.get(backend, ()))
+        return samples[(len(samples) - 1) // 2] if samples else None
+
+    def best(self) -> tuple[str, float] | None:
+        """The quickest backend of those that were measured, and its time."""
+        known = [(self.typical(name) or 0.0, name) for name in list(self._samples)]
+        return min(known)[::-1] if known else None
+
+    def is_known(self, backend: str) -> bool:
+        """Whether a backend has been tried enough."""
+        samples = self._samples.get(backend)
+        if not samples:
+            return False
+        typical, best = self.typical(backend), self.best()
+        assert typical is not None and best is not None  # noqa: S101, PT018  # for the type checker
+        loses = len(samples) > 1 and best[0] != backend and typical > LOSER * best[1]
+        return len(samples) >= ENOUGH or loses or typical > LONG
+
+    def settle(self) -> None:
+        """All that is worth a trial is known: from here on look whether it stays so."""
+        best = self.best()
+        if best is None:
+            return
+        if self._reference is None:
+            self._reference, self.spent = best[1], 0.0
+            return
+        drifted = not 1 / DRIFT < best[1] / self._reference < DRIFT
+        if self.trials < self.spent * (DRIFT_SHARE if drifted else SHARE):
+            self._look_again(best[0])
+
+    def _look_again(self, best: str) -> None:
+        for name in [name for name in self._samples if name != best]:
+            del self._samples[name]
+        self._reference, self.trials, self.spent = None, 0.0, 0.0
