@@ -8,6 +8,7 @@ import psutil
 
 from benchmarks.bars import (
     algorithms,
+    auto,
     costs,
     exchange,
     executor,
@@ -49,6 +50,7 @@ TOPICS = [
     reductions.reduction,
     reductions.small_reduction,
     reductions.scan,
+    auto.auto,
     executor.tasks,
     exchange.queue,
     exchange.counter,

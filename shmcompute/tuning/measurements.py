@@ -31,7 +31,8 @@ class Measurements:
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[float]] = {}
-        self._discarded: set[str] = set()
+        self._seen: set[str] = set()
+        self._latest: str | None = None  # which backend had the latest call
         self._reference: float | None = None  # what the best took when all were known
         self.total = 0.0
         self.spent = 0.0
@@ -43,15 +44,15 @@ class Measurements:
         self.spent += seconds * calls
         if (best := self.best()) is not None and backend != best[0]:
             self.trials += max(0.0, seconds - best[1])
-        if self.is_cold(backend):
-            self._discarded.add(backend)
-            return
-        self._samples.setdefault(backend, deque(maxlen=RECENT)).append(seconds)
+        if not self._is_cold(backend, seconds):
+            self._samples.setdefault(backend, deque(maxlen=RECENT)).append(seconds)
+        self._seen.add(backend)
+        self._latest = backend
 
-    def is_cold(self, backend: str) -> bool:
-        """Whether its next sample says little: memory is touched, workers map it and load code."""
-        fresh = backend not in self._discarded and backend not in self._samples
-        return fresh and (backend != "serial" or not self._discarded)
+    def _is_cold(self, backend: str, seconds: float) -> bool:
+        """Whether a sample says little: workers wake up; at first they map memory and load code."""
+        switched = backend != self._latest and seconds < LONG
+        return switched or (backend not in self._seen and (backend != "serial" or not self._seen))
 
     def typical(self, backend: str) -> float | None:
         """The median of its latest samples, the lower one of two."""

@@ -40,7 +40,7 @@ def test_the_quickest_is_found_in_a_handful_of_calls():
             name: bound(name, serial, work) * rng.choice([1, 1.1, 1.5, 3, 20])
             for name in ("threads", "processes")
         }
-        _, gone = simulate(work, times, 14)
+        _, gone = simulate(work, times, 16)
         assert gone[-1].settled, (seed, gone)
         assert times[gone[-1].backend] <= min(times.values()) / 0.9, (seed, times)
 

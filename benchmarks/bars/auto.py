@@ -1,0 +1,75 @@
+"""`backend="auto"` against each backend by name: from a few elements to large arrays.
+
+Each size is a row of two: against the best of the three, and against serial. What is chosen is
+settled before it is timed. Largest are arrays that a serial call takes about a second for, or
+2^SHMCOMPUTE_BENCH_AUTO elements.
+"""
+
+import math
+import os
+from contextlib import ExitStack
+from functools import partial
+from statistics import median
+
+import numba as nb
+import numpy as np
+
+import shmcompute as sc
+from benchmarks.bars.speed import WORKERS
+from benchmarks.bars.turns import ratio, turns
+
+NAMES = ("serial", "threads", "processes")
+SETTLING = 20  # calls, more than all trials take
+FIRST, STEP = 4, 2  # exponents of two
+ASKED = os.environ.get("SHMCOMPUTE_BENCH_AUTO")
+
+
+@nb.njit
+def stream(x):
+    for i in range(x.size):
+        x[i] *= 2
+
+
+@nb.njit
+def compute(x):
+    for i in range(x.size):
+        y = x[i]
+        for _ in range(40):
+            y = math.sin(y)
+        x[i] = y
+
+
+def python(x):
+    for i in range(x.size):
+        x[i] = -x[i]
+
+
+LAST = {stream: 26, compute: 20, python: 20}
+
+
+def auto():
+    """All sizes of each kernel."""
+    with ExitStack() as opened:
+        pools = {
+            name: opened.enter_context(sc.Pool(WORKERS, backend=name)).ready()
+            for name in (*NAMES, "auto")
+        }
+        for kernel, last in LAST.items():
+            for exponent in range(FIRST, int(ASKED or last) + 1, STEP):
+                yield from _of_size(kernel, exponent, pools)
+
+
+def _of_size(kernel, exponent, pools):
+    # Zeros: none of the three kernels changes them, nor takes longer for what they become.
+    with sc.SharedArray.zeros(1 << exponent) as array:
+        ways = {
+            name: partial(sc.parallel_apply, kernel, array, pool=pool)
+            for name, pool in pools.items()
+        }
+        for _ in range(SETTLING if exponent < LAST[stream] else SETTLING // 2):
+            ways["auto"]()
+        found = turns(ways, 5)
+    best = min(NAMES, key=lambda name: median(found[name]))
+    what = f"auto, {kernel.__name__}, 2^{exponent}"
+    yield ratio(f"{what}, best of three", found, "auto", best, 1.1)
+    yield ratio(f"{what}, serial", found, "auto", "serial", 1.1)
