@@ -12,7 +12,6 @@ from functools import partial
 from statistics import median
 
 import numba as nb
-import numpy as np
 
 import shmcompute as sc
 from benchmarks.bars.speed import WORKERS

@@ -12,10 +12,11 @@ LOSER = 1.5  # times the best: who takes so long twice is out
 SHARE = 0.01  # of all time may go into looking again at backends that were slower,
 DRIFT_SHARE = 0.1  # or this, when the quickest takes another time than it did
 DRIFT = 1.5  # so many times as long, or as short
+LEAST = 0.1  # of a call's time: what a trial costs, if only for being measured
 
 
 class Measurements:
-    """The latest samples of each backend, and what finding the best one has cost.
+    """The latest samples of each backend, and for how long its choice has held.
 
     Several threads may add to one: a sample is lost at worst.
 
@@ -25,8 +26,6 @@ class Measurements:
         Seconds of all calls.
     spent : float
         Seconds of all calls since the others were looked at.
-    trials : float
-        The seconds that looking at the others has cost.
     """
 
     def __init__(self) -> None:
@@ -36,14 +35,11 @@ class Measurements:
         self._reference: float | None = None  # what the best took when all were known
         self.total = 0.0
         self.spent = 0.0
-        self.trials = 0.0
 
     def add(self, backend: str, seconds: float, calls: int = 1) -> None:
         """A call took so long; `calls` of them, it is guessed, since the last that was measured."""
         self.total += seconds * calls
         self.spent += seconds * calls
-        if (best := self.best()) is not None and backend != best[0]:
-            self.trials += max(0.0, seconds - best[1])
         if not self._is_cold(backend, seconds):
             self._samples.setdefault(backend, deque(maxlen=RECENT)).append(seconds)
         self._seen.add(backend)
@@ -83,10 +79,15 @@ class Measurements:
             self._reference, self.spent = best[1], 0.0
             return
         drifted = not 1 / DRIFT < best[1] / self._reference < DRIFT
-        if self.trials < self.spent * (DRIFT_SHARE if drifted else SHARE):
+        if 0 < self._price(*best) < self.spent * (DRIFT_SHARE if drifted else SHARE):
             self._look_again(best[0])
+
+    def _price(self, best: str, seconds: float) -> float:
+        """The seconds that it would cost to look at the others again; 0 if none was tried."""
+        others = [self.typical(name) or 0.0 for name in list(self._samples) if name != best]
+        return sum((ENOUGH + 1) * max(time - seconds, LEAST * seconds) for time in others)
 
     def _look_again(self, best: str) -> None:
         for name in [name for name in self._samples if name != best]:
             del self._samples[name]
-        self._reference, self.trials, self.spent = None, 0.0, 0.0
+        self._reference, self.spent = None, 0.0
