@@ -178,10 +178,21 @@ def plan(
     Where the first argument is a `range` and no array is split, it is a plan of `parallel_for`. A
     run may have another range, and other numbers among its arguments: ``step(range(3, 9), 0.5)``.
 
+    Parameters
+    ----------
+    kernel, *args, axis, chunksize, schedule, pool, backend, timeout, retries, debug
+        As for `parallel_apply`.
+
+    Returns
+    -------
+    BoundPlan
+        Calling it runs the call, and returns what `parallel_apply` returns. Its ``chunks`` are the
+        ranges ``(start, stop)`` that the kernel is called with.
+
     Raises
     ------
-    TypeError, ValueError, KernelTypeError
-        As `parallel_apply`, before anything runs.
+    Exception
+        What `parallel_apply` raises before anything runs, now; the rest when it is called.
 
     Examples
     --------

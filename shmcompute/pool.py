@@ -172,7 +172,18 @@ class Pool(Executor):
         return self.running.pids
 
     def ready(self, timeout: float | None = None) -> Self:
-        """Wait until every worker can take work, at most `timeout` seconds."""
+        """Wait until every worker can take work.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds to wait at most.
+
+        Returns
+        -------
+        Pool
+            Itself, so that ``with sc.Pool().ready() as pool`` works.
+        """
         self.running.ready(timeout)
         return self
 
@@ -354,7 +365,13 @@ def _possible() -> str:
 def shutdown() -> None:
     """End the default pools, and give back memory that is kept for new arrays.
 
-    The next call without a pool makes another one.
+    It waits for calls and tasks that run. The next call without a pool makes another one. A program
+    that ends does it by itself.
+
+    Examples
+    --------
+    >>> import shmcompute as sc
+    >>> sc.shutdown()
     """
     with _making:
         pools = set(default_pools.values())

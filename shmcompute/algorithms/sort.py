@@ -88,6 +88,11 @@ def parallel_argsort(
     -------
     ndarray of int
 
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no array, a word or a field that is not known.
+
     Notes
     -----
     If `kind` is not stable, the indices of equal elements are in any order: in a large array not in

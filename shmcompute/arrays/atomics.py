@@ -50,6 +50,11 @@ def atomic_add(a: SharedArray | Array, index: Index, value: Number) -> Any:
     value
         A number that the elements can hold. Integer sums wrap, as NumPy's do.
 
+    Returns
+    -------
+    number
+        What the element held before, of its own type.
+
     Raises
     ------
     IndexError
@@ -90,7 +95,26 @@ def atomic_add(a: SharedArray | Array, index: Index, value: Number) -> Any:
 def atomic_max(a: SharedArray | Array, index: Index, value: Number) -> Any:
     """Raise one element to `value` if that is more, in one step; what it held before.
 
-    Parameters and errors are those of `atomic_add`. As for `numpy.maximum`, NaN is more than all.
+    As for `numpy.maximum`, NaN is more than all.
+
+    Parameters
+    ----------
+    a : SharedArray or ndarray
+        Integers of 8 to 64 bits, float32 or float64. A view of a SharedArray does as well.
+    index : int or tuple of int
+        Of one element; negative ones count from the end.
+    value
+        A number that the elements can hold.
+
+    Returns
+    -------
+    number
+        What the element held before, of its own type.
+
+    Raises
+    ------
+    IndexError, TypeError, OverflowError, ValueError
+        As `atomic_add`.
 
     Examples
     --------
@@ -108,7 +132,26 @@ def atomic_max(a: SharedArray | Array, index: Index, value: Number) -> Any:
 def atomic_min(a: SharedArray | Array, index: Index, value: Number) -> Any:
     """Lower one element to `value` if that is less, in one step; what it held before.
 
-    Parameters and errors are those of `atomic_add`. As for `numpy.minimum`, NaN is less than all.
+    As for `numpy.minimum`, NaN is less than all.
+
+    Parameters
+    ----------
+    a : SharedArray or ndarray
+        Integers of 8 to 64 bits, float32 or float64. A view of a SharedArray does as well.
+    index : int or tuple of int
+        Of one element; negative ones count from the end.
+    value
+        A number that the elements can hold.
+
+    Returns
+    -------
+    number
+        What the element held before, of its own type.
+
+    Raises
+    ------
+    IndexError, TypeError, OverflowError, ValueError
+        As `atomic_add`.
 
     Examples
     --------
@@ -127,7 +170,26 @@ def compare_exchange(a: SharedArray | Array, index: Index, expected: Number, new
     """Set one element to `new` if it is `expected`, in one step; what it held before.
 
     It was set if what is returned equals `expected`. Floats are compared by their bits: NaN equals
-    itself, and 0.0 is not -0.0. Parameters and errors are otherwise those of `atomic_add`.
+    itself, and 0.0 is not -0.0.
+
+    Parameters
+    ----------
+    a : SharedArray or ndarray
+        Integers of 8 to 64 bits, float32 or float64. A view of a SharedArray does as well.
+    index : int or tuple of int
+        Of one element; negative ones count from the end.
+    expected, new
+        Numbers that the elements can hold.
+
+    Returns
+    -------
+    number
+        What the element held before, of its own type.
+
+    Raises
+    ------
+    IndexError, TypeError, OverflowError, ValueError
+        As `atomic_add`.
 
     Examples
     --------

@@ -192,6 +192,13 @@ class SharedArrayManager(SharedMemoryManager):
         taken is not replaced: that is a SegmentExistsError. Deleting a key ends an array that the
         manager made. It pickles: hand it to processes.
 
+    Raises
+    ------
+    ClosedError
+        From `arrays` and what it is asked, before the manager runs and after it has ended.
+    SegmentExistsError
+        For a key that is taken.
+
     Examples
     --------
     >>> import numpy as np, shmcompute as sc

@@ -136,9 +136,26 @@ class SharedArray(NdarrayMethods):
         name: str | os.PathLike[str] | None = None,
         storage: str = "auto",
     ) -> Self:
-        """A new array whose memory is reserved, not written; see `SharedArray`.
+        """A new array whose memory is reserved, not written.
 
         It may read as what an array of yours left there that was closed before.
+
+        Parameters
+        ----------
+        shape : int or tuple of int
+        dtype : dtype_like
+        order : {'C', 'F'}
+        name, storage
+            As for `SharedArray`.
+
+        Returns
+        -------
+        SharedArray
+
+        Raises
+        ------
+        TypeError, ValueError, StorageFullError, SegmentExistsError
+            As `SharedArray`.
         """
         return cls._of(*_created(shape, dtype, order, name, storage), owned=True)
 
@@ -151,7 +168,15 @@ class SharedArray(NdarrayMethods):
         name: str | os.PathLike[str] | None = None,
         storage: str = "auto",
     ) -> Self:
-        """A new array of zeros; see `SharedArray`."""
+        """A new array of zeros: see `SharedArray.empty` for its parameters.
+
+        Examples
+        --------
+        >>> import shmcompute as sc
+        >>> with sc.SharedArray.zeros((2, 2), "i4") as arr:
+        ...     print(arr.shape, arr.dtype, arr.any())
+        (2, 2) int32 False
+        """
         self = cls.empty(shape, dtype, order, name, storage)
         self._segment.clear()
         return self
@@ -166,7 +191,24 @@ class SharedArray(NdarrayMethods):
         name: str | os.PathLike[str] | None = None,
         storage: str = "auto",
     ) -> Self:
-        """A new array that holds `fill_value` everywhere; see `SharedArray`."""
+        """A new array that holds `fill_value` everywhere.
+
+        Parameters
+        ----------
+        shape, order, name, storage
+            As for `SharedArray.empty`.
+        fill_value : scalar or array_like
+            What it holds, broadcast to its shape.
+        dtype : dtype_like, optional
+            That of `fill_value` by default.
+
+        Examples
+        --------
+        >>> import shmcompute as sc
+        >>> with sc.SharedArray.full(3, 7) as arr:
+        ...     print(arr.array)
+        [7 7 7]
+        """
         refuse_subclass("fill_value", fill_value)
         wanted = np.asarray(fill_value).dtype if dtype is None else dtype
         self = cls.empty(shape, wanted, order, name, storage)
@@ -179,12 +221,31 @@ class SharedArray(NdarrayMethods):
 
         Shape, dtype and order come from the segment. An attacher never removes it.
 
+        Parameters
+        ----------
+        name : str
+            The `name` of an array.
+
+        Returns
+        -------
+        SharedArray
+            The same memory; `owner` is False.
+
         Raises
         ------
         SegmentNotFoundError
             If there is none of that name.
         SegmentFormatError
             If what has that name is no whole segment of ours.
+
+        Examples
+        --------
+        >>> import numpy as np, shmcompute as sc
+        >>> with sc.SharedArray(np.arange(3.0), storage="shm") as arr:
+        ...     with sc.SharedArray.attach(arr.name) as same:
+        ...         same += 1
+        ...     print(arr.array)
+        [1. 2. 3.]
         """
         return cls._of(*storage.attach(name), owned=False)
 
@@ -198,6 +259,17 @@ class SharedArray(NdarrayMethods):
             A file that `numpy.save` or ``SharedArray(..., storage="file")`` wrote.
         mode : {'r+', 'r'}
             Read and write, or read only.
+
+        Returns
+        -------
+        SharedArray
+
+        Raises
+        ------
+        SegmentNotFoundError
+            If there is no such file.
+        SegmentFormatError
+            If it is no whole ``.npy`` file of a dtype without Python objects.
         """
         return cls._of(*storage.open_file(path, mode), owned=False)
 

@@ -45,6 +45,11 @@ def rng(seed: Any) -> Rng:
         What `numpy.random.SeedSequence` takes, or one; None makes one that no other call has. A
         SeedSequence is not changed: the same one gives the same numbers again.
 
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
     Raises
     ------
     TypeError, ValueError

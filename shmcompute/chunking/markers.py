@@ -1,7 +1,7 @@
 """Markers: how a kernel is to see one argument, as the caller says it.
 
 An unmarked argument is split if it is an array, and passed as it is if not. `binding.bind`
-resolves markers to plain views.
+resolves markers to plain views. The file is long because its functions are documented for users.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ class PerChunk:
 class ChunkMarker:
     """A number that tells of the chunk. There is but one of each name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, doc: str) -> None:
         self.name: Final = name
+        self.__doc__ = doc
 
     def __repr__(self) -> str:
         return f"shmcompute.{self.name}"
@@ -103,15 +104,68 @@ class ChunkMarker:
         return self.name  # there is but one, also where it is copied or sent to
 
 
-offset: Final = ChunkMarker("offset")  # the chunk's start index along the split axis
-chunk: Final = ChunkMarker("chunk")  # its number, from 0
-sweep: Final = ChunkMarker("sweep")  # the number of the sweep, from 0, in `parallel_iterate`
-range_start: Final = ChunkMarker("range_start")  # of a range of numbers,
-range_stop: Final = ChunkMarker("range_stop")  # what falls to the chunk
+_OFFSET = """An argument: where the chunk starts along the split axis, an int.
+
+Examples
+--------
+>>> import numpy as np, shmcompute as sc
+>>> def number(x, first):
+...     x[:] = range(first, first + len(x))
+>>> with sc.SharedArray.zeros(4) as arr:
+...     sc.parallel_apply(number, arr, sc.offset)
+...     print(arr.array)
+[0. 1. 2. 3.]
+"""
+_CHUNK = """An argument: the number of the chunk, an int from 0 on.
+
+Examples
+--------
+>>> import numpy as np, shmcompute as sc
+>>> def label(x, chunk):
+...     x[:] = chunk
+>>> with sc.SharedArray.zeros(5) as arr:
+...     sc.parallel_apply(label, arr, sc.chunk, chunksize=2)
+...     print(arr.array)
+[0. 0. 1. 1. 2.]
+"""
+_SWEEP = """An argument: the number of the sweep, an int from 0 on, in `parallel_iterate`.
+
+Examples
+--------
+>>> import numpy as np, shmcompute as sc
+>>> def add(x, sweep):
+...     x += sweep
+>>> with sc.SharedArray.zeros(3) as arr:
+...     last = sc.parallel_iterate(add, arr, sc.sweep, times=4)
+...     print(last.array)
+[6. 6. 6.]
+"""
+offset: Final = ChunkMarker("offset", _OFFSET)
+chunk: Final = ChunkMarker("chunk", _CHUNK)
+sweep: Final = ChunkMarker("sweep", _SWEEP)
+range_start: Final = ChunkMarker("range_start", "Of a range of numbers: where the chunk starts.")
+range_stop: Final = ChunkMarker("range_stop", "Of a range of numbers: where the chunk ends.")
 
 
 def split(x: Any, axis: int | None = None) -> Split:
     """Split `x` along `axis` (that of the call by default); its chunks are written in place.
+
+    Parameters
+    ----------
+    x : SharedArray or view of one
+    axis : int, optional
+        That of the call by default.
+
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From the call, before anything runs: for what is no array or can't be shared, for another
+        length than other arguments have, for memory that other chunks write.
 
     Examples
     --------
@@ -129,6 +183,23 @@ def split(x: Any, axis: int | None = None) -> Split:
 def read(x: Any, axis: int | None = None) -> Read:
     """Split `x` along `axis`, read-only: a Numba kernel that writes it does not compile.
 
+    Parameters
+    ----------
+    x : SharedArray or view of one
+    axis : int, optional
+        That of the call by default.
+
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From the call, before anything runs: for what is no array or can't be shared, for another
+        length than other arguments have, for memory that other chunks write.
+
     Examples
     --------
     >>> import numpy as np, shmcompute as sc
@@ -142,6 +213,21 @@ def read(x: Any, axis: int | None = None) -> Read:
 
 def whole(x: Any) -> Whole:
     """Give every chunk all of `x`, read-only: a table, weights, a reference frame.
+
+    Parameters
+    ----------
+    x : SharedArray, view of one, or anything else
+        A plain array does as well: each worker is sent a copy.
+
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
+    Raises
+    ------
+    ValueError
+        From the call, before anything runs: for memory that chunks write.
 
     Examples
     --------
@@ -161,6 +247,23 @@ def write(x: Any, axis: int | None = None) -> Write:
 
     It is what `split` is, and says that nobody needs to bring along what `x` holds.
 
+    Parameters
+    ----------
+    x : SharedArray or view of one
+    axis : int, optional
+        That of the call by default.
+
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From the call, before anything runs: for what is no array or can't be shared, for another
+        length than other arguments have, for memory that other chunks write.
+
     Examples
     --------
     >>> import numpy as np, shmcompute as sc
@@ -177,6 +280,21 @@ def shared(x: Any) -> Shared:
 
     The caller promises that no two chunks write one element, or one what another reads, unless they
     do so by `atomic_add` and its like. ``debug=True`` says where several have.
+
+    Parameters
+    ----------
+    x : SharedArray or view of one
+
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From the call, before anything runs: for an array that is not shared, with worker
+        processes, and for `retries`, which could not put back what chunks have written.
 
     Examples
     --------
@@ -214,6 +332,18 @@ def halo(
         the call's other arrays. Chunks at the ends, which are cut narrow, see padded copies.
         Without it `x` is longer: ``[start, stop)`` sees ``x[start : stop + before + after]``.
 
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a depth that is no whole number or below 0, and for an unknown boundary. From the call,
+        before anything runs: for a length that does not fit, a depth that `numpy.pad` would refuse,
+        and for what the call writes.
+
     Examples
     --------
     >>> import numpy as np, shmcompute as sc
@@ -249,6 +379,21 @@ def scratch(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> Scratch:
 
     It starts as zeros, and a chunk finds there what the worker's last chunk has left.
 
+    Parameters
+    ----------
+    shape : int or tuple of int
+    dtype : dtype_like, optional
+
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no shape, and for a dtype that holds Python objects.
+
     Examples
     --------
     >>> import numpy as np, shmcompute as sc
@@ -269,6 +414,22 @@ def per_chunk(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> PerChun
 
     Its first axis is the chunk's number. Each starts as zeros. A kernel gets an array, also for the
     shape ``()``: it writes ``out[()] = total``. A call with several of them returns a tuple.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        ``()`` for a number.
+    dtype : dtype_like, optional
+
+    Returns
+    -------
+    marker
+        An argument for `parallel_apply` and its like.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no shape, and for a dtype that holds Python objects.
 
     Examples
     --------

@@ -52,6 +52,13 @@ class ArrayQueue:
     owner : bool
         Whether this process made it and so is the one that removes it.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For a bad shape, dtype, number of slots or storage.
+    StorageFullError
+        If there is no room for it.
+
     Notes
     -----
     A process that dies leaves no lock behind. What it held, a slot that it filled or read, is lost

@@ -43,6 +43,12 @@ class Executor(futures.Executor):
         a notebook, a lambda. A task that calls `parallel_apply` or submits others runs them
         itself.
 
+        Parameters
+        ----------
+        fn : callable
+        *args, **kwargs
+            What it is called with.
+
         Returns
         -------
         concurrent.futures.Future
@@ -87,6 +93,11 @@ class Executor(futures.Executor):
             How many chunks may be submitted whose results are not yet taken. By default all: the
             iterables are read to their end at once.
 
+        Returns
+        -------
+        iterator
+            Over the results. Where a task failed, what it raised is raised in its place.
+
         Examples
         --------
         >>> import shmcompute as sc
@@ -111,6 +122,11 @@ class Executor(futures.Executor):
         chunksize : int, optional
             How many items go to a worker at once; by default a quarter of a worker's share.
 
+        Returns
+        -------
+        list
+            Of the results, in order.
+
         Examples
         --------
         >>> import shmcompute as sc
@@ -133,6 +149,19 @@ class Executor(futures.Executor):
         The iterable is read in the calling thread, now and as results are taken, two chunks a
         worker ahead (up to 32 of chunks that take less than a millisecond). So it may be endless,
         and results do not pile up; but it must not wait for results itself.
+
+        Parameters
+        ----------
+        fn : callable
+        iterable : iterable
+            May be endless.
+        chunksize : int
+            How many items go to a worker at once.
+
+        Returns
+        -------
+        iterator
+            Over the results.
 
         Examples
         --------
