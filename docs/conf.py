@@ -32,7 +32,7 @@ html_theme_options = {
     "show_prev_next": True,
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {"index": []}
+html_sidebars = {page: [] for page in ("index", "start", "coming_from")}
 
 default_role = "autolink"  # `numpy.sort` and `SharedArray` in docstrings
 add_module_names = False

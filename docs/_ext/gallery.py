@@ -33,7 +33,7 @@ CARD = """:::{{grid-item-card}} {title}
 :link: {stem}
 :link-type: doc
 {image}
-{summary}
+{first}
 :::
 """
 INDEX = """# Gallery
@@ -56,9 +56,11 @@ each is run by the tests. Other libraries' programs stand [beside ours](../comin
 
 
 def told(example):
-    """Title and text of an example: its docstring."""
-    title, _, text = ast.get_docstring(ast.parse(example.read_text())).partition("\n\n")
-    return title.replace("\n", " ").rstrip("."), text.replace("``", "`")
+    """Title, first words and text of an example: its docstring."""
+    head, _, text = ast.get_docstring(ast.parse(example.read_text())).partition("\n\n")
+    title, _, rest = head.replace("\n", " ").rstrip(".").partition(": ")
+    first = f"{rest[:1].upper()}{rest[1:]}." if rest else ""
+    return title, first, text.replace("``", "`")
 
 
 def run(example):
@@ -83,24 +85,27 @@ def write_page(example):
     if page.exists() and page.stat().st_mtime > example.stat().st_mtime:
         return
     printed = run(example)
-    title, text = told(example)
+    title, first, text = told(example)
     drawn = (GALLERY / f"{example.stem}.png").exists()
     picture = f"\n![what it draws]({example.stem}.png)\n" if drawn else ""
     body = example.read_text().split('"""\n', 2)[1].strip().splitlines()[0]
     page.write_text(
         PAGE.format(
-            title=title, text=text, picture=picture, name=example.name, start=body, printed=printed
+            title=title,
+            text=f"{first}\n\n{text}",
+            picture=picture,
+            name=example.name,
+            start=body,
+            printed=printed,
         )
     )
 
 
 def card(example):
-    title, text = told(example)
-    head, _, tail = title.partition(": ")
+    title, first, _ = told(example)
     drawn = (GALLERY / f"{example.stem}.png").exists()
     image = f":img-top: {example.stem}.png\n" if drawn else ""
-    summary = f"{tail[:1].upper()}{tail[1:]}." if tail else text.partition(". ")[0] + "."
-    return CARD.format(title=head, stem=example.stem, image=image, summary=summary)
+    return CARD.format(title=title, stem=example.stem, image=image, first=first)
 
 
 def build(_app):
