@@ -12,6 +12,7 @@ import pickle
 import sys
 import types
 from contextlib import suppress
+from copy import copy
 from typing import Any
 
 from numba.core import event, serialize
@@ -20,6 +21,7 @@ from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.environment import Environment, _rebuild_env
+from numba.core.funcdesc import FunctionDescriptor
 from numba.core.registry import cpu_target
 
 from shmcompute import events
@@ -102,6 +104,9 @@ class _WithoutGlobals:
 def _without_globals(part: Any) -> Any:
     if isinstance(part, tuple):
         return tuple(map(_without_globals, part))
+    if isinstance(part, FunctionDescriptor):  # of a function of no module, which `exec` made,
+        part = copy(part)
+        part.global_dict = None  # they are all of the program's, builtins of a notebook included
     return _WithoutGlobals(part) if isinstance(part, Environment) else part
 
 

@@ -272,6 +272,9 @@ class Plan:
             return [NeedsPython(reason)] * len(self.links)
         chunks = self.chunks if self.sweeps is None else self.sweeps.typical
         try:
+            if self.sweeps is not None:  # a worker to which only source came has yet to compile it
+                for link in self.links:
+                    link.kernel.check(link.arguments, chunks)
             return [link.kernel.native(link.arguments, chunks) for link in self.links]
         except Exception as error:  # noqa: BLE001  # private parts of Numba: Python will do
             failed = f"its call by machine code can't be made ({type(error).__name__}: {error})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import kernels
 import numba as nb
@@ -87,6 +88,37 @@ def test_what_calls_python_goes_as_its_source(process_pool):
     with sc.SharedArray(np.zeros(4)) as arr:
         sc.parallel_apply(kernel, arr, pool=process_pool)
         np.testing.assert_array_equal(arr.array, 7.0)
+
+
+def _halved(new, old):
+    for i in range(new.size):
+        new[i] = 0.5 * (old[i] + old[i + 2])
+
+
+def _swept(kernel, pool):
+    start = np.linspace(0.0, 8.0, 400) ** 2
+    with sc.SharedArray(start) as old, sc.SharedArray(start) as new:
+        halo = sc.halo(old, 1)
+        return sc.parallel_iterate(
+            kernel, new[1:-1], halo, times=7, swap=(old, new), pool=pool
+        ).array
+
+
+def test_sweeps_go_on_where_only_source_travels(process_pool, pools, monkeypatch):
+    """Workers compile it: sweeps within the workers have no other way."""
+    monkeypatch.setattr(dispatcher_pickling, "_reduce_versions", lambda dispatcher: [])
+    expected = _swept(nb.njit(_halved), pools["threads"])
+    before = process_pool.running.compilations()
+    assert np.array_equal(_swept(nb.njit(_halved), process_pool), expected)
+    assert process_pool.running.compilations() > before
+
+
+def test_code_travels_without_what_else_its_program_holds():
+    """A function of `exec` has no module, so Numba would send its globals, and the builtins."""
+    namespace = {"nb": nb, "lock": threading.Lock()}  # no lock can be pickled
+    exec("@nb.njit\ndef kernel(x):\n    x[0] = 1.0\n", namespace)
+    namespace["kernel"](np.ones(3))
+    assert len(dispatcher_pickling._reduce_versions(namespace["kernel"])) == 1
 
 
 def test_a_dispatcher_without_machine_code_pickles_as_it_would():
