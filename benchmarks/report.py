@@ -1,4 +1,4 @@
-"""``python -m benchmarks.report FILE.json``: the README's table and plot from a run."""
+"""``python -m benchmarks.report FILE.json``: the tables and the plot from a run."""
 
 import argparse
 import os
@@ -8,23 +8,37 @@ from benchmarks import plot, results
 from benchmarks.results import OURS, QUIET, TIMES, duration, times
 
 ROOT = Path(__file__).parents[1]
+README_ROWS = {
+    "shmcompute processes",
+    "shmcompute processes, caller_runs",
+    "shmcompute threads",
+    "Numba prange",
+    "mp.Pool, SharedMemory",
+    "ProcessPoolExecutor",
+    "serial",
+    "joblib",
+    "Ray",
+    "mp.Queue",
+    "mp.Manager",
+}
 BEGIN, END = "<!-- benchmarks: begin -->", "<!-- benchmarks: end -->"
 
 
 def main(arguments=None):
-    """Read the run, write the plot, then the part of the README between the markers."""
+    """Read the run, write the plot, then what stands between the markers of the two pages."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=main.__doc__)
     parser.add_argument("json", type=Path, help="what pytest --benchmark-json has written")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--comparison", type=Path, default=ROOT / "docs" / "comparison.md")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "benchmarks.svg")
     options = parser.parse_args(arguments)
 
     run = results.read(options.json)
     options.plot.parent.mkdir(exist_ok=True)
     options.plot.write_text(plot.drawn(run))
-    image = Path(os.path.relpath(options.plot, options.readme.parent)).as_posix()
-    readme = options.readme.read_text()
-    options.readme.write_text(inserted(readme, section(run, image)))
+    for page, written in ((options.readme, summary), (options.comparison, section)):
+        image = Path(os.path.relpath(options.plot, page.parent)).as_posix()
+        page.write_text(inserted(page.read_text(), written(run, image)))
 
 
 def inserted(text, part, begin=BEGIN, end=END):
@@ -36,13 +50,25 @@ def inserted(text, part, begin=BEGIN, end=END):
     return f"{before}{begin}\n{part}\n{end}{after}"
 
 
-def section(run, image):
-    """All that stands between the markers."""
-    parts = [
+def summary(run, image):
+    """What the README has: the groups that all take part in, and the peers that most know."""
+    known = [name for name in run.rows if name in README_ROWS]
+    return "\n\n".join(_head(run, image, known))
+
+
+def _head(run, image, names):
+    return [
         facts(run),
         f"![Medians of every group as bars on a log scale]({image})",
         "Median of a run, and its ratio to the row that the head of the column names:",
-        common_table(run),
+        common_table(run, names),
+    ]
+
+
+def section(run, image):
+    """What the page of the comparison has: all of it."""
+    parts = [
+        *_head(run, image, run.rows),
         "Groups with rows of their own:",
         other_table(run),
     ]
@@ -64,10 +90,10 @@ def facts(run):
     )
 
 
-def common_table(run):
-    """A row for each peer, a column for each of the groups that all peers take part in."""
+def common_table(run, names):
+    """A row for each of these peers, a column for each of the groups that all take part in."""
     heads = ["", *(f"{group.name}<br>({TIMES} {group.base})" for group in run.common)]
-    lines = [[_bold(name), *(_cell(group, name) for group in run.common)] for name in run.rows]
+    lines = [[_bold(name), *(_cell(group, name) for group in run.common)] for name in names]
     return _markdown(heads, lines)
 
 

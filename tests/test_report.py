@@ -54,7 +54,7 @@ def lines(table):
 
 def test_common_table(run):
     """A row a peer, ours first, a column a group; median, and ratio to the base of the group."""
-    heads, _, *rows = lines(report.common_table(run))
+    heads, _, *rows = lines(report.common_table(run, run.rows))
     assert heads == [
         "",
         "dispatch<br>(× Numba prange)",
@@ -145,16 +145,21 @@ def test_bars_grow_with_time(run):
 
 def test_main(file, tmp_path):
     """What stands between the markers is replaced, what stands around them stays."""
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{report.BEGIN}\nWHAT WAS\n{report.END}\nafter\n")
+    readme, comparison = tmp_path / "README.md", tmp_path / "docs" / "comparison.md"
+    comparison.parent.mkdir()
+    for page in (readme, comparison):
+        page.write_text(f"before\n{report.BEGIN}\nWHAT WAS\n{report.END}\nafter\n")
+    image = tmp_path / "docs" / "plot.svg"
+    pages = ["--readme", str(readme), "--comparison", str(comparison), "--plot", str(image)]
     for _ in range(2):
-        image = tmp_path / "docs" / "plot.svg"
-        report.main([str(file), "--readme", str(readme), "--plot", str(image)])
-    text = readme.read_text()
-    assert text.startswith(f"before\n{report.BEGIN}\nMeasured on 2030-01-02")
-    assert text.endswith(f"Ray.\n{report.END}\nafter\n")
-    assert "](docs/plot.svg)" in text
-    assert "WHAT WAS" not in text
+        report.main([str(file), *pages])
+    for page, place in ((readme, "docs/plot.svg"), (comparison, "plot.svg")):
+        text = page.read_text()
+        assert text.startswith(f"before\n{report.BEGIN}\nMeasured on 2030-01-02")
+        assert text.endswith(f"\n{report.END}\nafter\n")
+        assert f"]({place})" in text
+        assert "WHAT WAS" not in text
+    assert f"Ray.\n{report.END}" in comparison.read_text()
     assert image.exists()
 
 
