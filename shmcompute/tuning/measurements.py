@@ -12,7 +12,8 @@ LOSER = 1.5  # times the best: who takes so long twice is out
 SHARE = 0.01  # of all time may go into looking again at backends that were slower,
 DRIFT_SHARE = 0.1  # or this, when the quickest takes another time than it did
 DRIFT = 1.5  # so many times as long, or as short
-LEAST = 0.1  # of a call's time: what a trial costs, if only for being measured
+LEAST = 0.1  # of a call's time: what a trial costs at least,
+MEASURING = 3e-5  # and the seconds that it takes to choose, to measure, and to wake workers
 
 
 class Measurements:
@@ -85,7 +86,8 @@ class Measurements:
     def _price(self, best: str, seconds: float) -> float:
         """The seconds that it would cost to look at the others again; 0 if none was tried."""
         others = [self.typical(name) or 0.0 for name in list(self._samples) if name != best]
-        return sum((ENOUGH + 1) * max(time - seconds, LEAST * seconds) for time in others)
+        lost = [max(time - seconds, LEAST * seconds) + MEASURING for time in others]
+        return (ENOUGH + 1) * sum(lost)
 
     def _look_again(self, best: str) -> None:
         for name in [name for name in self._samples if name != best]:
