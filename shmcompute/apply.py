@@ -254,7 +254,11 @@ def parallel_apply(
         all do that take ``out=``). It may come from anywhere, and no ``__main__`` guard is needed.
         A list is a chain: each chunk goes through all of its kernels before the next, so memory is
         crossed once. A link of a chain may also be a tuple ``(kernel, *args)``, with arguments of
-        its own in place of those of the call.
+        its own in place of those of the call. Where a link sees what another one writes in
+        neighbouring chunks (`halo`, or a view that is shifted along the axis), jitted links go one
+        behind the other by as many indices as they see, with ``schedule="static"`` and without
+        ``debug``; others go over all chunks one after another. The result is that of a call for
+        each link, bit for bit.
     *args
         What it is called with. A `SharedArray`, or an ndarray view of one, is split along `axis`;
         see `split`, `read`, `write`, `halo`, `whole`, `shared`, `offset`, `chunk`, `scratch` and
@@ -280,7 +284,8 @@ def parallel_apply(
         What a chunk is about to write is copied first, and put back before it is run again: each
         chunk is done exactly once. After any failure, chunks that were not done read as before.
         Refused is a kernel that brings a shared array along, in a partial, a closure or a
-        container, to be written by all chunks.
+        container, to be written by all chunks, and a chain of which a link sees what another one
+        writes in neighbouring chunks.
     debug : bool, optional
         Whether to look for what a wrong kernel does beside its work, slowly. Each chunk is run on
         copies between guard zones, and written back if all went well: else it reads as before.
@@ -304,7 +309,8 @@ def parallel_apply(
     KernelSerializationError
         If the kernel or an argument does not travel, before anything runs.
     KernelTimeoutError, WorkerLostError
-        With the chunks that are undefined; no worker writes any more.
+        With the chunks that are undefined; no worker writes any more. Of a chain of which links see
+        neighbouring chunks all is.
     OutOfBoundsError, ReadOnlyError
         Under ``debug``, for a kernel that wrote outside of its part, or what it was to read. An
         index that Numba finds out of bounds is an ``IndexError``.
@@ -331,6 +337,15 @@ def parallel_apply(
     ...     sc.parallel_apply([np.negative, (scale, arr, 3), np.square], arr)
     ...     print(arr.array)
     [ 0.  9. 36. 81.]
+
+    One whose second link sees neighbours in what the first writes:
+
+    >>> def spread(new, old):
+    ...     new[:] = old[:-2] + old[2:]
+    >>> with sc.SharedArray(np.arange(5.0)) as x, sc.SharedArray.zeros(5) as y:
+    ...     sc.parallel_apply([(spread, y[1:-1], sc.halo(x, 1)), (spread, x[1:-1], sc.halo(y, 1))])
+    ...     print(y.array, x.array)
+    [0. 2. 4. 6. 0.] [0. 4. 8. 4. 4.]
     """
     chosen = pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)

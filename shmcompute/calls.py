@@ -10,6 +10,7 @@ from typing import Any
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
+from shmcompute.chains import run_chain
 from shmcompute.chunking import Chunk, Values, chunks, is_split, range_start, range_stop
 from shmcompute.plans import (
     Calls,
@@ -189,13 +190,21 @@ def run(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Output
 
 def run_debugged(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:
     """Run a plan under ``debug=True``."""
-    watched = partial(run_watched, lambda part: run_chunks(part, values, pool, timeout))
+
+    def watched(made: Plan) -> None:
+        if made.apart:
+            run_chain(made, values, pool, timeout)
+        else:
+            run_watched(partial(run_chunks, values=values, pool=pool, timeout=timeout), made)
+
     return with_outputs(plan, watched)
 
 
 def run_chunks(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> None:
     """Run a plan that makes nothing, or has it already."""
-    if plan.chunks:
+    if plan.apart:
+        run_chain(plan, values, pool, timeout)
+    elif plan.chunks:
         pool.running.run(plan, values, timeout)
 
 

@@ -1,6 +1,6 @@
 """What each chunk of a call sees: markers, bound arguments, chunks, aliasing."""
 
-from shmcompute.chunking.aliasing import Access, check_chain, crossing, overlap
+from shmcompute.chunking.aliasing import Access, crossing, meets_neighbours, overlap
 from shmcompute.chunking.arguments import Arguments, bytes_of
 from shmcompute.chunking.binding import Setting, bind, is_split
 from shmcompute.chunking.bound import (
@@ -111,7 +111,6 @@ __all__ = [
     "bind",
     "bytes_of",
     "bytes_of_frame",
-    "check_chain",
     "chunk",
     "chunks",
     "crossing",
@@ -120,6 +119,7 @@ __all__ = [
     "halo",
     "is_number",
     "is_split",
+    "meets_neighbours",
     "offset",
     "overlap",
     "pack_head",

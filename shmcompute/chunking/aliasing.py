@@ -23,6 +23,7 @@ class Access(NamedTuple):
     axis: int | None  # along which it is split; None: each chunk sees all of it
     writes: bool
     margin: int = 0  # how many elements more than its own each index of the axis sees
+    padded: int | None = None  # the axis of what is continued beyond its ends, which may be seen
 
     @property
     def length(self) -> int:
@@ -33,6 +34,12 @@ class Access(NamedTuple):
     def stride(self) -> int:
         """Bytes from one index of the axis to the next."""
         return 0 if self.axis is None else self.view.strides[self.axis]
+
+    @property
+    def pace(self) -> int | None:
+        """Bytes from what an index sees to what the next does; None if each chunk sees all."""
+        axis = self.axis if self.padded is None else self.padded
+        return None if axis is None else self.view.strides[axis]
 
     def halves(self) -> tuple[Array, Array]:
         """What the first index of the axis sees, and what all others do."""
@@ -101,25 +108,32 @@ def _named(access: Access) -> str:
     return f"argument {access.position} (shape {access.view.shape})"
 
 
-def check_chain(links: Sequence[Sequence[Access]], lengths: Sequence[int]) -> None:
-    """Refuse chains in which a link would see, or overwrite, what another did to other chunks.
+def meets_neighbours(links: Sequence[Sequence[Access]], lengths: Sequence[int]) -> bool:
+    """Whether a link sees, or overwrites, what another one does to neighbouring chunks.
 
     Raises
     ------
     ValueError
-        For unlike lengths, and for an array that one link writes and another sees in other parts.
+        For unlike lengths, and for an array that one link writes and another sees in parts that
+        are no neighbours.
     """
     if len(set(lengths)) > 1:
         listed = ", ".join(map(str, lengths))
         raise ValueError(f"the links of a chain must split one length, got {listed}")
+    found = False
     for (i, one), (j, other) in itertools.permutations(enumerate(links), 2):
         for written, seen in itertools.product(one, other):
-            if _crosses(written, seen):
+            if not _crosses(written, seen):
+                continue
+            if written.pace is None or written.pace != seen.pace:
                 raise ValueError(
                     f"link {i} of the chain writes an array (shape {written.view.shape}) that link "
                     f"{j} sees in other parts: a chunk goes through all links before the next one, "
-                    "so it would see some of it written and some not; make it two calls"
+                    "so it would see some of it written and some not; make it two calls, or have "
+                    f"link {j} see no more than neighbours, sc.halo(x, depth)"
                 )
+            found = True
+    return found
 
 
 def crossing(accesses: Sequence[Access]) -> tuple[Access, Access] | None:

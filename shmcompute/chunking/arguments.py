@@ -61,7 +61,7 @@ class Arguments:
         accesses = []
         for position, argument in enumerate(self.bound):
             if isinstance(argument, PaddedPart):
-                accesses.append(Access(position, argument.view, None, writes=False))
+                accesses.append(Access(position, argument.view, None, False, padded=argument.axis))
             elif isinstance(argument, Part):
                 of_part = argument.axis, argument.writes, argument.margin
                 accesses.append(Access(position, argument.view, *of_part))

@@ -99,13 +99,14 @@ class Call:
 
     def run(self, plan: Plan, values: Values) -> None:
         """Run a plan in the time that is left."""
-        left = self._left()
+        left = self.left()
         if left is not None and left <= 0:  # else quick sweeps would never notice
             raise KernelTimeoutError(f"kernel {self.name} overran its timeout", [])
         if plan.chunks:
             self.pool.running.run(plan, values, left)
 
-    def _left(self) -> float | None:
+    def left(self) -> float | None:
+        """Seconds that are left of its timeout."""
         return None if self._deadline is None else self._deadline - time.monotonic()
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -12,12 +11,6 @@ from shmcompute.errors import KernelTimeoutError, WorkerLostError
 from shmcompute.iterate.call import Call
 from shmcompute.iterate.until import Condition, Measurement
 from shmcompute.plans import Plan
-
-# Seconds of machine code after which a run comes back to Python, which sees to signals and time.
-SPAN = 0.05
-FIRST = 0.005  # those of the first run, by a guess
-STREAM = 1e10  # bytes a second that it guesses
-FASTER = 8  # at most so many times longer than the run before
 
 
 def repeat(call: Call, times: int, first: int = 0) -> None:
@@ -48,17 +41,10 @@ def _run_many(call: Call, plan: Plan, times: int, first: int) -> None:
     """Run sweeps in machine code, some at a time."""
     sweeps = plan.sweeps
     assert sweeps is not None  # noqa: S101  # for the type checker
-    phases = sweeps.schedule.phases(times)
-    a_phase = times * bytes_of([link.arguments for link in call.links]) / max(1, phases) / STREAM
-    some = max(1, int(FIRST / max(a_phase, 1e-9)))
-    sweeps.begin(times, first)
     with _told(call, lambda: first + sweeps.schedule.done(sweeps.ended(), times)):
-        while (ended := sweeps.ended()) < phases:
-            sweeps.aim(min(phases, ended + some))
-            began = time.perf_counter()
-            call.run(plan, call.values)
-            taken = time.perf_counter() - began
-            some = max(1, int(some * min(FASTER, SPAN / taken)))
+        cost = bytes_of([link.arguments for link in call.links])
+        run = partial(call.run, values=call.values)
+        sweeps.run(times, first, partial(run, plan), cost, call.left())
 
 
 @contextmanager

@@ -62,6 +62,7 @@ TIMES = 8  # sweeps in all
 SPIN = 16  # iterations that who waits spins before it sleeps; below 0: nobody waits at all
 POLLS = 24  # not 0: who waits polls, for there is no futex
 FIRST = 32  # the number of the first sweep, as kernels are told
+HALT = 40  # not 0: who runs its share from Python is to stop; others have such a word of their own
 PART = LINE  # of each part, a line:
 ENDED = 0  # phases that it has ended
 SLEEPERS = 8  # how many sleep until that changes
@@ -93,12 +94,13 @@ def run_part(
     numbers = b"".join(scalar_bytes(value) or b"" for value in values)
     packed = np.frombuffer(numbers + bytes(8), np.int64)
     places = np.frombuffer(frame, np.int64)
-    words = np.zeros(3, np.int64)  # a failure, a word that stops nobody, where all memory begins
+    words = np.zeros(2, np.int64)  # a failure, where all memory begins
     prepare()
     failure = words.ctypes.data
-    given = places.ctypes.data, failure + 2 * WORD, packed.ctypes.data, worker, failure
+    given = places.ctypes.data, failure + WORD, packed.ctypes.data, worker, failure
+    assert plan.state is not None  # noqa: S101  # it is of a program
     try:
-        code = sweep(plan.address, part, *given, failure + WORD)
+        code = sweep(plan.address, part, *given, plan.state.ctypes.data + HALT)
     except SystemError as error:
         return error.__cause__ or error
     return native_error(code, int(words[0])) if code else None
@@ -121,6 +123,11 @@ def begin(state: Array, times: int, *, first: int, spin: int) -> None:
     state[FIRST // WORD] = first
     state[SPIN // WORD] = spin
     state[POLLS // WORD] = not atomic_words.waits_by_futex()
+
+
+def halt(state: Array) -> None:
+    """Let nobody who runs its share from Python go on."""
+    state[HALT // WORD] = 1
 
 
 def set_goal(state: Array, phases: int) -> None:

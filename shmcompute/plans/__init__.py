@@ -2,8 +2,6 @@
 
 from shmcompute.plans.build import (
     Calls,
-    Options,
-    Target,
     bind_links,
     build_plan,
     calls_of,
@@ -15,8 +13,9 @@ from shmcompute.plans.build import (
 from shmcompute.plans.debug_warnings import run_watched
 from shmcompute.plans.form import Form
 from shmcompute.plans.journal import Journal, size_of
+from shmcompute.plans.options import Options, Target
 from shmcompute.plans.plan import Link, Plan
-from shmcompute.plans.plan_cache import PlanCache, call_key, form_key
+from shmcompute.plans.plan_cache import PlanCache, call_key, chain_key, form_key
 
 __all__ = [
     "Calls",
@@ -31,6 +30,7 @@ __all__ = [
     "build_plan",
     "call_key",
     "calls_of",
+    "chain_key",
     "form_key",
     "note_kinds",
     "plain_arrays",
@@ -39,5 +39,5 @@ __all__ = [
     "shared_arrays",
     "size_of",
     "swapping",  # few programs need it,
-    "sweeping",  # nor this
+    "sweep_plan",  # nor this
 ]

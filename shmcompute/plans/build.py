@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +22,15 @@ from shmcompute.chunking import (
     WholeArray,
     bind,
     bytes_of,
-    check_chain,
     chunks,
     cut_ends,
+    meets_neighbours,
     refuse_generators,
 )
 from shmcompute.kernels import Captured, Captures, NumbaKernel, fingerprints, unwrap
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans.debug_warnings import warn_of_races
+from shmcompute.plans.options import Options, Target, first_index
 from shmcompute.plans.plan import Link, Plan
 from shmcompute.storage import locate
 from shmcompute.system import cores
@@ -38,25 +39,6 @@ from shmcompute.typing import Array
 DRAWING = 128  # chunks where kernels draw random numbers; each costs some 30 us
 
 Calls = list[tuple[Any, ...]]  # a kernel and its arguments each
-
-
-class Options(NamedTuple):
-    """How a call is cut and run; see `parallel_apply`."""
-
-    axis: int = 0
-    chunksize: int | None = None
-    schedule: str = "static"
-    retries: int = 0
-    debug: bool = False
-    extent: Chunk | None = None  # the range of a parallel_for
-
-
-class Target(Protocol):
-    """What building a plan must know of the backend that is to run it."""
-
-    workers: int
-    shared: bool
-    threaded: bool
 
 
 def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
@@ -70,13 +52,19 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
     retries = options.retries
     if type(retries) is not int or retries < 0:
         retries = config.count("retries", retries, 0)
-    links = _links(calls, options, target)
+    links = bind_links(calls, options, target)
     _refuse_sweep(links)
-    cut = _cut(links, options, target.workers, _bytes_of_chunk(links, retries))
+    apart = _meet_neighbours(links, retries)
+    chunk_bytes = None if apart else _bytes_of_chunk(links, retries)
+    cut = _cut(links, options, target.workers, chunk_bytes)
     for link in links:
         link.kernel.check(link.arguments, cut)
     values, static = links[-1].arguments.values, options.schedule == "static"
     plan = Plan(links, cut, values, static, retries, debug=options.debug)
+    if apart:
+        from shmcompute.plans.sweep_plan import skew  # noqa: PLC0415  # few chains need it
+
+        plan = replace(plan, apart=True, skewed=skew(links, options, target))
     if options.debug or retries:
         plan = _with_captured(plan, target)
     if options.debug:
@@ -120,11 +108,6 @@ def _refuse_sweep(links: Sequence[Link]) -> None:
     """Raise where a kernel is to be told of a sweep, and there is none."""
     if any(isinstance(one, SweepNumber) for link in links for one in link.arguments.bound):
         raise ValueError("sc.sweep: there are sweeps in sc.parallel_iterate alone")
-
-
-def first_index(options: Options) -> int:
-    """The first index of the axis, or of the range in its place."""
-    return 0 if options.extent is None else options.extent[0]
 
 
 def _with_captured(plan: Plan, target: Target) -> Plan:
@@ -198,12 +181,26 @@ def _given(calls: Calls) -> list[Any]:
     return [*(arg.value if isinstance(arg, ARRAY_MARKERS) else arg for arg in given), *held]
 
 
-def _links(calls: Calls, options: Options, target: Target) -> tuple[Link, ...]:
-    links = bind_links(calls, options, target)
-    if len(links) > 1:
-        bound = [link.arguments for link in links]
-        check_chain([one.accesses() for one in bound], [one.length for one in bound])
-    return links
+def _meet_neighbours(links: Sequence[Link], retries: int) -> bool:
+    """Whether a link sees what another does to neighbouring chunks.
+
+    Raises
+    ------
+    ValueError
+        For links that can't be a chain, and with retries: what a dead worker's chunk held before
+        the first link its neighbours have long built upon.
+    """
+    bound = [link.arguments for link in links]
+    found = len(links) > 1 and meets_neighbours(
+        [one.accesses() for one in bound], [one.length for one in bound]
+    )
+    if found and retries:
+        raise ValueError(
+            f"retries={retries}: a link of the chain sees what another writes in neighbouring "
+            "chunks, which may have gone on from what a chunk holds before it is put back; make "
+            "each link a call of its own, with retries"
+        )
+    return found
 
 
 def bind_links(calls: Calls, options: Options, target: Target) -> tuple[Link, ...]:

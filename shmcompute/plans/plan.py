@@ -71,6 +71,10 @@ class Plan:
     careful: bool = False  # and whether they do it as if others wrote there, too
     context: CallContext | None = None  # the caller's, where another process is to have it
     sweeps: Sweeps | None = None  # where it repeats itself; links are then those of two sweeps
+    # Of a chain of which links see what others do to neighbouring chunks: each goes over all chunks
+    # before the next does (`stages`), or they go one behind the other, if machine code can.
+    apart: bool = False
+    skewed: Plan | None = None
     numbers: tuple[int, ...] | None = None  # of a plan of some chunks: their numbers among all
     form: Form = field(default_factory=Form)
 
@@ -112,6 +116,16 @@ class Plan:
         if error is not None:
             self.blame(error, number)
             raise error
+
+    @cached_property
+    def stages(self) -> tuple[Plan, ...]:
+        """What is run one after another: a plan of each link where they are apart, else this."""
+        if not self.apart:
+            return (self,)
+        return tuple(
+            replace(self, links=(link,), apart=False, skewed=None, form=Form())
+            for link in self.links
+        )
 
     def _chunk_call(self, number: int, values: Values = (), worker: int = 0) -> ChunkCall:
         among_all = number if self.numbers is None else self.numbers[number]
@@ -181,7 +195,7 @@ class Plan:
         """What `replace` makes, in a tenth of the time; what is cached stays, but for the stale."""
         copy = object.__new__(Plan)
         state = self.__dict__ | changes
-        for name in ("_within", *stale):
+        for name in ("_within", "stages", *stale):
             state.pop(name, None)
         object.__setattr__(copy, "__dict__", state)  # the class is frozen
         return copy

@@ -25,7 +25,8 @@ from shmcompute.chunking import (
     Values,
     is_number,
 )
-from shmcompute.plans.build import Options
+from shmcompute.plans.build import Calls, calls_of
+from shmcompute.plans.options import Options
 from shmcompute.plans.plan import Plan
 from shmcompute.system.addresses import address
 from shmcompute.typing import Array
@@ -181,6 +182,8 @@ def call_key(
         may change with its globals and closure, a plain array with its content.
     values : tuple of numbers
     """
+    if type(kernel) is list:
+        return chain_key(calls_of(kernel, args), options)
     values: list[Any] = []
     parts: list[Any] = [*_kernel_key(kernel), options, *map(type, options)]
     is_known = parts[0] is not None
@@ -193,6 +196,15 @@ def call_key(
             is_known = is_known and part is not None
     key = tuple(parts) if is_known and len(values) <= VALUES else None
     return key, tuple(values)
+
+
+def chain_key(calls: Calls, options: Options) -> tuple[Hashable | None, Values]:
+    """The same for a chain, of kernels with arguments of their own."""
+    keys = [call_key(kernel, tuple(args), options) for kernel, *args in calls]
+    values = tuple(value for _, values in keys for value in values)
+    if any(key is None for key, _ in keys) or len(values) > VALUES:
+        return None, values
+    return ("chain", *(key for key, _ in keys)), values
 
 
 def _part_key(arg: Any) -> Hashable | None:

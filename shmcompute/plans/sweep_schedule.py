@@ -222,6 +222,7 @@ def schedule(
     slab: int | None = None,
     padded: bool = False,
     start: int = 0,
+    longest: int = LONGEST,
 ) -> Schedule:
     """The schedule for an axis of this length, whose first index is `start`.
 
@@ -237,6 +238,8 @@ def schedule(
         Indices of a slab, where the caller wants to say.
     padded : bool
         Whether what the ends of the axis see is copied, a slab at least.
+    longest : int
+        Sweeps of a block of time, at most.
     """
     edges = tuple(start + length * part // parts for part in range(parts + 1))
     few = min(length, max(1 + padded, SLAB_BYTES // bytes_an_index))
@@ -244,7 +247,7 @@ def schedule(
     if needs is None or length < 2:
         return plain
     slab = slab or few
-    for sweeps in _tried():
+    for sweeps in _tried(longest, links):
         found = slopes(needs, sweeps)
         left, right = found[-1]
         fits = (right + slab) * bytes_an_index <= cache or sweeps <= FEWEST
@@ -254,9 +257,10 @@ def schedule(
     return plain
 
 
-def _tried() -> Iterator[int]:
-    sweeps = LONGEST
-    while sweeps > 1:
+def _tried(longest: int, links: int) -> Iterator[int]:
+    """Sweeps that a block of time may be of. It is worth it for several levels only."""
+    sweeps = longest
+    while sweeps * links > 1 and sweeps:
         yield sweeps
         sweeps //= 2
 

@@ -1,14 +1,71 @@
-"""`Sweeps`: what a plan has beside its links if it repeats itself."""
+"""`Sweeps`: what a plan has beside its links if it repeats itself, and how it is run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+
+from shmcompute.arrays import SharedArray
 from shmcompute.chunking import Chunk
 from shmcompute.kernels import NativeCall, NativePlan, NeedsPython, sweeping
 from shmcompute.plans.sweep_schedule import Schedule
+from shmcompute.system.unpatched import threading
 from shmcompute.typing import Array
+
+# Seconds of machine code after which a run comes back to Python, which sees to signals and time.
+SPAN = 0.05
+FIRST = 0.005  # those of the first run, by a guess
+STREAM = 1e10  # bytes a second that it guesses
+FASTER = 8  # at most so many times longer than the run before
+LINE = 16  # words: at such a multiple stands what workers write side by side
+
+
+class StateMemory:
+    """So many words that all workers see, of which one run at a time has the use.
+
+    Attributes
+    ----------
+    words : ndarray
+    used : Lock
+        Who runs sweeps holds it.
+    """
+
+    def __init__(self, count: int, shared: bool) -> None:
+        self._owner = SharedArray.zeros(count, np.int64) if shared else None
+        self.words = _aligned(count) if self._owner is None else self._owner.array
+        self.used = threading.Lock()
+
+    def __getstate__(self) -> Any:
+        return {"words": self.words}  # a worker neither owns it nor decides who runs
+
+
+def _aligned(count: int) -> Array:
+    """So many words, which begin where a cache line does."""
+    memory = np.zeros(count + LINE, np.int64)
+    skip = -memory.ctypes.data // memory.itemsize % LINE
+    return memory[skip : skip + count]
+
+
+@contextmanager
+def _halted(state: Array, timeout: float | None) -> Iterator[None]:
+    """Halt what is run in here after so many seconds."""
+    if timeout is None:
+        yield
+        return
+    timer = threading.Timer(min(timeout, threading.TIMEOUT_MAX), sweeping.halt, [state])
+    timer.daemon = True
+    try:
+        timer.start()
+        yield
+    finally:
+        timer.cancel()
+        if timer.ident is not None:
+            timer.join()  # before others have the use of the state
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,15 +75,52 @@ class Sweeps:
     Parameters
     ----------
     schedule : Schedule
-    state : ndarray
-        Words that all workers see: see `kernels.sweeping`.
+    memory : StateMemory
+        What workers tell each other by: see `kernels.sweeping`.
     spin : int
         Iterations that who waits spins before it sleeps.
     """
 
     schedule: Schedule
-    state: Array
+    memory: StateMemory
     spin: int = 0
+
+    @property
+    def state(self) -> Array:
+        return self.memory.words
+
+    def run(
+        self,
+        times: int,
+        first: int,
+        run_once: Callable[[], None],
+        cost: int,
+        timeout: float | None,
+    ) -> None:
+        """Go through so many sweeps, some phases at a time.
+
+        Parameters
+        ----------
+        first : int
+            The number of the first sweep.
+        run_once : callable
+            Has the workers go as far as the goal.
+        cost : int
+            Bytes that a sweep goes through, by which the first goal is set.
+        timeout : float or None
+            Seconds after which who runs its own share stops, so that `run_once` can raise.
+        """
+        phases = self.schedule.phases(times)
+        a_phase = times * cost / max(1, phases) / STREAM
+        some = max(1, int(FIRST / max(a_phase, 1e-9)))
+        self.begin(times, first)
+        with _halted(self.state, timeout):
+            while (ended := self.ended()) < phases:
+                self.aim(min(phases, ended + some))
+                began = time.perf_counter()
+                run_once()
+                taken = time.perf_counter() - began
+                some = max(1, int(some * min(FASTER, SPAN / taken)))
 
     @property
     def typical(self) -> tuple[Chunk, ...]:

@@ -1,8 +1,8 @@
-"""`build_sweeps`: the plan of a call that is repeated in machine code, if it can be."""
+"""Plans of sweeps in machine code: of a call that is repeated, or of a chain that goes skewed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -13,10 +13,10 @@ from shmcompute.chunking import (
     PaddedPart,
 )
 from shmcompute.kernels import sweeping
-from shmcompute.plans.build import Calls, Options, Target, bind_links, first_index
+from shmcompute.plans.options import Options, Target, first_index
 from shmcompute.plans.plan import Link, Plan
-from shmcompute.plans.sweep_schedule import Footprint, Needs, needs_of, schedule
-from shmcompute.plans.sweep_state import Sweeps
+from shmcompute.plans.sweep_schedule import LONGEST, Footprint, Needs, needs_of, schedule
+from shmcompute.plans.sweep_state import StateMemory, Sweeps
 from shmcompute.storage import Segment, locate
 from shmcompute.system import cores
 from shmcompute.typing import Array
@@ -24,24 +24,28 @@ from shmcompute.typing import Array
 SHORTEST = 3  # indices: of a shorter array the types of parts may be those of the whole
 
 
-def build_sweeps(
-    parities: Sequence[Calls],
-    options: Options,
-    target: Target,
-    new_state: Callable[[int], Array],
+def skew(links: Sequence[Link], options: Options, target: Target) -> Plan | None:
+    """The plan of a chain whose links go one behind the other, by what they see of neighbours.
+
+    It is a single sweep in a block of time of its own. None if machine code can't run it.
+    """
+    return plan_of_sweeps((*links, *links), options, target, longest=1)
+
+
+def plan_of_sweeps(
+    links: tuple[Link, ...], options: Options, target: Target, longest: int = LONGEST
 ) -> Plan | None:
     """The plan of even and odd sweeps in turn; None if machine code can't run it as asked.
 
     Parameters
     ----------
-    parities : sequence
-        The calls of an even sweep, and those of an odd one.
-    new_state : callable
-        Makes so many words that all workers see.
+    links : tuple of Link
+        Those of an even sweep, then those of an odd one.
+    longest : int
+        Sweeps of a block of time, at most.
     """
     if options.schedule != "static" or options.debug:
         return None
-    links = bind_links(list(chain.from_iterable(parities)), options, target)
     length, parts = links[0].arguments.length, target.workers
     shortest = 1 if options.extent is not None else SHORTEST
     if length < max(shortest, parts) or not all(map(_is_plain, links)):
@@ -59,8 +63,9 @@ def build_sweeps(
         slab=options.chunksize,
         padded=any(isinstance(one, PaddedPart) for link in links for one in link.arguments.bound),
         start=first_index(options),
+        longest=longest,
     )
-    sweeps = Sweeps(order, new_state(sweeping.state_words(order.parts)), _spin(parts))
+    sweeps = Sweeps(order, StateMemory(sweeping.state_words(parts), target.shared), _spin(parts))
     for link in links:
         link.kernel.check(link.arguments, sweeps.typical)
     cut = tuple(zip(order.edges, order.edges[1:], strict=False))

@@ -1,0 +1,31 @@
+"""`Options` of a call, and the `Target` that is to run it: what a plan is built for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from shmcompute.chunking import Chunk
+
+
+class Options(NamedTuple):
+    """How a call is cut and run; see `parallel_apply`."""
+
+    axis: int = 0
+    chunksize: int | None = None
+    schedule: str = "static"
+    retries: int = 0
+    debug: bool = False
+    extent: Chunk | None = None  # the range of a parallel_for
+
+
+class Target(Protocol):
+    """What building a plan must know of the backend that is to run it."""
+
+    workers: int
+    shared: bool
+    threaded: bool
+
+
+def first_index(options: Options) -> int:
+    """The first index of the axis, or of the range in its place."""
+    return 0 if options.extent is None else options.extent[0]
