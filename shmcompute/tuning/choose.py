@@ -10,6 +10,9 @@ from shmcompute.tuning.measurements import Measurements
 from shmcompute.tuning.work import Work
 
 WORTH = 0.9  # what might take so much of the best's time, or less, is tried
+# Serial is chosen if it takes so much of the best's time, or less: others may want the other cores,
+# and who needs several is as slow as the slowest of them.
+ALIKE = 1.07
 
 
 @dataclass(frozen=True)
@@ -58,15 +61,18 @@ def choose(work: Work, measured: Measurements, starts: Mapping[str, float]) -> C
     """
     if len(starts) == 1:
         return Choice(next(iter(starts)), "no other backend can run it", settled=True)
-    best = measured.best()
+    best = measured.best(starts)
     if best is None:
         return _first(work, starts)
     for name in ("serial", "threads", "processes"):
         if name in starts and not measured.is_known(name):
             if name == best[0]:
                 return _because(name, "measured again", measured, starts)
-            if _is_worth_it(name, work, measured, starts[name]):
+            if _is_worth_it(name, work, measured, starts):
                 return _because(name, "tried, for it may be quicker", measured, starts)
+    serial = measured.typical("serial")
+    if best[0] != "serial" and serial is not None and serial < ALIKE * best[1]:
+        return _because("serial", "as quick as any, on one core", measured, starts, settled=True)
     return _because(best[0], "the quickest of calls like it", measured, starts, settled=True)
 
 
@@ -83,9 +89,11 @@ def _first(work: Work, starts: Mapping[str, float]) -> Choice:
     return Choice("serial", f"a first guess: {size} may be too few, or threads are not started")
 
 
-def _is_worth_it(name: str, work: Work, measured: Measurements, start: float) -> bool:
+def _is_worth_it(
+    name: str, work: Work, measured: Measurements, starts: Mapping[str, float]
+) -> bool:
     """Whether a backend might win, and could have saved the time of its start by now."""
-    best = measured.best()
+    best = measured.best(starts)
     assert best is not None  # noqa: S101  # for the type checker
     if name == "serial":  # which costs nothing to begin, and nobody may be slower than
         return True
@@ -95,7 +103,7 @@ def _is_worth_it(name: str, work: Work, measured: Measurements, start: float) ->
     least = cost_model.bound(name, serial, work)
     if least >= WORTH * best[1]:
         return False
-    return measured.total * (1 - least / best[1]) >= start
+    return measured.total * (1 - least / best[1]) >= starts[name]
 
 
 def _because(

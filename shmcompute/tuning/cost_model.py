@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from shmcompute.tuning.work import Work
 
+CALL = 2.5e-6  # seconds of a call that are Python's, and no one's to share; at best
 # Seconds to hand out nothing, over what a serial call takes; at best.
-DISPATCH = {"serial": 0.0, "threads": 1e-6, "processes": 5e-6}
+DISPATCH = {"serial": 0.0, "threads": 1.5e-6, "processes": 5e-6}
 GIL = 1e-4  # the same for threads that run Python: each waits for the others' turn to end
 STREAM = 2e10  # bytes a second that a core gets through at best
 
@@ -25,9 +26,10 @@ def dispatch(backend: str, work: Work) -> float:
 
 def bound(backend: str, serial: float, work: Work) -> float:
     """The seconds that a call takes at least, if it takes these serially: all workers share it."""
-    return dispatch(backend, work) + serial / work.parts
+    own = min(serial, CALL)
+    return own + dispatch(backend, work) + (serial - own) / work.parts
 
 
 def guess(work: Work) -> float:
     """The seconds that a call takes serially at least: it goes through its bytes once."""
-    return work.nbytes / STREAM
+    return CALL + work.nbytes / STREAM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 
 RECENT = 5  # samples of a backend that count
 ENOUGH = 3  # samples that settle what a backend takes,
@@ -56,9 +57,10 @@ class Measurements:
         samples = sorted(self._samples.get(backend, ()))
         return samples[(len(samples) - 1) // 2] if samples else None
 
-    def best(self) -> tuple[str, float] | None:
+    def best(self, among: Container[str] | None = None) -> tuple[str, float] | None:
         """The quickest backend of those that were measured, and its time."""
-        known = [(self.typical(name) or 0.0, name) for name in list(self._samples)]
+        names = [name for name in list(self._samples) if among is None or name in among]
+        known = [(self.typical(name) or 0.0, name) for name in names]
         return min(known)[::-1] if known else None
 
     def is_known(self, backend: str) -> bool:

@@ -133,6 +133,19 @@ def test_others_are_looked_at_again_though_nothing_has_changed_for_the_quickest(
     assert taken < 5000 * busy["serial"] * 1.02
 
 
+def test_one_core_is_enough_where_two_are_hardly_quicker():
+    times = {"serial": 1.0e-3, "threads": 0.96e-3, "processes": 1.2e-3}
+    assert simulate(Work("native", 1 << 20, 2), times, 20)[1][-1].backend == "serial"
+
+
+def test_what_is_refused_is_chosen_no_more_though_it_was_the_quickest():
+    times = {"serial": 1e-3, "threads": 1e-3, "processes": 5e-4}
+    record, gone = simulate(Work("native", 1 << 20, 2), times, 20)
+    assert gone[-1].backend == "processes"
+    record.refused["processes"] = "a plain array came"
+    assert record.choose(ALL).backend == "serial"
+
+
 def test_short_calls_are_measured_now_and_then():
     record, gone = simulate(Work("native", 8, 2), {"serial": 1e-5}, 10, {"serial": 0.0})
     assert record.add(gone[-1], 1e-5) == pytest.approx(1000, abs=1)
