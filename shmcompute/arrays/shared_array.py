@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from shmcompute import storage
 from shmcompute.arrays.content import is_hashed
+from shmcompute.arrays.element_swaps import refuse_swap
 from shmcompute.arrays.lock import ArrayLock
 from shmcompute.arrays.ndarray_methods import NdarrayMethods
 from shmcompute.arrays.numpy_protocols import plain
@@ -453,6 +454,8 @@ class SharedArray(NdarrayMethods):
         return self.array[plain(key)]
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        if isinstance(value, (np.ndarray, np.void)) and value.base is not None:
+            refuse_swap(self.array, value)
         self.array[plain(key)] = plain(value)
 
     def __iter__(self) -> Iterator[Any]:
