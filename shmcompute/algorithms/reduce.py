@@ -38,6 +38,7 @@ from shmcompute.kernels import Kernel, NumbaKernel, name_of, rewrap
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans import Options, call_key
 from shmcompute.pool import Pool
+from shmcompute.system.tracebacks import shorten
 
 SMALLEST = 1 << 15  # bytes of a chunk: to call a Python kernel costs as much as to add these
 
@@ -119,10 +120,14 @@ def parallel_reduce(
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
     request = _Request(kernel, args, options, chosen, timeout)
-    keyed = call_key(kernel, args, options)
-    if chosen.records is not None:
-        return _reduce_tuned(request, combiner, initial, keyed)
-    return _reduce(request, combiner, initial, keyed)
+    try:
+        keyed = call_key(kernel, args, options)
+        if chosen.records is not None:
+            return _reduce_tuned(request, combiner, initial, keyed)
+        return _reduce(request, combiner, initial, keyed)
+    except BaseException as error:
+        shorten(error)
+        raise
 
 
 def _reduce(request: _Request, combiner: Combine, initial: Any, keyed: Keyed) -> Any:

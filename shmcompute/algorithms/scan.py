@@ -20,6 +20,7 @@ from shmcompute.calls import call, pool_for
 from shmcompute.chunking import chunk, per_chunk, read, split, whole
 from shmcompute.plans import Options
 from shmcompute.pool import Pool
+from shmcompute.system.tracebacks import shorten
 from shmcompute.typing import Array
 
 SMALLEST = 1 << 20  # bytes of a part: NumPy goes through them in half a millisecond
@@ -100,7 +101,12 @@ def parallel_scan(
     start = _start(ufunc, dtype, target.shape[1:], exclusive, initial)
     if target.size:
         kept = _source(source, target)
-        _Scan(_Steps(ufunc, dtype, bool(exclusive)), target, kept, start, chosen).run()
+        scan = _Scan(_Steps(ufunc, dtype, bool(exclusive)), target, kept, start, chosen)
+        try:
+            scan.run()
+        except BaseException as error:
+            shorten(error)
+            raise
     return given
 
 

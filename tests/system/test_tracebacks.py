@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from functools import partial
 
 import numba as nb
 import numpy as np
@@ -58,6 +59,30 @@ def test_a_kernels_traceback_is_short_and_names_its_line(kernel, any_pool):
             assert len(names) <= MOST
             last = {_jitted: "_inner", _python: "_python"}.get(kernel)
             assert last is None or last in names
+            del caught
+
+
+@nb.njit
+def _jitted_total(x):
+    _inner(x)
+    return x[0]
+
+
+def _combines(x, y):
+    raise ValueError("told by a kernel")
+
+
+def test_an_algorithms_traceback_is_short_too(any_pool):
+    kernels = [_python, _jitted_total] if any_pool.backend == "processes" else [_python]
+    with sc.SharedArray(np.arange(1e5)) as arr:
+        calls = [
+            *(partial(sc.parallel_reduce, one, arr, combine=np.add) for one in kernels),
+            partial(sc.parallel_reduce, np.sum, sc.read(arr), combine=_combines),
+        ]
+        for call in calls:
+            with pytest.raises(ValueError, match="told by a") as caught:
+                call(pool=any_pool)
+            assert len(_lines(caught.value)) <= MOST
             del caught
 
 
