@@ -11,7 +11,6 @@ from shmcompute.arrays import SharedArray
 from shmcompute.calls import (
     Outputs,
     call,
-    cut_range,
     extent_of,
     over_range,
     pool_for,
@@ -19,8 +18,17 @@ from shmcompute.calls import (
     run_debugged,
 )
 from shmcompute.chunking import Chunk, Values, is_number
-from shmcompute.plans import Calls, Options, Plan, build_plan, calls_of, shared_arrays
+from shmcompute.plans import (
+    Calls,
+    Options,
+    Plan,
+    build_plan,
+    calls_of,
+    cut_range,
+    shared_arrays,
+)
 from shmcompute.pool import Pool, default_pool
+from shmcompute.progress import Asked, asked_for
 from shmcompute.system import context
 from shmcompute.system.tracebacks import shorten
 
@@ -38,6 +46,7 @@ class BoundPlan:
         arrays: tuple[SharedArray, ...],
         timeout: float | None,
         options: Options,
+        progress: Asked = None,
     ) -> None:
         self._plan = plan
         self._pool = pool
@@ -45,6 +54,7 @@ class BoundPlan:
         self._timeout = timeout
         self._options = options
         self._types = tuple(map(type, plan.values))
+        self._progress = progress
 
     @property
     def chunks(self) -> tuple[tuple[int, int], ...]:
@@ -73,7 +83,7 @@ class BoundPlan:
         run_it = run_debugged if self._plan.debug else run
         try:
             plan, values = self._changed(changed) if changed else (self._plan, self._plan.values)
-            return run_it(plan, values, pool, self._timeout)
+            return run_it(plan, values, pool, self._timeout, self._progress)
         except BaseException as error:
             shorten(error)
             raise
@@ -94,7 +104,7 @@ class BoundPlan:
                 f"{self!r}: a plan with retries or schedule='guided' has one range; make another "
                 f"for {numbers!r}, or call sc.parallel_for"
             )
-        return cut_range(self._options, extent_of(numbers), self._pool.workers)
+        return cut_range(self._plan, self._options, extent_of(numbers), self._pool.workers)
 
     def _refuse(self, values: tuple[Any, ...]) -> NoReturn:
         types = [kind.__name__ for kind in self._types]
@@ -112,7 +122,7 @@ class BoundPlan:
 class TunedPlan(BoundPlan):
     """One whose backend is chosen at each run, by what runs like it have taken."""
 
-    def __init__(self, calls: Calls, options: Options, pool: Pool) -> None:
+    def __init__(self, calls: Calls, options: Options, pool: Pool, progress: Asked = None) -> None:
         from shmcompute import tuned, tuning  # noqa: PLC0415  # for backend="auto" only
 
         self._calls = calls
@@ -123,7 +133,7 @@ class TunedPlan(BoundPlan):
         record = tuned.record_of(pool, calls, options)
         first = pool.candidate(record.choose(pool.starts()).backend)
         built = build_plan(calls, options, first.running)
-        super().__init__(built, first, shared_arrays(calls), None, options)
+        super().__init__(built, first, shared_arrays(calls), None, options, progress)
 
     def __call__(self, *changed: Any) -> Outputs:
         """Run it; see `BoundPlan`."""
@@ -152,7 +162,7 @@ class TunedPlan(BoundPlan):
     def _plan_on(self, pool: Pool) -> BoundPlan:
         if pool.backend not in self._plans:
             built = build_plan(self._calls, self._options, pool.running)
-            bound = BoundPlan(built, pool, self._arrays, None, self._options)
+            bound = BoundPlan(built, pool, self._arrays, None, self._options, self._progress)
             self._plans[pool.backend] = bound
         return self._plans[pool.backend]
 
@@ -168,6 +178,7 @@ def plan(
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,
+    progress: Asked = None,
 ) -> BoundPlan:
     """Bind a call once; calling the result runs it, as often as you like.
 
@@ -180,7 +191,7 @@ def plan(
 
     Parameters
     ----------
-    kernel, *args, axis, chunksize, schedule, pool, backend, timeout, retries, debug
+    kernel, *args, axis, chunksize, schedule, pool, backend, timeout, retries, debug, progress
         As for `parallel_apply`.
 
     Returns
@@ -221,15 +232,18 @@ def plan(
     seconds, chosen = config.timeout(timeout), pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
+    if progress is not None:
+        progress = asked_for(progress)
+        options = options._replace(fine=progress is not None)
     calls, options = over_range(calls_of(kernel, args), options)
     if chosen.records is not None:
         from shmcompute.tuned import only_pool  # noqa: PLC0415  # for backend="auto" only
 
         if (only := only_pool(chosen, options, seconds)) is None:
-            return TunedPlan(calls, options, chosen)
+            return TunedPlan(calls, options, chosen, progress)
         chosen = only
     built = build_plan(calls, options, chosen.running)
-    return BoundPlan(built, chosen, shared_arrays(calls), seconds, options)
+    return BoundPlan(built, chosen, shared_arrays(calls), seconds, options, progress)
 
 
 def parallel_apply(
@@ -243,6 +257,7 @@ def parallel_apply(
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,
+    progress: Asked = None,
 ) -> Outputs:
     """Run `kernel` on every chunk of the arrays, in place, on every core.
 
@@ -293,6 +308,15 @@ def parallel_apply(
         are compiled with ``boundscheck``. Where a kernel brings arrays along that all chunks see,
         chunks run one after another, and what each has changed there is looked at. By default
         ``SHMCOMPUTE_DEBUG``, as it was when the pool was made.
+
+    progress : bool, str or callable, optional
+        Shows how many chunks are done, as the caller sees it while it waits or between chunks of
+        its own. ``True``: a bar by tqdm in a terminal or notebook; a line on stderr now and then
+        elsewhere, or without tqdm (the extra ``progress``). A string: the same, with this
+        description. A callable is called with ``(done, total)``, first of all with 0, in the
+        calling thread; what it raises ends the call, when no worker writes any more. Without a
+        `chunksize`, each worker gets up to 64 chunks then, to be seen on their way, unless
+        arguments tell chunks apart (`chunk`, `per_chunk`).
 
     Returns
     -------
@@ -346,12 +370,23 @@ def parallel_apply(
     ...     sc.parallel_apply([(spread, y[1:-1], sc.halo(x, 1)), (spread, x[1:-1], sc.halo(y, 1))])
     ...     print(y.array, x.array)
     [0. 2. 4. 6. 0.] [0. 4. 8. 4. 4.]
+
+    With an eye on how far it is:
+
+    >>> with sc.SharedArray(np.arange(4.0)) as arr:
+    ...     sc.parallel_apply(np.negative, arr, chunksize=2, backend="serial", progress=print)
+    0 2
+    1 2
+    2 2
     """
     chosen = pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
+    if progress is not None:
+        progress = asked_for(progress)
+        options = options._replace(fine=progress is not None)
     try:
-        return call(kernel, args, options, chosen, timeout)
+        return call(kernel, args, options, chosen, timeout, None, progress)
     except BaseException as error:
         shorten(error)
         raise

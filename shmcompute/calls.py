@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from shmcompute import config
 from shmcompute.arrays import SharedArray
 from shmcompute.chains import run_chain
-from shmcompute.chunking import Chunk, Values, chunks, is_split, range_start, range_stop
+from shmcompute.chunking import Values, is_split, range_start, range_stop
 from shmcompute.plans import (
     Calls,
     Options,
@@ -19,6 +19,7 @@ from shmcompute.plans import (
     build_plan,
     call_key,
     calls_of,
+    cut_range,
     form_key,
     note_kinds,
     plain_arrays,
@@ -27,6 +28,7 @@ from shmcompute.plans import (
     shared_arrays,
 )
 from shmcompute.pool import Pool, default_pool, default_pools
+from shmcompute.progress import Asked, Meter
 from shmcompute.system import context
 
 Outputs = SharedArray | tuple[SharedArray, ...] | None  # what `per_chunk` has asked for
@@ -39,6 +41,7 @@ def call(
     chosen: Pool,
     timeout: float | None,
     extent: tuple[int, int] | None = None,
+    progress: Asked = None,
 ) -> Outputs:
     """Run a call by a plan that is known already, or that is kept for calls like it.
 
@@ -46,22 +49,24 @@ def call(
     ----------
     extent : tuple of int, optional
         The range that is cut into chunks, where no array is: it is no part of the plan.
+    progress : optional
+        As `asked_for` returns it.
     """
     seconds = None if timeout is None else config.timeout(timeout)
     if chosen.records is not None:
-        return _call_tuned(kernel, args, options, chosen, seconds, extent)
+        return _call_tuned(kernel, args, options, chosen, seconds, extent, progress)
     if options.debug:
         full = options._replace(extent=extent)
         built = build_plan(calls_of(kernel, args), full, chosen.running)
-        return run_debugged(built, built.values, chosen, seconds)
+        return run_debugged(built, built.values, chosen, seconds, progress)
     key, values = call_key(kernel, args, options)
     known = chosen.plans.find(key)
     if known is None:
         known = _built(kernel, args, options._replace(extent=extent), chosen, key)
         values = known.values
     elif extent is not None:
-        known = known.over(cut_range(options, extent, chosen.workers))
-    return run(known, values, chosen, seconds)
+        known = known.over(cut_range(known, options, extent, chosen.workers))
+    return run(known, values, chosen, seconds, progress)
 
 
 def _call_tuned(
@@ -71,6 +76,7 @@ def _call_tuned(
     chosen: Pool,
     seconds: float | None,
     extent: tuple[int, int] | None,
+    progress: Asked,
 ) -> Outputs:
     """Run a call on the backend that suits it."""
     key, values = call_key(kernel, args, options)
@@ -78,13 +84,14 @@ def _call_tuned(
     noted = chosen.plans.find_noted(place) if seconds is None else None
     if noted is None or noted.note.left <= 0:
         whole = options._replace(extent=extent)
-        return _call_measured(kernel, args, whole, chosen, seconds, (key, values, place))
+        known = key, values, place
+        return _call_measured(kernel, args, whole, chosen, seconds, known, progress)
     note = noted.note
     note.left -= 1
     plan = noted.plan
     if extent is not None:
-        plan = plan.over(cut_range(options, extent, note.pool.workers))
-    return run(plan, values, note.pool, None)
+        plan = plan.over(cut_range(plan, options, extent, note.pool.workers))
+    return run(plan, values, note.pool, None, progress)
 
 
 def _call_measured(
@@ -94,6 +101,7 @@ def _call_measured(
     chosen: Pool,
     seconds: float | None,
     known: tuple[Hashable | None, Values, Hashable],
+    progress: Asked,
 ) -> Outputs:
     """Run a call on a backend that may be tried, and measure it."""
     from shmcompute import tuned  # noqa: PLC0415  # for backend="auto" only
@@ -101,7 +109,7 @@ def _call_measured(
 
     if (only := tuned.only_pool(chosen, options, seconds)) is not None:
         extent, options = options.extent, options._replace(extent=None)
-        return call(kernel, args, options, only, seconds, extent)
+        return call(kernel, args, options, only, seconds, extent, progress)
     key, values, place = known
     calls = calls_of(kernel, args)
     plans: list[Plan] = []
@@ -110,9 +118,10 @@ def _call_measured(
         found = pool.plans.find(key)
         plan = _built(kernel, args, options, pool, key) if found is None else found
         if found is not None and options.extent is not None:
-            plan = found.over(cut_range(options, options.extent, pool.workers))
+            plan = found.over(cut_range(found, options, options.extent, pool.workers))
         plans[:] = [plan]
-        return partial(run, plan, plan.values if found is None else values, pool, None)
+        given = plan.values if found is None else values
+        return partial(run, plan, given, pool, None, progress)
 
     record = tuned.record_of(chosen, calls, options)
     result, pool, left = tuned.run_tuned(chosen, record, prepare, whole=key is None)
@@ -174,38 +183,47 @@ def extent_of(numbers: range) -> tuple[int, int]:
     return numbers.start, numbers.stop
 
 
-def cut_range(options: Options, extent: tuple[int, int], workers: int) -> Sequence[Chunk]:
-    """The chunks of a range of numbers."""
-    first, last = extent
-    return chunks(max(0, last - first), workers, options.schedule, options.chunksize, first)
-
-
-def run(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:
+def run(
+    plan: Plan, values: Values, pool: Pool, timeout: float | None, progress: Asked = None
+) -> Outputs:
     """Run a plan; what it makes."""
+    if progress is not None:
+        with Meter(progress, len(plan.chunks), "chunk", plan.name) as meter:
+            return with_outputs(plan, lambda made: run_chunks(made, values, pool, timeout, meter))
     if plan.outputs:
         return with_outputs(plan, lambda made: run_chunks(made, values, pool, timeout))
     run_chunks(plan, values, pool, timeout)
     return None
 
 
-def run_debugged(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> Outputs:
+def run_debugged(
+    plan: Plan, values: Values, pool: Pool, timeout: float | None, progress: Asked = None
+) -> Outputs:
     """Run a plan under ``debug=True``."""
 
     def watched(made: Plan) -> None:
         if made.apart:
-            run_chain(made, values, pool, timeout)
+            run_chunks(made, values, pool, timeout, meter)
         else:
-            run_watched(partial(run_chunks, values=values, pool=pool, timeout=timeout), made)
+            run_watched(lambda part: run_chunks(part, values, pool, timeout, meter), made)
 
-    return with_outputs(plan, watched)
+    if progress is None:
+        meter = None
+        return with_outputs(plan, watched)
+    with Meter(progress, len(plan.chunks), "chunk", plan.name) as meter:
+        return with_outputs(plan, watched)
 
 
-def run_chunks(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> None:
+def run_chunks(
+    plan: Plan, values: Values, pool: Pool, timeout: float | None, meter: Meter | None = None
+) -> None:
     """Run a plan that makes nothing, or has it already."""
     if plan.apart:
         run_chain(plan, values, pool, timeout)
     elif plan.chunks:
-        pool.running.run(plan, values, timeout)
+        pool.running.run(plan, values, timeout, meter)
+    if meter is not None:
+        meter.add(len(plan.chunks))
 
 
 def with_outputs(plan: Plan, run: Callable[[Plan], None]) -> Outputs:

@@ -9,6 +9,7 @@ from shmcompute.calls import Outputs, call, pool_for
 from shmcompute.chunking import range_start, range_stop
 from shmcompute.plans import Options
 from shmcompute.pool import Pool
+from shmcompute.progress import Asked, asked_for
 from shmcompute.system.tracebacks import shorten
 
 
@@ -24,6 +25,7 @@ def parallel_for(
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,
+    progress: Asked = None,
 ) -> Outputs:
     """Run ``kernel(first, last, *args)`` for parts ``[first, last)`` of ``[start, stop)``.
 
@@ -39,7 +41,7 @@ def parallel_for(
     *args
         Arrays are passed in `whole`, to be read, or in `shared`, to be written; `chunk`, `scratch`,
         `per_chunk` and all else as for `parallel_apply`.
-    chunksize, schedule, pool, backend, timeout, retries, debug
+    chunksize, schedule, pool, backend, timeout, retries, debug, progress
         As for `parallel_apply`.
 
     Returns
@@ -73,9 +75,12 @@ def parallel_for(
     chosen = pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(0, chunksize, schedule, retries, guarded)
+    if progress is not None:
+        progress = asked_for(progress)
+        options = options._replace(fine=progress is not None)
     given = (range_start, range_stop, *args)
     try:
-        return call(kernel, given, options, chosen, timeout, extent)
+        return call(kernel, given, options, chosen, timeout, extent, progress)
     except BaseException as error:
         shorten(error)
         raise

@@ -17,6 +17,7 @@ from shmcompute.calls import call
 from shmcompute.chunking import Values, chunk, per_chunk, shared
 from shmcompute.plans import Options, plain_arrays, shared_arrays
 from shmcompute.pool import Pool
+from shmcompute.progress import Asked, Meter
 
 KEPT = 64  # calls
 
@@ -30,6 +31,8 @@ class Request(Protocol):
     def pool(self) -> Pool: ...
     @property
     def timeout(self) -> float | None: ...
+    @property
+    def progress(self) -> Asked: ...
 
 
 class KnownCall(Protocol):
@@ -56,6 +59,14 @@ class DirectCall:
             arguments = arguments.copy()
             for position, index in self.values:
                 arguments[position] = values[index]
+        if request.progress is None:
+            return self._partials(arguments)
+        with Meter(request.progress, 1, "chunk", self.name) as meter:
+            partials = self._partials(arguments)
+            meter.add(1)
+        return partials
+
+    def _partials(self, arguments: list[Any]) -> Partials:
         try:
             return self.convert(self.function(*arguments))
         except Exception as error:
@@ -110,7 +121,9 @@ class StoringCall:
 
     def _run(self, request: Request, place: Any, outputs: Any) -> Any:
         args = (*request.args, place, outputs)
-        return call(self._kernel, args, self._options, request.pool, request.timeout)
+        return call(
+            self._kernel, args, self._options, request.pool, request.timeout, None, request.progress
+        )
 
 
 class KnownCalls:

@@ -38,6 +38,7 @@ from shmcompute.kernels import Kernel, NumbaKernel, name_of, rewrap
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans import Options, call_key
 from shmcompute.pool import Pool
+from shmcompute.progress import Asked, asked_for
 from shmcompute.system.tracebacks import shorten
 
 SMALLEST = 1 << 15  # bytes of a chunk: to call a Python kernel costs as much as to add these
@@ -60,6 +61,7 @@ def parallel_reduce(
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,
+    progress: Asked = None,
 ) -> Any:
     """Combine what `kernel` returns for each chunk of the arrays.
 
@@ -81,7 +83,7 @@ def parallel_reduce(
         It is to be associative, up to rounding, which nobody can check; it need not be commutative.
     initial : optional
         Comes before the first result, and is the result where the axis has no elements.
-    axis, chunksize, pool, backend, timeout, retries, debug
+    axis, chunksize, pool, backend, timeout, retries, debug, progress
         As for `parallel_apply`. Another `chunksize` may change the last bits of floats.
     schedule : {'static', 'dynamic', 'guided'}
         Who takes which chunk. All have the same chunks; ``'guided'`` is ``'dynamic'`` here.
@@ -119,8 +121,9 @@ def parallel_reduce(
         config.timeout(timeout)  # raises
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
-    request = _Request(kernel, args, options, chosen, timeout)
     try:
+        asked = None if progress is None else asked_for(progress)
+        request = _Request(kernel, args, options, chosen, timeout, asked)
         keyed = call_key(kernel, args, options)
         if chosen.records is not None:
             return _reduce_tuned(request, combiner, initial, keyed)
@@ -176,11 +179,12 @@ class _Request(NamedTuple):
     options: Options
     pool: Pool
     timeout: float | None
+    progress: Asked = None
 
     def partials(self, combiner: Combine, key: Any) -> Partials:
         """The results of all chunks."""
         _check_kernel(self.kernel)
-        axis, _, schedule, _, debug, _ = self.options
+        axis, schedule, debug = self.options.axis, self.options.schedule, self.options.debug
         running = self.pool.running
         setting = Setting(axis, running.shared, running.workers)
         arguments = bind(self.args, setting)
@@ -224,7 +228,7 @@ class _Request(NamedTuple):
         return cut_ends(cut, padded) if padded else cut
 
     def _call(self, kernel: Any, args: tuple[Any, ...], options: Options) -> Any:
-        return call(kernel, args, options, self.pool, self.timeout)
+        return call(kernel, args, options, self.pool, self.timeout, None, self.progress)
 
     def _from_outputs(self, options: Options) -> Partials:
         """Of a kernel that writes them itself."""

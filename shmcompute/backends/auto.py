@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
-from shmcompute.backends.base import Backend
+from shmcompute.backends.base import Backend, Report
 from shmcompute.chunking import Values
 from shmcompute.plans import Plan
 from shmcompute.system.interrupts import deadline_of
@@ -82,8 +82,10 @@ class Auto(Backend, Generic[P]):
         made = self._pools if self._lender is None else ()
         return {kind: 0.0 if kind in made else self._starts(kind) for kind in self.kinds}
 
-    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
-        self.pool("threads").running.run(plan, values, timeout)
+    def run(
+        self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
+    ) -> None:
+        self.pool("threads").running.run(plan, values, timeout, report)
 
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]

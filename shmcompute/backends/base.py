@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,6 +11,9 @@ from shmcompute.chunking import Values
 from shmcompute.errors import KernelTimeoutError
 from shmcompute.plans import Plan
 from shmcompute.tasks import Function
+
+# Told how many chunks of a run are done; what it raises ends the run.
+Report = Callable[[int], None]
 
 
 class Backend(ABC):
@@ -33,10 +37,13 @@ class Backend(ABC):
     caller_runs: bool = True
 
     @abstractmethod
-    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+    def run(
+        self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
+    ) -> None:
         """Run every chunk, with these values of the plan's numbers.
 
-        Return or raise when none is being written any more.
+        Return or raise when none is being written any more. `report` is called now and then by
+        the calling thread, while it waits or between its own chunks.
         """
 
     @abstractmethod

@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from shmcompute.backends.base import Backend, overrun
+from shmcompute.backends.base import Backend, Report, overrun
 from shmcompute.chunking import Values
 from shmcompute.plans import Plan
 from shmcompute.system.interrupts import deadline_of
@@ -18,7 +18,9 @@ class Serial(Backend):
 
     workers = 1
 
-    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+    def run(
+        self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
+    ) -> None:
         if plan.sweeps is not None:
             plan.sweeps.alone()
         deadline = None if timeout is None else deadline_of(timeout)
@@ -26,6 +28,8 @@ class Serial(Backend):
             if deadline is not None and time.monotonic() > deadline:
                 raise overrun(plan, timeout, list(range(number, len(plan.chunks))))
             plan.run_chunk(number, values)
+            if report is not None:
+                report(number + 1)
 
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]

@@ -9,12 +9,13 @@ import math
 import os
 import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from types import FrameType
 from typing import Any
 
-from shmcompute.backends.base import Backend, overrun, raise_first
+from shmcompute.backends.base import Backend, Report, overrun, raise_first
 from shmcompute.backends.doorbell import (
     NOTE,
     ControlMapping,
@@ -77,14 +78,16 @@ class Threads(Backend):
         )
         self._finalizer.atexit = False  # the pool's own end comes first
 
-    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+    def run(
+        self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
+    ) -> None:
         count = min(self.workers, len(plan.chunks)) - 1
         if count >= 1 and not self._lock.locked():
             with self._lock:
                 if self._finalizer.alive:  # it was not closed meanwhile
-                    self._run(plan, values, timeout, count)
+                    self._run(plan, values, timeout, count, report)
                     return
-        Serial().run(plan, values, timeout)
+        Serial().run(plan, values, timeout, report)
 
     def ready(self, timeout: float | None = None) -> None:
         if not self._waits_for_itself():
@@ -133,12 +136,24 @@ class Threads(Backend):
                 daemon=True,
             ).start()
 
-    def _run(self, plan: Plan, values: Values, timeout: float | None, count: int) -> None:
+    def _run(
+        self,
+        plan: Plan,
+        values: Values,
+        timeout: float | None,
+        count: int,
+        report: Report | None,
+    ) -> None:
         self._set_up(plan, values, count)
         current, step = self._current, count + 1 if plan.static else 0
         deadline = None if timeout is None else deadline_of(timeout)
+        between = (
+            None
+            if report is None
+            else self._caller.reporter(report, [*range(count), self.workers - 1])
+        )
         try:
-            if self._ring(plan, values, count, step, deadline):
+            if self._ring(plan, values, count, step, deadline, between):
                 return
         except BaseException as error:
             self._quiesce()
@@ -176,26 +191,34 @@ class Threads(Backend):
         self._current.context = None if plan.native is not None else copy_context()
 
     def _ring(
-        self, plan: Plan, values: Values, count: int, step: int, deadline: float | None
+        self,
+        plan: Plan,
+        values: Values,
+        count: int,
+        step: int,
+        deadline: float | None,
+        between: Callable[[], None] | None,
     ) -> bool:
         """Ring, do the own share and wait; True if all is done, well, and without Python."""
-        if deadline is None and plan.native is not None:
+        if deadline is None and between is None and plan.native is not None:
             caller, native = self._caller, plan.native.address
             if caller.run(plan.form.number, count, caller.own, native, step):
                 return True
         else:
             self._caller.ring(plan.form.number, count, own=True, step=step)
-            self._doorbells[-1].run(plan, values, deadline)
-        self._await(deadline)
+            self._doorbells[-1].run(plan, values, deadline, between)
+        self._await(deadline, between)
         return False
 
-    def _await(self, deadline: float | None) -> None:
+    def _await(self, deadline: float | None, between: Callable[[], None] | None) -> None:
         late = [
             thread for number, thread in list(self._threads.items()) if self._caller.late(number)
         ]
         for thread in late[:1]:
             cores.migrate_to_my_core(thread.native_id or 0)
         while not self._caller.finished():
+            if between is not None:
+                between()
             if deadline is not None and time.monotonic() > deadline:
                 self._caller.stop()
 

@@ -56,7 +56,12 @@ class Chunks(Sequence[Chunk]):
 
 
 def chunks(
-    length: int, workers: int, schedule: str, chunksize: int | None, start: int = 0
+    length: int,
+    workers: int,
+    schedule: str,
+    chunksize: int | None,
+    start: int = 0,
+    per_worker: int | None = None,
 ) -> Sequence[Chunk]:
     """Cut ``[start, start + length)`` for this many workers.
 
@@ -71,6 +76,10 @@ def chunks(
     chunksize : int, optional
         Elements a chunk. By default one block a worker for ``'static'``, about eight for
         ``'dynamic'``, and down to 1 for ``'guided'``.
+    start : int
+        The first index.
+    per_worker : int, optional
+        Another number of chunks for each worker, for the first two.
     """
     if not isinstance(schedule, str) or schedule not in SCHEDULES:
         one_of("schedule", schedule, SCHEDULES)  # raises
@@ -81,8 +90,9 @@ def chunks(
         return tuple(itertools.pairwise(edges))
     if chunksize is not None:
         return Chunks(start, length, -(-length // chunksize), chunksize)
-    blocks = workers if schedule == "static" else workers * PER_WORKER
-    return Chunks(start, length, min(blocks, length), 0)
+    if per_worker is None:
+        per_worker = 1 if schedule == "static" else PER_WORKER
+    return Chunks(start, length, min(workers * per_worker, length), 0)
 
 
 def _guided(start: int, length: int, workers: int, smallest: int) -> list[int]:

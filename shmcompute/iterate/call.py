@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from shmcompute.arrays import SharedArray
@@ -12,6 +14,7 @@ from shmcompute.iterate.numbered_plan import NumberedPlan, build_numbered
 from shmcompute.iterate.program import find_program
 from shmcompute.plans import Calls, Options, Plan, run_watched
 from shmcompute.pool import Pool
+from shmcompute.progress import Asked, Meter
 from shmcompute.typing import Array
 
 
@@ -49,6 +52,7 @@ class Call:
         self.options = options
         self.pool = pool
         self.timeout = timeout
+        self._meter: Meter | None = None
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._single: tuple[list[NumberedPlan], ...] = ()
         self._program = find_program(parities, options, pool, swap)
@@ -104,6 +108,20 @@ class Call:
             raise KernelTimeoutError(f"kernel {self.name} overran its timeout", [])
         if plan.chunks:
             self.pool.running.run(plan, values, left)
+
+    @contextmanager
+    def shown(self, progress: Asked, times: int) -> Iterator[None]:
+        """Show how many of so many sweeps are over."""
+        if progress is None:
+            yield
+            return
+        with Meter(progress, times, "sweep", self.name) as self._meter:
+            yield
+
+    def ended(self, sweeps: int) -> None:
+        """So many sweeps are over."""
+        if self._meter is not None:
+            self._meter(sweeps)
 
     def left(self) -> float | None:
         """Seconds that are left of its timeout."""

@@ -18,6 +18,7 @@ from shmcompute.iterate.until import Condition, Measurement, dropping_numbers
 from shmcompute.plans import Calls, Options, calls_of, shared_arrays
 from shmcompute.plans.swapping import Pair, looks_into, swapped
 from shmcompute.pool import Pool
+from shmcompute.progress import Asked, asked_for
 from shmcompute.system.tracebacks import shorten
 from shmcompute.typing import Array
 
@@ -39,6 +40,7 @@ def parallel_iterate(
     backend: str | None = None,
     timeout: float | None = None,
     debug: bool | None = None,
+    progress: Asked = None,
 ) -> Any:
     """Repeat a `parallel_apply`, with two arrays that change places after each time.
 
@@ -78,6 +80,9 @@ def parallel_iterate(
         As for `parallel_apply`; others than static return to the caller after each sweep.
     timeout : float, optional
         Seconds for all sweeps.
+    progress : bool, str or callable, optional
+        As for `parallel_apply`, but that it tells of sweeps: ``(done, times)``. Where `until` ends
+        them, less than `times` is done in the end.
 
     Returns
     -------
@@ -133,10 +138,11 @@ def parallel_iterate(
     pair = None if swap is None else _checked(swap)
     parities = (calls, calls if pair is None else swapped(calls, pair))
     condition = None if until is None else _condition(until, every, combine)
+    asked = None if progress is None else asked_for(progress)
 
     def on(pool: Pool) -> Callable[[], tuple[Array | None, int]]:
         work = partial(Call, options=options, pool=pool, timeout=seconds, swap=pair or ())
-        return partial(_run, parities, work, sweeps, condition)
+        return partial(_run, parities, work, sweeps, condition, asked)
 
     try:
         if chosen.records is None:
@@ -162,16 +168,18 @@ def _run(
     call_of: Callable[[tuple[Calls, Calls]], Call],
     times: int,
     condition: Condition | None,
+    progress: Asked,
 ) -> tuple[Array | None, int]:
     """What an even sweep writes first, and how many sweeps were run."""
     if condition is None:
-        with closing(call_of(parities)) as call:
+        with closing(call_of(parities)) as call, call.shown(progress, times):
             repeat(call, times)
         return call.written, times
     even, odd = map(dropping_numbers, parities)
     with (
         closing(call_of((even, odd))) as call,
         closing(Measurement(call, parities, condition)) as measurement,
+        call.shown(progress, times),
     ):
         return call.written, repeat_until(call, measurement, condition, times)
 

@@ -21,6 +21,7 @@ def repeat(call: Call, times: int, first: int = 0) -> None:
     for number in range(first, first + times):
         with _told(call, partial(int, number)):
             call.sweep(number)
+            call.ended(number + 1)
 
 
 def repeat_until(call: Call, measurement: Measurement, condition: Condition, times: int) -> int:
@@ -31,6 +32,7 @@ def repeat_until(call: Call, measurement: Measurement, condition: Condition, tim
         repeat(call, every - 1, done)
         with _told(call, partial(int, last)):
             number = measurement.sweep(last)
+            call.ended(last + 1)
         if condition.holds(number):
             return last + 1
     repeat(call, times % every, times - times % every)
@@ -43,8 +45,12 @@ def _run_many(call: Call, plan: Plan, times: int, first: int) -> None:
     assert sweeps is not None  # noqa: S101  # for the type checker
     with _told(call, lambda: first + sweeps.schedule.done(sweeps.ended(), times)):
         cost = bytes_of([link.arguments for link in call.links])
-        run = partial(call.run, values=call.values)
-        sweeps.run(times, first, partial(run, plan), cost, call.left())
+
+        def run_once() -> None:
+            call.run(plan, call.values)
+            call.ended(first + sweeps.schedule.done(sweeps.ended(), times))
+
+        sweeps.run(times, first, run_once, cost, call.left())
 
 
 @contextmanager

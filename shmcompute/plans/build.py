@@ -15,7 +15,9 @@ from shmcompute.chunking import (
     ARRAY_MARKERS,
     Chunk,
     ChunkGenerator,
+    ChunkNumber,
     Constant,
+    OutputRow,
     PaddedPart,
     Setting,
     SweepNumber,
@@ -36,6 +38,9 @@ from shmcompute.storage import locate
 from shmcompute.system import cores
 from shmcompute.typing import Array
 
+# Chunks for each worker where somebody watches and asks for no other size: coarser, and a bar would
+# stand still; finer, and Python kernels would be called for nothing.
+FINE = 64
 DRAWING = 128  # chunks where kernels draw random numbers; each costs some 30 us
 
 Calls = list[tuple[Any, ...]]  # a kernel and its arguments each
@@ -89,15 +94,32 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
         As `parallel_apply`, before anything runs.
     """
     kernel = known.links[0].kernel
-    arguments = bind(args, _setting(options, target))
-    cut = chunks(
-        arguments.length, target.workers, options.schedule, options.chunksize, first_index(options)
-    )
+    arguments, first = bind(args, _setting(options, target)), first_index(options)
+    cut = cut_range(known, options, (first, first + arguments.length), target.workers)
     if not isinstance(kernel, NumbaKernel):
         kernel.check(arguments, cut)
     elif fingerprints(arguments, cut) != known.form.fingerprints:
         return None
     return known.reattached(arguments, cut)
+
+
+def cut_range(known: Plan, options: Options, extent: Chunk, workers: int) -> Sequence[Chunk]:
+    """The chunks of a range, for a plan like one that is known."""
+    first, last = extent
+    fine = per_worker(known.links, options) if options.fine else None
+    length = max(0, last - first)
+    return chunks(length, workers, options.schedule, options.chunksize, first, fine)
+
+
+def per_worker(links: Sequence[Link], options: Options) -> int | None:
+    """How many chunks a worker gets without a chunksize; None for what is usual.
+
+    Who watches sees more of it with finer ones. But who is told of chunks, by their numbers or by a
+    row for each, is to get the same whether watched or not.
+    """
+    bound = [argument for link in links for argument in link.arguments.bound]
+    told = any(isinstance(argument, (ChunkNumber, OutputRow)) for argument in bound)
+    return FINE if options.fine and not told else None
 
 
 def _setting(options: Options, target: Target) -> Setting:
@@ -239,10 +261,12 @@ def _cut(
     links: tuple[Link, ...], options: Options, workers: int, chunk_bytes: int | None
 ) -> Sequence[Chunk]:
     length, chunksize = links[0].arguments.length, options.chunksize
+    fine = per_worker(links, options)
     if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
         total = bytes_of([link.arguments for link in links])
-        chunksize = max(1, min(chunk_bytes * length // max(1, total), -(-length // workers)))
-    cut = chunks(length, workers, options.schedule, chunksize, first_index(options))
+        most = -(-length // (workers * (fine or 1)))
+        chunksize = max(1, min(chunk_bytes * length // max(1, total), most))
+    cut = chunks(length, workers, options.schedule, chunksize, first_index(options), fine)
     bound = [argument for link in links for argument in link.arguments.bound]
     if any(isinstance(argument, ChunkGenerator) for argument in bound):
         # Neither the machine nor how the call is run may decide which numbers are drawn.

@@ -16,6 +16,7 @@ class Options(NamedTuple):
     retries: int = 0
     debug: bool = False
     extent: Chunk | None = None  # the range of a parallel_for
+    fine: bool = False  # whether somebody watches how far it is: see `cut`
 
 
 class Target(Protocol):

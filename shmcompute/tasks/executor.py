@@ -12,9 +12,11 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from shmcompute import config
+from shmcompute.progress import Asked, asked_for
 from shmcompute.system.interrupts import deadline_of
 from shmcompute.tasks.map_results import Results, Unordered, flat, in_order
-from shmcompute.tasks.work_item import Function, each
+from shmcompute.tasks.tally import Tally
+from shmcompute.tasks.work_item import Function, describe, each
 
 T = TypeVar("T")
 
@@ -79,6 +81,7 @@ class Executor(futures.Executor):
         timeout: float | None = None,
         chunksize: int = 1,
         buffersize: int | None = None,
+        progress: Asked = None,
     ) -> Iterator[T]:
         """Call `fn` with the items of the iterables, side by side, as `map` does; results in order.
 
@@ -92,6 +95,10 @@ class Executor(futures.Executor):
         buffersize : int, optional
             How many chunks may be submitted whose results are not yet taken. By default all: the
             iterables are read to their end at once.
+        progress : bool, str or callable, optional
+            Shows how many items are done while the caller waits for a result: as for
+            `parallel_apply`. The total is that of the shortest iterable whose length is known, or
+            None. What a callable raises ends the iteration: what was not begun is cancelled.
 
         Returns
         -------
@@ -108,12 +115,17 @@ class Executor(futures.Executor):
         limit = None if buffersize is None else config.count("buffersize", buffersize)
         # A timeout of 0 or less is allowed, and late at once, as in the standard library.
         deadline = None if timeout is None else deadline_of(config.duration("timeout", timeout))
-        calls = self._calls(fn, zip(*iterables, strict=False), chunksize)
-        results = in_order(deque(islice(calls, limit)), calls, deadline)
+        tally = _tally(progress, iterables, fn)
+        calls = self._calls(fn, zip(*iterables, strict=False), chunksize, tally)
+        results = in_order(deque(islice(calls, limit)), calls, deadline, tally)
         return results if chunksize == 1 else flat(results)
 
     def starmap(
-        self, fn: Callable[..., T], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
+        self,
+        fn: Callable[..., T],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: int | None = None,
+        progress: Asked = None,
     ) -> list[T]:
         """The list of ``fn(*item)`` for each item, as `multiprocessing.pool.Pool.starmap`.
 
@@ -121,6 +133,8 @@ class Executor(futures.Executor):
         ----------
         chunksize : int, optional
             How many items go to a worker at once; by default a quarter of a worker's share.
+        progress : bool, str or callable, optional
+            As for `map`.
 
         Returns
         -------
@@ -137,12 +151,17 @@ class Executor(futures.Executor):
         items = [tuple(item) for item in iterable]
         if chunksize is None:
             chunksize = max(1, -(-len(items) // (SHARES * self.workers)))
-        calls = deque(self._calls(fn, iter(items), chunksize))
-        results = in_order(calls, iter(()), None)
+        tally = _tally(progress, (items,), fn)
+        calls = deque(self._calls(fn, iter(items), chunksize, tally))
+        results = in_order(calls, iter(()), None, tally)
         return list(results if chunksize == 1 else flat(results))
 
     def imap(
-        self, fn: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1
+        self,
+        fn: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        progress: Asked = None,
     ) -> Results[T]:
         """``fn(item)`` for each item, in order, lazily: as `multiprocessing.pool.Pool.imap`.
 
@@ -171,10 +190,16 @@ class Executor(futures.Executor):
         ...     print(next(squares), next(squares), next(squares))
         0 1 4
         """
-        return Results(self._calls(fn, zip(iterable), chunksize), self.workers, chunksize > 1)
+        tally = _tally(progress, (iterable,), fn)
+        calls = self._calls(fn, zip(iterable), chunksize, tally)
+        return Results(calls, self.workers, chunksize > 1, tally)
 
     def imap_unordered(
-        self, fn: Callable[[Any], T], iterable: Iterable[Any], chunksize: int = 1
+        self,
+        fn: Callable[[Any], T],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        progress: Asked = None,
     ) -> Results[T]:
         """As `imap`, but results come in the order in which they are done.
 
@@ -185,19 +210,30 @@ class Executor(futures.Executor):
         ...     print(sorted(pool.imap_unordered(abs, [-3, 2, -1])))
         [1, 2, 3]
         """
-        return Unordered(self._calls(fn, zip(iterable), chunksize), self.workers, chunksize > 1)
+        tally = _tally(progress, (iterable,), fn)
+        calls = self._calls(fn, zip(iterable), chunksize, tally)
+        return Unordered(calls, self.workers, chunksize > 1, tally)
 
     def _calls(
-        self, fn: Callable[..., Any], items: Iterator[tuple[Any, ...]], chunksize: int
+        self,
+        fn: Callable[..., Any],
+        items: Iterator[tuple[Any, ...]],
+        chunksize: int,
+        tally: Tally | None,
     ) -> Iterator[Future[Any]]:
         """Futures of the items, chunk by chunk, each submitted when it is taken from here."""
         if config.count("chunksize", chunksize) == 1:
             function = Function(fn)
-            return (self._submit(function, args, {}) for args in items)
-        return self._in_chunks(Function(partial(each, fn)), items, chunksize)
+            calls = (self._submit(function, args, {}) for args in items)
+            return calls if tally is None else map(partial(tally.count, items=1), calls)
+        return self._in_chunks(Function(partial(each, fn)), items, chunksize, tally)
 
     def _in_chunks(
-        self, function: Function, items: Iterator[tuple[Any, ...]], chunksize: int
+        self,
+        function: Function,
+        items: Iterator[tuple[Any, ...]],
+        chunksize: int,
+        tally: Tally | None,
     ) -> Iterator[Future[Any]]:
         failure: Exception | None = None
         while failure is None:
@@ -208,9 +244,20 @@ class Executor(futures.Executor):
                 failure = error
             if not chunk:
                 break
-            yield self._submit(function, (chunk,), {})
+            if tally is None:
+                yield self._submit(function, (chunk,), {})
+            else:
+                yield tally.count(self._submit(function, (chunk,), {}), len(chunk))
         try:
             if failure is not None:
                 raise failure
         finally:
             del failure  # an error refers to this frame: let the frame not refer to it
+
+
+def _tally(
+    progress: Asked, iterables: Iterable[Iterable[Any]], function: Callable[..., Any]
+) -> Tally | None:
+    """What counts the items, if somebody wants to know."""
+    asked = None if progress is None else asked_for(progress)
+    return None if asked is None else Tally(asked, iterables, describe(function))

@@ -18,6 +18,7 @@ from shmcompute import config
 from shmcompute.errors import ClosedError, ForkedPoolError
 from shmcompute.system.interrupts import call_with_lock, deadline_of, seconds_to
 from shmcompute.system.tracebacks import shorten
+from shmcompute.tasks.tally import Tally
 
 T = TypeVar("T")
 
@@ -29,8 +30,15 @@ TINY = 5e-4  # seconds; chunks are tiny if the workers together finish one in le
 class Results(Iterator[T]):
     """Results of `Executor.imap`, in order; an error is raised in the place of its result."""
 
-    def __init__(self, calls: Iterator[Future[Any]], workers: int, chunked: bool) -> None:
+    def __init__(
+        self,
+        calls: Iterator[Future[Any]],
+        workers: int,
+        chunked: bool,
+        tally: Tally | None = None,
+    ) -> None:
         self._calls = calls
+        self._tally = tally
         self._least, self._most = AHEAD * workers, TINY_AHEAD * workers
         self._ahead = self._least
         self._chunked = chunked
@@ -90,6 +98,8 @@ class Results(Iterator[T]):
     def _end(self) -> NoReturn:
         """Raise what ends the iteration."""
         failure = StopIteration() if self._failure is None else self._failure
+        if self._tally is not None:
+            self._tally.finish()
         self._failure = None
         try:
             raise failure
@@ -100,6 +110,8 @@ class Results(Iterator[T]):
         """Submit no more, and cancel what was not begun."""
         self._closed = True
         self._calls, self._failure = iter(()), None
+        if self._tally is not None:
+            self._tally.close()
         with suppress(KeyError):  # it is empty now, whichever thread has taken the last
             while True:
                 self._submitted.popitem()[0].cancel()
@@ -135,12 +147,21 @@ class Results(Iterator[T]):
     def _take_next(self, timeout: float | None) -> Future[Any]:
         """Wait for the future whose result is next, and take it from those submitted."""
         waits, count = not self._ready(), max(1, len(self._submitted))
-        future = self._wait(timeout)
+        future = self._watch(timeout)
         now = time.monotonic()
         took = (now - self._submitted.pop(future, now)) / count  # `close` may have taken it
         if waits:  # tiny chunks: more of them have to be submitted to keep the workers busy
             self._ahead = min(2 * self._ahead, self._most) if took < TINY else self._least
         return future
+
+    def _watch(self, timeout: float | None) -> Future[Any]:
+        """Wait, and show how far it is meanwhile, if so asked."""
+        if self._tally is None:
+            return self._wait(timeout)
+        try:
+            return self._tally.watch(self._wait, None if timeout is None else deadline_of(timeout))
+        except TimeoutError:
+            raise _late(timeout) from None
 
     def _ready(self) -> bool:
         """Whether the next result is there."""
@@ -161,9 +182,15 @@ class Results(Iterator[T]):
 class Unordered(Results[T]):
     """Results of `Executor.imap_unordered`, as they are done."""
 
-    def __init__(self, calls: Iterator[Future[Any]], workers: int, chunked: bool) -> None:
+    def __init__(
+        self,
+        calls: Iterator[Future[Any]],
+        workers: int,
+        chunked: bool,
+        tally: Tally | None = None,
+    ) -> None:
         self._finished: SimpleQueue[Future[Any]] = SimpleQueue()
-        super().__init__(calls, workers, chunked)
+        super().__init__(calls, workers, chunked, tally)
 
     def _add(self, future: Future[Any]) -> None:
         super()._add(future)
@@ -184,7 +211,10 @@ def _late(timeout: float | None) -> TimeoutError:
 
 
 def in_order(
-    submitted: deque[Future[Any]], calls: Iterator[Future[Any]], deadline: float | None
+    submitted: deque[Future[Any]],
+    calls: Iterator[Future[Any]],
+    deadline: float | None,
+    tally: Tally | None = None,
 ) -> Iterator[Any]:
     """Results of these futures, then of further `calls`; for each that is taken, one is submitted.
 
@@ -193,10 +223,27 @@ def in_order(
     try:
         while submitted:
             submitted.extend(islice(calls, 1))
+            if tally is not None:
+                _watch_first(submitted, tally, deadline)
             yield _outcome(submitted.popleft(), deadline)
+        if tally is not None:
+            tally.finish()
     finally:
         for future in submitted:
             future.cancel()
+        if tally is not None:
+            tally.close()
+
+
+def _watch_first(submitted: deque[Future[Any]], tally: Tally, deadline: float | None) -> None:
+    """Wait for the first of them, or till the deadline, and show how far all are."""
+
+    def wait(timeout: float) -> None:
+        if not futures.wait([submitted[0]], timeout).done:
+            raise TimeoutError
+
+    with suppress(TimeoutError):  # the outcome tells
+        tally.watch(wait, deadline)
 
 
 def _outcome(future: Future[Any], deadline: float | None = None) -> Any:

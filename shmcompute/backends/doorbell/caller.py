@@ -81,6 +81,11 @@ class DoorbellCaller:
         """Have all take no more chunks."""
         self._mapping.write(self._mapping.address + control.STOP, 1)
 
+    def reporter(self, report: Callable[[int], None], numbers: Iterable[int]) -> Callable[[], None]:
+        """What tells how many chunks of this run the slots of these numbers have done."""
+        places = [self._mapping.slot(number) + control.DONE for number in numbers]
+        return lambda: report(sum(map(self._mapping.read, places)))
+
     def owes(self, number: int) -> bool:
         """Whether a worker has not answered the last ring."""
         slot, read = self._mapping.slot(number), self._mapping.read

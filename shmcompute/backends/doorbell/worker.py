@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
@@ -107,8 +108,17 @@ class DoorbellWorker:
             raise native_error(code, self._mapping.read(self._slot + control.FAILURE))
         return self.plan
 
-    def run(self, plan: Plan, values: Values, deadline: float | None = None) -> None:
-        """Run by Python what falls to this slot; stop all when the deadline has passed."""
+    def run(
+        self,
+        plan: Plan,
+        values: Values,
+        deadline: float | None = None,
+        between: Callable[[], None] | None = None,
+    ) -> None:
+        """Run by Python what falls to this slot; stop all when the deadline has passed.
+
+        `between` is called after each chunk.
+        """
         address, slot = self._mapping.address, self._slot
         number = control.take(address, slot, control.NONE)
         try:
@@ -118,6 +128,8 @@ class DoorbellWorker:
                     return
                 plan.run_chunk(number, values, self.number)
                 number = control.take(address, slot, number)
+                if between is not None:
+                    between()
         except BaseException:
             control.fail(address, slot, control.RAISED)
             raise

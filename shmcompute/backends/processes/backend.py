@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from shmcompute import events
-from shmcompute.backends.base import Backend
+from shmcompute.backends.base import Backend, Report
 from shmcompute.backends.processes.doorbell_run import DoorbellRun
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Wakeup
@@ -92,21 +92,24 @@ class Processes(Backend):
             staff = partial(self._group.staff, give_up=lambda: self._closed)
             self._enter(None, staff)
 
-    def run(self, plan: Plan, values: Values, timeout: float | None) -> None:
+    def run(
+        self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
+    ) -> None:
         if not plan.jitted:
             plan = plan.within(call_context())
-        if timeout is None and self._repeat(plan, values):
+        if timeout is None and report is None and self._repeat(plan, values):
             return
         alone = self._tasks.thread is threading.current_thread() or self._waits_for_itself()
         if alone or util.is_exiting():  # a future's callback; at the end there are no workers
-            Serial().run(plan, values, timeout)
+            Serial().run(plan, values, timeout, report)
             return
         deadline = None if timeout is None else deadline_of(timeout)
 
-        def run_once(plan: Plan, first: bool = True) -> None:
+        def run_once(part: Plan, first: bool = True) -> None:
             # What has killed a worker is not for the caller to try.
             own = self.caller_runs and first
-            self._run_once(plan, values, timeout, deadline, own=own)
+            rest = None if report is None else _after(report, len(plan.chunks) - len(part.chunks))
+            self._run_once(part, values, timeout, deadline, rest, own=own)
 
         if plan.retries:
             work = partial(run_with_retries, plan, self.workers, run_once)
@@ -120,6 +123,7 @@ class Processes(Backend):
         values: Values,
         timeout: float | None,
         deadline: float | None,
+        report: Report | None,
         *,
         own: bool,
     ) -> None:
@@ -127,8 +131,17 @@ class Processes(Backend):
         group, count = self._group, len(plan.chunks) - own
         with _unreached(plan):
             number, workers = group.hold(plan, count, deadline)
-        run = DoorbellRun(plan, number, group, workers, own=own, timeout=timeout, deadline=deadline)
-        if timeout is None and plan.journal is None:
+        run = DoorbellRun(
+            plan,
+            number,
+            group,
+            workers,
+            own=own,
+            timeout=timeout,
+            deadline=deadline,
+            report=report,
+        )
+        if timeout is None and report is None and plan.journal is None:
             self._keep(plan, run)
         run.complete(plan, values)
 
@@ -291,6 +304,11 @@ class Processes(Backend):
                     self._group.silence()
 
         self._fair_lock.call(0, flush)
+
+
+def _after(report: Report, before: int) -> Report:
+    """Tells of what is left of a plan, where so many chunks were done before."""
+    return lambda done: report(before + done)
 
 
 @contextmanager

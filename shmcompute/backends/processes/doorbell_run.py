@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from shmcompute.backends.base import overrun, raise_first
+from shmcompute.backends.base import Report, overrun, raise_first
 from shmcompute.backends.doorbell import unveil
 from shmcompute.backends.processes.protocol import Lost, exception_pickling
 from shmcompute.backends.processes.worker_group import WorkerGroup
@@ -48,6 +48,8 @@ class DoorbellRun:
         Whether the caller takes a share.
     timeout, deadline : float or None
         Seconds; when they have passed.
+    report : callable, optional
+        Told now and then how many chunks are done.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class DoorbellRun:
         own: bool,
         timeout: float | None,
         deadline: float | None,
+        report: Report | None = None,
     ) -> None:
         self.generation = group.registry.generation
         # What frames may name, as its workers know it.
@@ -83,7 +86,8 @@ class DoorbellRun:
         # How far it is from one chunk of a worker to its next; 0 if that is not known before.
         self._step = len(workers) + own if plan.static else 0
         self._run: Callable[[], bool] | None = None  # unless Python has to do the own share
-        native = plan.native if own and deadline is None else None
+        self._between = None if report is None else caller.reporter(report, self._numbers())
+        native = plan.native if own and deadline is None and report is None else None
         if not own or native is not None:
             share = (caller.own if own else 0), (0 if native is None else native.address)
             self._run = partial(caller.run, number, len(workers), *share, self._step)
@@ -127,7 +131,7 @@ class DoorbellRun:
 
     def _own_share(self, plan: Plan, values: Values) -> None:
         assert self._own is not None  # noqa: S101  # for the type checker
-        self._own.run(plan, values, self._deadline)
+        self._own.run(plan, values, self._deadline, self._between)
 
     def _await(self) -> None:
         """Wait until all have answered, one has died, or the time is up; then stop the others."""
@@ -137,6 +141,8 @@ class DoorbellRun:
         while not self._lost():
             if self._caller.finished():
                 return
+            if self._between is not None:
+                self._between()
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._late = True
                 break
@@ -178,16 +184,18 @@ class DoorbellRun:
                     gone.append(worker)
         return raised, gone
 
+    def _numbers(self) -> list[int]:
+        """Those of the slots that take part."""
+        own = [] if self._own is None else [self._own.number]
+        return [worker.number for worker in self._workers] + own
+
     def _judge(self, plan: Plan, raised: list[BaseException], gone: list[WorkerProcess]) -> None:
         """Add to the errors what went wrong otherwise, now that nobody writes."""
         if self._own is not None and (own := self._own.error(plan)) is not None:
             raised.insert(0, own)
         if raised:
             return
-        numbers = [worker.number for worker in self._workers]
-        if self._own is not None:
-            numbers.append(self._own.number)
-        undone = sorted(self._caller.undone(len(plan.chunks), numbers, self._step))
+        undone = sorted(self._caller.undone(len(plan.chunks), self._numbers(), self._step))
         passed = self._deadline is not None and time.monotonic() >= self._deadline
         if self._late or (undone and not gone and passed):
             raised.append(overrun(plan, self._timeout, undone))
