@@ -1,4 +1,4 @@
-"""``python -m shmcompute demo | info | ls | gc``."""
+"""``python -m shmcompute demo | bench | doctor | info | ls | gc``."""
 
 import sys
 

@@ -15,6 +15,19 @@ BACKENDS = ("processes", "threads", "serial")
 CHOICES = (*BACKENDS, "auto")  # what arguments and the environment may say
 WAITS = ("futex", "poll")
 SCHEDULES = ("static", "dynamic", "guided")
+# Names of settings, without what they begin with.
+SETTINGS = (
+    "BACKEND",
+    "DEBUG",
+    "HUGE_PAGES",
+    "LOCK_FILES",
+    "SEND_DESCRIPTORS",
+    "START_METHOD",
+    "STORAGE",
+    "WAIT",
+    "WARM_BYTES",
+    "WORKERS",
+)
 LONGEST = 1e6  # seconds of a timeout, twelve days: the system's calls overflow above
 START_METHODS = ("fork", "spawn", "forkserver")
 
@@ -88,3 +101,34 @@ def size(name: str) -> int | None:
 def switched_on(name: str, default: str = "0") -> bool:
     """Whether ``SHMCOMPUTE_<name>`` is 1, not 0; `default` where it is empty or unset."""
     return one_of(f"SHMCOMPUTE_{name}", setting(name) or default, ("0", "1")) == "1"
+
+
+def workers() -> int | None:
+    """How many workers ``SHMCOMPUTE_WORKERS`` asks for, or None if it is unset or empty."""
+    said = setting("WORKERS")
+    if said is None:
+        return None
+    try:
+        return count("workers", int(said))
+    except ValueError as error:
+        raise ValueError(f"SHMCOMPUTE_WORKERS={said!r}: expected a number of at least 1") from error
+
+
+_WORDS = {
+    "BACKEND": BACKENDS,
+    "STORAGE": STORAGES,
+    "WAIT": WAITS,
+    "START_METHOD": START_METHODS,
+    **dict.fromkeys(("DEBUG", "HUGE_PAGES", "LOCK_FILES", "SEND_DESCRIPTORS"), ("0", "1")),
+}
+
+
+def check_setting(name: str) -> None:
+    """Raise ValueError if a setting has a value that means nothing."""
+    value = setting(name)
+    if name == "WORKERS":
+        workers()
+    elif name == "WARM_BYTES":
+        size(name)
+    elif value is not None and name in _WORDS:
+        one_of(f"SHMCOMPUTE_{name}", value, _WORDS[name])

@@ -314,13 +314,8 @@ def _default_start_seconds(kind: str) -> float:
 def _workers(workers: int | None) -> int:
     if workers is not None:
         return config.count("workers", workers)
-    said = config.setting("WORKERS")
-    if said is None:
-        return cores.granted()
-    try:
-        return config.count("workers", int(said))
-    except ValueError as error:
-        raise ValueError(f"SHMCOMPUTE_WORKERS={said!r}: expected a number of at least 1") from error
+    asked = config.workers()
+    return cores.granted() if asked is None else asked
 
 
 class _Unusable:

@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import multiprocessing
 import os
 import platform
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from operator import attrgetter
+from typing import Any
 
 import psutil
 
 from shmcompute import __version__, pool
-from shmcompute.cli import huge_pages
+from shmcompute.cli.text import table, write
+from shmcompute.diagnostics import huge_pages, human
+from shmcompute.progress import counted
 from shmcompute.storage import reaper, segment_cache, shm, shm_space
-from shmcompute.system import atomic_words, cgroup, cores, memory
+from shmcompute.system import atomic_words, cgroup, cores, file_locks, memory
 
 PACKAGES = ("numpy", "numba", "llvmlite", "psutil", "cloudpickle", "threadpoolctl", "tqdm")
 Fact = tuple[str, str]
+Holder = tuple[int, str]  # a process, and what it runs
 
 
-def info() -> int:
+def info(*, as_json: bool = False) -> int:
     """Print versions, what this machine offers, and settings."""
-    write(*table([*versions(), *machine(), *_choices(), *_settings()]))
+    facts = [*versions(), *machine(), *_choices(), *_settings()]
+    write(json.dumps(dict(facts), indent=2) if as_json else "\n".join(table(facts)))
     return 0
 
 
-def ls() -> int:
-    """List the segments of this user."""
-    rows = [_row(segment) for segment in sorted(reaper.list_segments(), key=attrgetter("name"))]
-    if rows:
-        write(*table([("name", "shape", "dtype", "size", "state"), *rows], right=(3,)))
+def ls(*, as_json: bool = False) -> int:
+    """List the segments of this user, and which programs hold them."""
+    found = sorted(reaper.list_segments(), key=attrgetter("name"))
+    locks = file_locks.flock_holders()
+    holders = [_programs(locks.get(segment.file, ())) for segment in found]
+    if as_json:
+        write(json.dumps(list(map(_described, found, holders)), indent=2))
+    elif found:
+        head = ("name", "shape", "dtype", "size", "state", "held by")
+        write(*table([head, *map(_row, found, holders)], right=(3,)))
     else:
         write("no segments: nothing of yours is in shared memory")
     return 0
@@ -39,7 +51,7 @@ def ls() -> int:
 
 def gc() -> int:
     """Remove segments that no process holds, and list them."""
-    removed = sorted(reaper.reap(), key=attrgetter("name"))
+    removed = sorted(reaper.reap(_counted), key=attrgetter("name"))
     alive = sum(segment.alive for segment in reaper.list_segments())
     outcome = "no orphans"
     if removed:
@@ -48,47 +60,6 @@ def gc() -> int:
         outcome = f"{human(sum(segment.size for segment in removed))} given back"
     write(f"{outcome}; {alive} alive left alone")
     return 0
-
-
-def write(*lines: str) -> None:
-    """Write lines to stdout and flush: a forked worker must not inherit and repeat them."""
-    sys.stdout.write("\n".join(lines) + "\n")
-    sys.stdout.flush()
-
-
-def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Lines with columns as wide as their widest cell.
-
-    Parameters
-    ----------
-    rows : sequence of sequences of str
-        All of one length.
-    right : collection of int
-        Numbers of the columns that are flush right.
-
-    Examples
-    --------
-    >>> print(*table([("name", "size"), ("a", "10")], right=(1,)), sep="|")
-    name  size|a       10
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def padded(number: int, cell: str) -> str:
-        return cell.rjust(widths[number]) if number in right else cell.ljust(widths[number])
-
-    return ["  ".join(padded(*cell) for cell in enumerate(row)).rstrip() for row in rows]
-
-
-def human(size: float) -> str:
-    """A size in bytes, in a unit in which it is short.
-
-    Examples
-    --------
-    >>> human(512), human(3 << 19)
-    ('512 B', '1.5 MiB')
-    """
-    power = min((int(size).bit_length() - 1) // 10, 4)
-    return f"{size / 1024**power:.1f} {' KMGT'[power]}iB" if power > 0 else f"{size:.0f} B"
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> list[Fact]:
@@ -111,12 +82,58 @@ def machine() -> list[Fact]:
     ]
 
 
-def _row(segment: reaper.SegmentInfo) -> tuple[str, ...]:
-    state = "orphaned" if not segment.alive else "warm" if segment.hidden else "alive"
-    name, layout, size = segment.name, segment.layout, human(segment.size)
+def _counted(names: list[str]) -> Iterator[str]:
+    """The names, with a bar if there are so many that it takes a while."""
+    return counted(names, "segment", "gc")
+
+
+def _state(segment: reaper.SegmentInfo) -> str:
+    return "orphaned" if not segment.alive else "warm" if segment.hidden else "alive"
+
+
+def _row(segment: reaper.SegmentInfo, holders: list[Holder]) -> tuple[str, ...]:
+    state, layout = _state(segment), segment.layout
+    held = ", ".join(f"{pid} {program}" for pid, program in holders)
+    name, size = segment.name, human(segment.size)
     if layout is None:
-        return name, "-", "-", size, f"{state}, damaged"
-    return name, str(layout.shape), str(layout.dtype), size, state
+        return name, "-", "-", size, f"{state}, damaged", held
+    return name, str(layout.shape), str(layout.dtype), size, state, held
+
+
+def _described(segment: reaper.SegmentInfo, holders: list[Holder]) -> dict[str, Any]:
+    """A segment as JSON tells it."""
+    layout = segment.layout
+    return {
+        "name": segment.name,
+        "shape": None if layout is None else list(layout.shape),
+        "dtype": None if layout is None else str(layout.dtype),
+        "size": segment.size,
+        "state": _state(segment),
+        "damaged": layout is None,
+        "holders": [{"pid": pid, "program": program} for pid, program in holders],
+    }
+
+
+def _programs(pids: Iterable[int]) -> list[Holder]:
+    """Processes that have a segment, and what they run; who runs longest, so its maker, first."""
+    running = []
+    for pid in pids:
+        with suppress(psutil.Error):  # it has ended, or may not be looked at
+            process = psutil.Process(pid)
+            running.append((process.create_time(), pid, _program(process)))
+    return [(pid, program) for _, pid, program in sorted(running)]
+
+
+def _program(process: psutil.Process) -> str:
+    """A program's name; of an interpreter, the script or module that it runs."""
+    name, command = process.name(), process.cmdline()
+    if not name.startswith("python"):
+        return name
+    if "-c" in command:
+        ours = any("multiprocessing" in word for word in command)
+        return f"{name} (multiprocessing)" if ours else f"{name} -c"
+    script = next((word for word in command[1:] if not word.startswith("-")), "")
+    return f"{name} {os.path.basename(script)}".rstrip()
 
 
 def _version(package: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,18 +15,16 @@ import numpy as np
 from shmcompute import config
 from shmcompute.apply import BoundPlan, plan
 from shmcompute.arrays import SharedArray
-from shmcompute.cli.commands import human, machine, table, versions, write
+from shmcompute.cli.commands import machine, versions
 from shmcompute.cli.demo_kernels import TRIALS
+from shmcompute.cli.text import table, write
+from shmcompute.diagnostics import human
 from shmcompute.errors import ShmComputeError
 from shmcompute.pool import Pool, shutdown
+from shmcompute.progress import counted
 from shmcompute.storage import reaper, shm_space
 from shmcompute.system import memory
 from shmcompute.typing import Array
-
-try:
-    from tqdm import tqdm
-except ImportError:  # the extra `demo`; without it there is no progress bar
-    tqdm = None
 
 LEAST, MOST = 8, 256  # MiB of the largest array by default; storage="array" needs no /dev/shm
 COPIES = 4  # input, expected and shared array, and the memory of a comparison
@@ -76,7 +74,9 @@ def demo(
             for backend in BACKENDS
         ]
         write(*_preface())
-        rows = list(_progress(_rows(pools, mib, repeat, names)))
+        rows = list(
+            counted(_rows(pools, mib, repeat, names), "row", "demo", len(TRIALS) * len(BACKENDS))
+        )
         write(*_results(rows), *_footnotes(repeat, pools))
     shutdown()
     wrong = [row for row in rows if row.checked != EXACT]
@@ -131,15 +131,6 @@ def _measure(
         seconds.append(perf_counter() - began)
         exact &= np.array_equal(x.array, expected)
     return median(seconds[1:]), EXACT if exact else "DIFFERS from NumPy"
-
-
-def _progress(rows: Iterable[Row]) -> Iterable[Row]:
-    """`rows`, with a bar after the first second if stderr is a terminal and tqdm is installed."""
-    if tqdm is None or not sys.stderr.isatty():
-        return rows
-    total = len(TRIALS) * len(BACKENDS)
-    bar: Iterable[Row] = tqdm(rows, total=total, unit="row", delay=1, leave=False)
-    return bar
 
 
 def _preface() -> list[str]:

@@ -1,6 +1,6 @@
 """Segments: blocks of memory that several processes can map; see README.md."""
 
-from shmcompute.storage import reaper, segment_cache, shm, shm_space
+from shmcompute.storage import exclusive, reaper, segment_cache, shm, shm_space
 from shmcompute.storage.factory import adopt, attach, create, give, map_handle, open_file
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.npy_file import in_mapping_of
@@ -13,6 +13,7 @@ __all__ = [
     "adopt",
     "attach",
     "create",
+    "exclusive",
     "give",
     "in_mapping_of",
     "live",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from shmcompute import events
@@ -19,6 +19,7 @@ from shmcompute.storage import liveness, shm, shm_space
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.names import HIDDEN, check_name
 from shmcompute.system import private_folder
+from shmcompute.system.file_locks import file_id
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class SegmentInfo:
     size: int
     alive: bool
     layout: Layout | None  # None where its trailer is damaged
+    file: tuple[int, int] = (0, 0)  # device and inode
 
     @property
     def hidden(self) -> bool:
@@ -44,10 +46,16 @@ def list_segments() -> Iterator[SegmentInfo]:
             yield segment
 
 
-def reap() -> list[SegmentInfo]:
-    """Remove every orphan of this user, and its folders; which segments were removed."""
+def reap(over: Callable[[list[str]], Iterable[str]] = iter) -> list[SegmentInfo]:
+    """Remove every orphan of this user, and its folders; which segments were removed.
+
+    Parameters
+    ----------
+    over : callable
+        Goes through the names, and may show how far it is.
+    """
     private_folder.reap()
-    inspected = [_inspect(name, remove=True) for name in _names()]
+    inspected = [_inspect(name, remove=True) for name in over(_names())]
     reaped = [segment for segment in inspected if segment is not None and not segment.alive]
     for segment in reaped:
         events.tell("segment_reaped", name=segment.name, size=segment.size)
@@ -92,7 +100,7 @@ def _inspect(name: str, *, remove: bool) -> SegmentInfo | None:
         try:
             if lock is not None and remove and (status := os.fstat(fd)).st_nlink:
                 shm.remove(name, status.st_ino)
-            return SegmentInfo(name, size, lock is None, layout)
+            return SegmentInfo(name, size, lock is None, layout, file_id(fd))
         finally:
             if lock is not None:
                 os.close(lock)

@@ -30,12 +30,29 @@ def cache_for(function: Callable[..., Any], inlined: Iterable[str]) -> CodeCache
     """
     try:
         cache = CodeCache(function)
-        if not private(cache.make_folder()):
-            return None
+        _check_folder(cache)
         cache.expire_with(inlined)
         return cache
     except (OSError, RuntimeError, ValueError):  # Numba's words for no folder, and for odd paths
         return None
+
+
+def folder_of(function: Callable[..., Any]) -> str:
+    """Where machine code of a function's file is kept.
+
+    Raises
+    ------
+    OSError, RuntimeError, ValueError
+        If it is not, with the reason.
+    """
+    return _check_folder(CodeCache(function))
+
+
+def _check_folder(cache: CodeCache) -> str:
+    folder = cache.make_folder()
+    if not private(folder):
+        raise PermissionError(f"users that are not trusted can write to {folder}")
+    return folder
 
 
 class CodeCache(caching.FunctionCache):

@@ -20,7 +20,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from shmcompute.errors import StorageError
@@ -37,6 +39,22 @@ def file_id(fd: int) -> tuple[int, int]:
     """Device and inode of the file behind a descriptor: the same for all its names."""
     stat = os.fstat(fd)
     return stat.st_dev, stat.st_ino
+
+
+def flock_holders(root: Path = Path("/")) -> dict[tuple[int, int], set[int]]:
+    """The processes that have taken each ``flock`` there is, by device and inode (Linux only).
+
+    A forked child shares the lock of its parent, which alone is told of.
+    """
+    holders: dict[tuple[int, int], set[int]] = {}
+    with suppress(OSError):
+        for line in (root / "proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and int(words[4]) > 0:  # 0: of another PID namespace
+                major, minor, inode = words[5].split(":")
+                device = os.makedev(int(major, 16), int(minor, 16))
+                holders.setdefault((device, int(inode)), set()).add(int(words[4]))
+    return holders
 
 
 class Note(Protocol):

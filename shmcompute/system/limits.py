@@ -14,6 +14,11 @@ _CAUSES = {
 }
 
 
+def known() -> list[tuple[str, str, str]]:
+    """Limits of this platform that calls run into: name, of what, and the shell's option."""
+    return [cause for cause in _CAUSES.values() if hasattr(resource, cause[0])]
+
+
 def explain(error: OSError) -> str | None:
     """The limit that an error may mean, in words; None if there is no such limit."""
     name, what, option = _CAUSES.get(error.errno or 0, ("", "", ""))

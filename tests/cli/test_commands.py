@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import signal
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from shmcompute import SharedArray, __version__
-from shmcompute.cli import commands, main
+from shmcompute.cli import commands, main, text
 from shmcompute.errors import StorageError
 from shmcompute.storage import reaper, shm
 from shmcompute.system import memory
@@ -75,7 +76,8 @@ class TestLs:
         assert main(["ls"]) == 0
         text = capsys.readouterr().out
         assert row_of(orphan, text).split() == ["(3,", "4)", "float32", "8.0", "KiB", "orphaned"]
-        assert row_of(live.name, text).split() == ["(5,)", "float64", "8.0", "KiB", "alive"]
+        state = ["(5,)", "float64", "8.0", "KiB", "alive"]
+        assert row_of(live.name, text).split()[:5] == state
 
     def test_removes_nothing(self, live, orphan, capsys):
         """Listing an orphan leaves it where it is."""
@@ -87,7 +89,18 @@ class TestLs:
         """Another process sees this one's segment, and sees it alive."""
         done = run("ls")
         assert done.returncode == 0
-        assert row_of(live.name, done.stdout).endswith(" alive")
+        assert f" alive  {os.getpid()} python" in row_of(live.name, done.stdout)
+
+    def test_json_names_who_holds_a_segment(self, live, orphan, capsys):
+        """For programs: what a segment is, and which processes have it; an orphan has none."""
+        assert main(["ls", "--json"]) == 0
+        found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+        held = found[live.name]
+        assert (held["shape"], held["dtype"], held["state"]) == ([5], "float64", "alive")
+        assert held["holders"][0]["pid"] == os.getpid()
+        assert held["holders"][0]["program"].startswith("python")
+        left = found[orphan]
+        assert (left["state"], left["holders"], left["damaged"]) == ("orphaned", [], False)
 
     @linux
     def test_says_damaged(self, capsys):
@@ -103,7 +116,7 @@ class TestLs:
             finally:
                 path.unlink()
         row = row_of(path.name, capsys.readouterr().out)
-        assert row.split() == ["-", "-", "100", "B", "alive,", "damaged"]
+        assert row.split()[:6] == ["-", "-", "100", "B", "alive,", "damaged"]
 
     def test_prints_any_name(self, monkeypatch, capsys):
         """A file name that stdout's encoding does not know is shown escaped."""
@@ -143,7 +156,7 @@ class TestGc:
 
     def test_says_that_there_is_none(self, monkeypatch, capsys):
         """Nothing to remove is told in words."""
-        monkeypatch.setattr(reaper, "reap", list)
+        monkeypatch.setattr(reaper, "reap", lambda over: [])
         assert main(["gc"]) == 0
         assert capsys.readouterr().out.startswith("no orphans")
 
@@ -162,6 +175,12 @@ class TestInfo:
             assert row_of(word, done.stdout), word
         column = done.stdout.index(__version__)
         assert all(line[column - 2 : column] == "  " for line in done.stdout.splitlines())
+
+    def test_json_has_the_same_facts(self):
+        facts = json.loads(run("info", "--json").stdout)
+        assert facts["shmcompute"] == __version__
+        assert facts["numpy"] == np.__version__
+        assert facts["cores"]
 
     def test_says_why_there_is_no_shared_memory(self, monkeypatch, capsys):
         """A storage that can't be had is listed with the reason."""
@@ -222,10 +241,24 @@ class TestText:
     def test_columns_are_as_wide_as_their_widest_cell(self):
         """Cells stand under each other, flush left or right, and no line ends in blanks."""
         rows = [("a", "1", "x"), ("bbb", "22", ""), ("", "", "yy")]
-        assert commands.table(rows, right=(1,)) == ["a     1  x", "bbb  22", "         yy"]
+        assert text.table(rows, right=(1,)) == ["a     1  x", "bbb  22", "         yy"]
 
 
 class TestErrors:
+    def test_the_version_is_told(self, capsys):
+        with pytest.raises(SystemExit) as left:
+            main(["--version"])
+        assert left.value.code == 0
+        assert capsys.readouterr().out == f"shmcompute {__version__}\n"
+
+    def test_without_a_command_there_is_help(self, capsys):
+        """All of it, as what went wrong: on stderr, exit code 2, as argparse has it."""
+        assert main([]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        for word in ("demo", "bench", "doctor", "info", "ls", "gc", "--version"):
+            assert word in err
+
     @pytest.mark.parametrize("args", [["unknown"], [], ["ls", "--nonsense"]])
     def test_wrong_usage_exits_2(self, args):
         """An unknown command or option is told with the usage, exit code 2."""
@@ -260,7 +293,7 @@ class TestErrors:
     def test_errors_of_the_library_become_exit_codes(self, error, code, monkeypatch, capsys):
         """What the library raises is one line on stderr and an exit code, no traceback."""
 
-        def fail():
+        def fail(**options):
             raise error
 
         monkeypatch.setattr(commands, "ls", fail)

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from shmcompute import progress
 from shmcompute.arrays.shared_array import SharedArray
 from shmcompute.cli import demo, main
 from shmcompute.cli.demo_kernels import TRIALS, collatz_numpy, logistic_numpy, stream_numpy
@@ -40,7 +41,8 @@ def test_every_row_is_exact_and_nothing_is_left(method):
         text=True,
         timeout=300,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert all(line.startswith("demo: ") for line in done.stderr.splitlines())
     assert rows(done.stdout) == [(name, on, "exact") for name in NAMES for on in demo.BACKENDS]
     assert done.stdout.splitlines()[-1] == "segments left: 0"
 
@@ -154,33 +156,12 @@ def test_a_size_that_memory_can_not_bear_is_refused(capsys):
     assert text.err.startswith(f"shmcompute: --size {1 << 30}: takes ")
 
 
-class TestProgress:
-    @pytest.fixture
-    def bars(self, monkeypatch):
-        """Stands in for tqdm; what it was called with."""
-        called = []
-
-        def bar(rows, **options):
-            called.append(options)
-            return rows
-
-        monkeypatch.setattr(demo, "tqdm", bar)
-        return called
-
-    def test_is_shown_on_a_terminal(self, bars, monkeypatch):
-        """With tqdm and a terminal a bar counts the rows, after a while and leaving no trace."""
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        assert list(demo._progress([1, 2])) == [1, 2]
-        assert bars == [{"total": 9, "unit": "row", "delay": 1, "leave": False}]
-
-    def test_is_not_shown_elsewhere(self, bars, monkeypatch):
-        """Nothing is drawn into a pipe or a file."""
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
-        assert list(demo._progress([1, 2])) == [1, 2]
-        assert bars == []
-
-    def test_does_not_need_tqdm(self, monkeypatch):
-        """Without tqdm there is no bar, and no error."""
-        monkeypatch.setattr(demo, "tqdm", None)
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-        assert list(demo._progress([1, 2])) == [1, 2]
+def test_shows_how_far_it_is(serial, monkeypatch, capsys):
+    """A line on stderr now and then, where that is no terminal; stdout has the tables alone."""
+    for name in ("SOON", "FIRST", "LONGEST"):
+        monkeypatch.setattr(progress, name, 0)
+    assert main(SMALL) == 0
+    out, err = capsys.readouterr()
+    assert "demo: 1/3 rows" in err
+    assert "demo: 3/3 rows, 100 %" in err
+    assert "demo:" not in out

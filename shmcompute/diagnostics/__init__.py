@@ -1,0 +1,7 @@
+"""What a program does, and what this host offers it: these listen and look, and change nothing."""
+
+from shmcompute.diagnostics import huge_pages
+from shmcompute.diagnostics.doctor import CHECKS, examine
+from shmcompute.diagnostics.finding import BROKEN, OK, WARNING, Finding, human
+
+__all__ = ["BROKEN", "CHECKS", "OK", "WARNING", "Finding", "examine", "huge_pages", "human"]
