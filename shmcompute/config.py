@@ -115,7 +115,7 @@ def workers() -> int | None:
 
 
 _WORDS = {
-    "BACKEND": BACKENDS,
+    "BACKEND": CHOICES,
     "STORAGE": STORAGES,
     "WAIT": WAITS,
     "START_METHOD": START_METHODS,

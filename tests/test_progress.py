@@ -125,6 +125,24 @@ class TestCalls:
             with sc.parallel_apply(sums, *args, pool=any_pool, progress=progress) as rows:
                 assert rows.shape == (any_pool.workers,)
 
+    def test_whichever_backend_is_chosen_tells(self, arr):
+        """With `backend="auto"`, of calls, plans, reductions and sweeps."""
+        with sc.Pool(2, backend="auto") as pool:
+            for _ in range(6):
+                told = Told()
+                sc.parallel_apply(square, arr, chunksize=100, pool=pool, progress=told)
+                told.check(10)
+            told = Told()
+            sc.plan(square, arr, chunksize=100, pool=pool, progress=told)()
+            told.check(10)
+            told = Told()
+            sc.parallel_iterate(square, arr, times=3, pool=pool, progress=told)
+            told.check(3)
+            told = Told()
+            args = total, sc.read(arr)
+            sc.parallel_reduce(*args, combine=np.add, chunksize=10, pool=pool, progress=told)
+            told.check(100)
+
     def test_a_chain_is_one_work(self, any_pool, arr):
         told = Told()
         sc.parallel_apply([square, (logistic, arr, 3)], arr, pool=any_pool, progress=told)

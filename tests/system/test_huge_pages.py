@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shmcompute.cli.huge_pages import facts
+from shmcompute.diagnostics.huge_pages import facts
 from shmcompute.system import huge_pages, mappings
 
 MIB = 1 << 20
