@@ -17,9 +17,9 @@ from typing import Any, Protocol, Self, TypeVar
 T = TypeVar("T")
 Asked = bool | str | Callable[[int, int | None], object] | None
 
-# Seconds. What is over sooner shows nothing: a loop of quick calls would fill the screen.
-SOON = 0.5
-FIRST, LONGEST = 2.0, 60.0  # to the first line, and from line to line at most; they double
+# Seconds. What is over sooner shows nothing: a loop of quick calls would fill the screen, or a log.
+SOON = 0.5  # for bars
+FIRST, LONGEST = 2.0, 60.0  # for lines; and from line to line at most, which doubles
 SLICE = 0.1  # from look to look, of who waits for tasks
 
 
@@ -188,7 +188,7 @@ class _Lines:
 
     def close(self) -> None:
         now = monotonic()
-        if self._done != self._told and now - self._began >= SOON:
+        if self._done != self._told and now - self._began >= FIRST:
             self._write(now - self._began)
 
     def _write(self, seconds: float) -> None:
