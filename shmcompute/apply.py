@@ -308,7 +308,6 @@ def parallel_apply(
         are compiled with ``boundscheck``. Where a kernel brings arrays along that all chunks see,
         chunks run one after another, and what each has changed there is looked at. By default
         ``SHMCOMPUTE_DEBUG``, as it was when the pool was made.
-
     progress : bool, str or callable, optional
         Shows how many chunks are done, as the caller sees it while it waits or between chunks of
         its own. ``True``: a bar by tqdm in a terminal or notebook; a line on stderr now and then

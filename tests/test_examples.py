@@ -92,7 +92,9 @@ def can_draw():
 
 
 def check(done, name):
-    assert done.stderr == ""
+    said = done.stderr.splitlines()
+    # On a busy machine, a line of how far it is.
+    assert all(name == "progress.py" and line.endswith(" chunks/s") for line in said), done.stderr
     assert done.returncode == 0
     if done.stdout.startswith("skipped: "):
         pytest.skip(done.stdout)
