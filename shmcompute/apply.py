@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -10,12 +11,14 @@ from shmcompute import config
 from shmcompute.arrays import SharedArray
 from shmcompute.calls import (
     Outputs,
+    Workers,
     call,
     extent_of,
     over_range,
     pool_for,
     run,
     run_debugged,
+    submit,
 )
 from shmcompute.chunking import Chunk, Values, is_number
 from shmcompute.plans import (
@@ -87,6 +90,52 @@ class BoundPlan:
         except BaseException as error:
             shorten(error)
             raise
+
+    def submit(self, *changed: Any) -> Future[Outputs]:
+        """Have it run without waiting for it: after all calls of its pool that were made before.
+
+        Calls of a pool are run in the order in which they are submitted, and a call that is not, by
+        whichever thread, waits for those that were submitted before it. So what reads the arrays by
+        other ways (NumPy, another pool, a task) is to wait for the future first.
+
+        Parameters
+        ----------
+        *changed : range, number
+            As for the call itself.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Of what the call would return, or raise. It can be cancelled until the call begins; the
+            plan's timeout counts from then. Awaitable by `asyncio.wrap_future`. A pool whose calls
+            are run by the caller itself (``backend="serial"``, or within a kernel or task) has run
+            it already.
+
+        Raises
+        ------
+        TypeError
+            For other numbers than the plan has.
+        ClosedError, ForkedPoolError
+            If the pool is closed, or another process's.
+
+        Examples
+        --------
+        >>> import numpy as np, shmcompute as sc
+        >>> with sc.SharedArray(np.zeros(3)) as arr:
+        ...     step = sc.plan(np.add, arr, 1.0, backend="threads")
+        ...     futures = [step.submit() for _ in range(4)]
+        ...     futures[-1].result()
+        ...     print(arr.array)
+        [4. 4. 4.]
+        """
+        plan, values = self._changed(changed) if changed else (self._plan, self._plan.values)
+        return submit(partial(self._run_later, plan, values), self._pool)
+
+    def _run_later(self, plan: Plan, values: Values, pool: Workers) -> Outputs:
+        for array in self._arrays:
+            array.array  # noqa: B018  # raises ClosedError
+        run_it = run_debugged if plan.debug else run
+        return run_it(plan, values, pool, self._timeout)
 
     def _changed(self, changed: tuple[Any, ...]) -> tuple[Plan, Values]:
         """The plan of another range, and the numbers to run it with."""

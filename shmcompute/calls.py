@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
+from shmcompute.backends import Backend
 from shmcompute.chains import run_chain
 from shmcompute.chunking import Values, is_split, range_start, range_stop
+from shmcompute.errors import KernelTimeoutError
 from shmcompute.plans import (
     Calls,
     Options,
@@ -30,8 +34,28 @@ from shmcompute.plans import (
 from shmcompute.pool import Pool, default_pool, default_pools
 from shmcompute.progress import Asked, Meter
 from shmcompute.system import context
+from shmcompute.tasks import CallQueue, run_at_once
 
 Outputs = SharedArray | tuple[SharedArray, ...] | None  # what `per_chunk` has asked for
+
+
+class Workers(Protocol):
+    """Who runs a call: a `Pool`, or what a call is given of it that was submitted."""
+
+    @property
+    def running(self) -> Backend:
+        """The workers themselves."""
+
+    @property
+    def submitted(self) -> CallQueue:
+        """The calls that come first."""
+
+
+class _Turn(NamedTuple):
+    """A pool for a submitted call whose turn has come; it works also when the pool is closing."""
+
+    running: Backend
+    submitted: CallQueue
 
 
 def call(
@@ -184,7 +208,7 @@ def extent_of(numbers: range) -> tuple[int, int]:
 
 
 def run(
-    plan: Plan, values: Values, pool: Pool, timeout: float | None, progress: Asked = None
+    plan: Plan, values: Values, pool: Workers, timeout: float | None, progress: Asked = None
 ) -> Outputs:
     """Run a plan; what it makes."""
     if progress is not None:
@@ -197,7 +221,7 @@ def run(
 
 
 def run_debugged(
-    plan: Plan, values: Values, pool: Pool, timeout: float | None, progress: Asked = None
+    plan: Plan, values: Values, pool: Workers, timeout: float | None, progress: Asked = None
 ) -> Outputs:
     """Run a plan under ``debug=True``."""
 
@@ -215,15 +239,39 @@ def run_debugged(
 
 
 def run_chunks(
-    plan: Plan, values: Values, pool: Pool, timeout: float | None, meter: Meter | None = None
+    plan: Plan, values: Values, pool: Workers, timeout: float | None, meter: Meter | None = None
 ) -> None:
     """Run a plan that makes nothing, or has it already."""
+    if plan.chunks and pool.submitted.busy:
+        timeout = await_turn(pool, timeout)
     if plan.apart:
-        run_chain(plan, values, pool, timeout)
+        run_chain(plan, values, pool.running, timeout)
     elif plan.chunks:
         pool.running.run(plan, values, timeout, meter)
     if meter is not None:
         meter.add(len(plan.chunks))
+
+
+def await_turn(pool: Workers, timeout: float | None) -> float | None:
+    """Wait for the calls that were submitted before; how much of the time is left."""
+    if pool.running.within_call():
+        return timeout
+    since = time.monotonic()
+    if not pool.submitted.wait(timeout):
+        raise KernelTimeoutError(
+            f"the pool was busy with submitted calls for {timeout} s; nothing has run"
+        )
+    return None if timeout is None else max(0.0, timeout + since - time.monotonic())
+
+
+def submit(call: Callable[[Workers], Outputs], pool: Pool) -> Future[Outputs]:
+    """Have a call made when those have ended that were submitted to this pool before."""
+    if context.inside_kernel():  # it would wait for workers that wait for it
+        return run_at_once(partial(call, default_pool("serial")))
+    pool.check_open()
+    if pool.backend == "serial":
+        return run_at_once(partial(call, pool))
+    return pool.submitted.submit(partial(call, _Turn(pool.running, CallQueue())))
 
 
 def with_outputs(plan: Plan, run: Callable[[Plan], None]) -> Outputs:

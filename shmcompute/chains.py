@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from shmcompute.backends import Backend
 from shmcompute.chunking import Values, bytes_of
 from shmcompute.errors import KernelTimeoutError, WorkerLostError
 from shmcompute.plans import Plan, run_watched
-from shmcompute.pool import Pool
 
 
-def run_chain(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> None:
+def run_chain(plan: Plan, values: Values, workers: Backend, timeout: float | None) -> None:
     """Run a chain whose links are apart."""
     deadline = None if timeout is None else time.monotonic() + timeout
 
@@ -26,7 +26,7 @@ def run_chain(plan: Plan, values: Values, pool: Pool, timeout: float | None) -> 
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
             raise KernelTimeoutError("overran", [])
-        pool.running.run(part, values, left)
+        workers.run(part, values, left)
 
     if not plan.chunks:
         return

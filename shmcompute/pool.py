@@ -22,7 +22,7 @@ from shmcompute.plans import PlanCache
 from shmcompute.storage import segment_cache
 from shmcompute.system import context, cores, daemon_threads
 from shmcompute.system.context import inside_kernel
-from shmcompute.tasks import Executor, Function
+from shmcompute.tasks import CallQueue, Executor, Function
 
 if TYPE_CHECKING:  # imported by who asks for it
     from shmcompute.backends.auto import Auto
@@ -100,6 +100,7 @@ class Pool(Executor):
         self.debug = config.switched_on("DEBUG")
         self.plans = PlanCache()
         self.records: Records | None = None  # of what calls have taken, where it chooses by that
+        self.submitted = CallQueue()  # calls that nobody waits for
         self._pid = os.getpid()
         self.backend = config.chosen("backend", backend, "BACKEND", config.CHOICES, "processes")
         if context.in_worker:  # where all is run by the task or kernel itself
@@ -190,11 +191,16 @@ class Pool(Executor):
     def _submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
+        if inside_kernel() and not _exiting:  # it would wait for workers that wait for it
+            return default_pool("serial").running.submit(function, args, keywords)
+        self.check_open()
+        return self.running.submit(function, args, keywords)
+
+    def check_open(self) -> None:
+        """Raise if it takes no more tasks and submitted calls."""
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        if inside_kernel():  # it would wait for workers that wait for it
-            return default_pool("serial").running.submit(function, args, keywords)
-        return self.running.submit(function, args, keywords)
+        self.running.workers  # noqa: B018  # raises ClosedError, ForkedPoolError
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls and tasks; when those there are have ended, end the workers.
@@ -204,11 +210,13 @@ class Pool(Executor):
         wait : bool
             Whether to return when all that is done, or at once.
         cancel_futures : bool
-            Whether tasks that were not begun are cancelled.
+            Whether tasks and submitted calls that were not begun are cancelled.
         """
         self._close()
+        self.submitted.close(cancel=cancel_futures)
         if self._own is not None:
-            self._own.shutdown(wait=wait, cancel_futures=cancel_futures)
+            end = partial(self._own.shutdown, wait=wait, cancel_futures=cancel_futures)
+            self.submitted.finish(end, wait=wait)
             if wait:
                 self._own = None
 
@@ -221,7 +229,7 @@ class Pool(Executor):
             del default_pools[asked]
 
     def close(self) -> None:
-        """Wait for the call that runs and for all tasks, then end the workers. Idempotent."""
+        """Wait for calls, submitted ones too, and for all tasks; end the workers. Idempotent."""
         self.shutdown()
 
     def terminate_workers(self) -> None:
@@ -250,6 +258,7 @@ class Pool(Executor):
 
     def _end_workers(self, number: int) -> None:
         if self._own is not None:
+            self.submitted.close(cancel=True)
             self._own.end_workers(number)
             self._close()
 
@@ -406,6 +415,7 @@ def _after_fork() -> None:
     _making = threading.RLock()
     default_pools.clear()
     for pool in list(_open):
+        pool.submitted = CallQueue()
         if pool.backend != "serial":
             pool._own = None
             if not isinstance(pool.running, _Unusable):

@@ -13,6 +13,11 @@ EXAMPLES = sorted(FOLDER.glob("*.py"))
 
 # What a reader should see; an example that is new needs its line here.
 TOLD = {
+    "async_server.py": [
+        'status -> {"listening": true}',
+        'frame -> {"warm": 1416, "heat": 40000}',
+        'frame -> {"warm": 1944, "heat": 40000}',
+    ],
     "compact.py": ["30345 of 1000000 events are above 3.5", "as NumPy's nonzero: True"],
     "fallback.py": ["storage='shm'", "storage='array'", "same result, bit for bit: True"],
     "group_mean.py": ["station 4: 199898 measurements, 22.0 degrees", "all: 1000000"],

@@ -52,6 +52,10 @@ class Backend(ABC):
     ) -> Future[Any]:
         """Have a worker call a function."""
 
+    def within_call(self) -> bool:
+        """Whether this thread is within a call or task of its, so that no other one can end."""
+        return False
+
     def ready(self, timeout: float | None = None) -> None:
         """Wait until workers can take work."""
         return

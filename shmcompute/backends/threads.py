@@ -89,6 +89,9 @@ class Threads(Backend):
                     return
         Serial().run(plan, values, timeout, report)
 
+    def within_call(self) -> bool:
+        return self._waits_for_itself()
+
     def ready(self, timeout: float | None = None) -> None:
         if not self._waits_for_itself():
             call_with_lock(self._lock, math.inf, lambda _: self._start())

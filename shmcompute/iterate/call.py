@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from shmcompute.arrays import SharedArray
+from shmcompute.calls import await_turn
 from shmcompute.chunking import Chunk, Values
 from shmcompute.errors import KernelTimeoutError
 from shmcompute.iterate.numbered_plan import NumberedPlan, build_numbered
@@ -107,6 +108,8 @@ class Call:
         if left is not None and left <= 0:  # else quick sweeps would never notice
             raise KernelTimeoutError(f"kernel {self.name} overran its timeout", [])
         if plan.chunks:
+            if self.pool.submitted.busy:
+                left = await_turn(self.pool, left)
             self.pool.running.run(plan, values, left)
 
     @contextmanager

@@ -1,6 +1,7 @@
 """Tasks: calls of functions with a future, as `concurrent.futures` has them."""
 
+from shmcompute.tasks.call_queue import CallQueue, run_at_once
 from shmcompute.tasks.executor import Executor
 from shmcompute.tasks.work_item import Function, WorkItem, describe
 
-__all__ = ["Executor", "Function", "WorkItem", "describe"]
+__all__ = ["CallQueue", "Executor", "Function", "WorkItem", "describe", "run_at_once"]

@@ -99,8 +99,7 @@ class Processes(Backend):
             plan = plan.within(call_context())
         if timeout is None and report is None and self._repeat(plan, values):
             return
-        alone = self._tasks.thread is threading.current_thread() or self._waits_for_itself()
-        if alone or util.is_exiting():  # a future's callback; at the end there are no workers
+        if self.within_call() or util.is_exiting():  # at the end there are no workers
             Serial().run(plan, values, timeout, report)
             return
         deadline = None if timeout is None else deadline_of(timeout)
@@ -178,6 +177,10 @@ class Processes(Backend):
         if group.registry.ended:
             self._flush_if_idle()
         return True
+
+    def within_call(self) -> bool:
+        # In the thread of tasks callbacks of futures run.
+        return self._tasks.thread is threading.current_thread() or self._waits_for_itself()
 
     def ready(self, timeout: float | None = None) -> None:
         deadline = None if timeout is None else deadline_of(timeout)
