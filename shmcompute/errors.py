@@ -126,5 +126,12 @@ class WorkerLostError(_ChunksError, futures.BrokenExecutor):
         self.exitcode = exitcode
 
 
+class WorkerInitError(ShmComputeError, futures.BrokenExecutor):
+    """The ``initializer`` of a pool failed where kernels and tasks were to run.
+
+    Its cause is what the initializer raised, and the cause of that the worker's traceback.
+    """
+
+
 class RemoteKernelError(ShmComputeError):
     """Stands in for a kernel's exception that can't be pickled; carries its text."""

@@ -15,6 +15,7 @@ worker_ready       pid, number: it takes work
 worker_lost        pid, number, how, raised: it died; whether an error tells the caller
 worker_killed      pid, number: it owed an answer that nobody waits for any longer
 worker_ended       pid, number, how: it was told to
+worker_refused     pid, number, error: its initializer failed
 plan_sent          plan, workers, nbytes
 chunks_retried     plan, chunks, attempt, retries, error: what workers left is run again
 kernel_as_source   kernel, why: its machine code does not travel, so workers compile it

@@ -24,6 +24,10 @@ _LINES = {
         "worker %(number)d was killed, since nobody waits for its answer: process %(pid)d",
     ),
     "worker_ended": (DEBUG, "worker %(number)d ended (%(how)s): process %(pid)d"),
+    "worker_refused": (
+        INFO,
+        "worker %(number)d could not be initialized (%(error)s): process %(pid)d",
+    ),
     "plan_sent": (DEBUG, "plan of %(plan)s sent to %(workers)d workers: %(nbytes)d bytes"),
     "chunks_retried": (
         WARNING,

@@ -22,7 +22,7 @@ from shmcompute.plans import PlanCache
 from shmcompute.storage import segment_cache
 from shmcompute.system import context, cores, daemon_threads
 from shmcompute.system.context import inside_kernel
-from shmcompute.tasks import CallQueue, Executor, Function
+from shmcompute.tasks import CallQueue, Executor, Function, Initializer
 
 if TYPE_CHECKING:  # imported by who asks for it
     from shmcompute.backends.auto import Auto
@@ -61,6 +61,14 @@ class Pool(Executor):
         Whether each worker is bound to a core of its own, of those this process may use. It helps
         where chunks are to find their data in a core's cache again, and hurts where other programs
         want that core.
+    initializer : callable, optional
+        What each worker calls before it runs anything, also one that replaces another: a worker
+        process when it starts; a thread, once, before it runs Python for the pool, be it the
+        calling thread where that is one of the workers (threads, `caller_runs`, serial). It may
+        come from anywhere, as kernels may. What it puts into globals of ``__main__`` is there for
+        tasks and kernels, and the filters of warnings that it adds go before the caller's.
+    initargs : tuple
+        What it is called with; shared arrays travel as handles.
 
     Attributes
     ----------
@@ -75,6 +83,11 @@ class Pool(Executor):
     ------
     ValueError, TypeError
         For a number below 1, or a word that is not known.
+    KernelSerializationError
+        If the initializer or its arguments can't be sent to worker processes.
+    WorkerInitError
+        Where the initializer fails, not here: of `ready`, of a call, of the future of a task. All
+        tasks that wait fail of it, and the next call or task has it tried again.
 
     Examples
     --------
@@ -94,6 +107,8 @@ class Pool(Executor):
         caller_runs: bool = False,
         threads_per_worker: int = 1,
         pin: bool = False,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
     ) -> None:
         self.running: Backend = _unusable(ClosedError("this pool was not made"))
         self._own: Backend | None = None  # which this process is to close
@@ -116,6 +131,7 @@ class Pool(Executor):
         if pin:
             cores.check_pinning()
         count, caller_runs, pin = _workers(workers), bool(caller_runs), bool(pin)
+        first = _initializer(initializer, initargs)
         if self.backend == "auto":
             of_kind = partial(
                 type(self),
@@ -124,6 +140,7 @@ class Pool(Executor):
                 threads_per_worker=threads,
                 caller_runs=caller_runs,
                 pin=pin,
+                initializer=first,
             )
             self._become_auto(count, of_kind)
         else:
@@ -134,7 +151,9 @@ class Pool(Executor):
                 threads_per_worker=threads,
                 caller_runs=caller_runs,
                 pin=pin,
+                initializer=first,
             )
+        self._max_workers = self.running.workers  # where Dask looks, as in concurrent.futures
         _open.add(self)
 
     def _become_auto(self, workers: int, of_kind: Callable[..., Pool]) -> None:
@@ -325,6 +344,14 @@ def _workers(workers: int | None) -> int:
         return config.count("workers", workers)
     asked = config.workers()
     return cores.granted() if asked is None else asked
+
+
+def _initializer(
+    function: Callable[..., object] | None, args: tuple[Any, ...]
+) -> Initializer | None:
+    if function is None or isinstance(function, Initializer):  # that of a pool that chooses
+        return function
+    return Initializer(function, args)
 
 
 class _Unusable:

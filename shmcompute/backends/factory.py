@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shmcompute.backends.base import Backend
+from shmcompute.tasks import Initializer
 
 # ruff: noqa: PLC0415  # each is imported for who uses it: together they take as long as all the rest
 
@@ -15,16 +16,17 @@ def make_backend(
     threads_per_worker: int,
     caller_runs: bool,
     pin: bool,
+    initializer: Initializer | None = None,
 ) -> Backend:
     """A new backend; see `Pool` for what the parameters mean."""
     if name == "serial":
         from shmcompute.backends.serial import Serial
 
-        return Serial()
+        return Serial(initializer)
     if name == "threads":
         from shmcompute.backends.threads import Threads
 
-        return Threads(workers, pin=pin)
+        return Threads(workers, pin=pin, initializer=initializer)
     from shmcompute.backends.processes import start_server_ahead
 
     if workers > caller_runs:
@@ -32,5 +34,10 @@ def make_backend(
     from shmcompute.backends.processes import Processes
 
     return Processes(
-        workers, start_method, threads=threads_per_worker, caller_runs=caller_runs, pin=pin
+        workers,
+        start_method,
+        threads=threads_per_worker,
+        caller_runs=caller_runs,
+        pin=pin,
+        initializer=initializer,
     )

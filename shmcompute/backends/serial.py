@@ -8,9 +8,10 @@ from typing import Any
 
 from shmcompute.backends.base import Backend, Report, overrun
 from shmcompute.chunking import Values
+from shmcompute.errors import WorkerInitError
 from shmcompute.plans import Plan
 from shmcompute.system.interrupts import deadline_of
-from shmcompute.tasks import Function, WorkItem
+from shmcompute.tasks import Function, Initializer, WorkItem
 
 
 class Serial(Backend):
@@ -18,9 +19,13 @@ class Serial(Backend):
 
     workers = 1
 
+    def __init__(self, initializer: Initializer | None = None) -> None:
+        self._initializer = initializer
+
     def run(
         self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
     ) -> None:
+        self.ready()
         if plan.sweeps is not None:
             plan.sweeps.alone()
         deadline = None if timeout is None else deadline_of(timeout)
@@ -35,8 +40,17 @@ class Serial(Backend):
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
         item = WorkItem(function, args, keywords)
-        item.run()
+        try:
+            self.ready()
+        except WorkerInitError as error:
+            item.fail(error)
+        else:
+            item.run()
         return item.future
+
+    def ready(self, timeout: float | None = None) -> None:
+        if self._initializer is not None:
+            self._initializer()
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         pass

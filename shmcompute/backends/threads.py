@@ -33,7 +33,7 @@ from shmcompute.plans import Plan
 from shmcompute.system import cores
 from shmcompute.system.interrupts import call_with_lock, deadline_of, holds, in_call
 from shmcompute.system.unpatched import threading
-from shmcompute.tasks import Function
+from shmcompute.tasks import Function, Initializer
 
 END = 1.0  # seconds that threads have to end when the program does
 
@@ -56,8 +56,11 @@ class Threads(Backend):
 
     threaded = True
 
-    def __init__(self, workers: int, *, pin: bool = False) -> None:
+    def __init__(
+        self, workers: int, *, pin: bool = False, initializer: Initializer | None = None
+    ) -> None:
         self.workers = workers
+        self._initializer = initializer
         # Of their own: a task may wait for a plan.
         self._executor: ThreadPoolExecutor | None = None
         self._executor_lock = threading.RLock()  # reentrant, for handlers of signals
@@ -81,6 +84,8 @@ class Threads(Backend):
     def run(
         self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
     ) -> None:
+        if self._initializer is not None and plan.native is None:
+            self._initializer()
         count = min(self.workers, len(plan.chunks)) - 1
         if count >= 1 and not self._lock.locked():
             with self._lock:
@@ -93,6 +98,8 @@ class Threads(Backend):
         return self._waits_for_itself()
 
     def ready(self, timeout: float | None = None) -> None:
+        if self._initializer is not None:
+            self._initializer()
         if not self._waits_for_itself():
             call_with_lock(self._lock, math.inf, lambda _: self._start())
 
@@ -102,7 +109,12 @@ class Threads(Backend):
         with self._executor_lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.workers, "shmcompute-task")
-        return self._executor.submit(copy_context().run, function, args, keywords)
+        run = copy_context().run
+        if self._initializer is not None:
+            return self._executor.submit(
+                _initialized, self._initializer, run, function, args, keywords
+            )
+        return self._executor.submit(run, function, args, keywords)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         if self._executor is not None:
@@ -134,7 +146,13 @@ class Threads(Backend):
             # itself, and if it was started twice, the second one finds it taken.
             threading.Thread(
                 target=_serve,
-                args=(self._doorbells[number], self._current, self._threads, self._pin),
+                args=(
+                    self._doorbells[number],
+                    self._current,
+                    self._threads,
+                    self._pin,
+                    self._initializer,
+                ),
                 name=f"shmcompute-{number}",
                 daemon=True,
             ).start()
@@ -232,8 +250,18 @@ class Threads(Backend):
             self._caller.finished()
 
 
+def _initialized(initializer: Initializer, run: Callable[..., Any], *call: Any) -> Any:
+    """Make a call in a thread that has called the initializer."""
+    initializer()
+    return run(*call)
+
+
 def _serve(
-    doorbell: DoorbellWorker, current: _Current, threads: dict[int, threading.Thread], pin: bool
+    doorbell: DoorbellWorker,
+    current: _Current,
+    threads: dict[int, threading.Thread],
+    pin: bool,
+    initializer: Initializer | None,
 ) -> None:
     """What a thread does: answer rings until it is to end."""
     thread = threading.current_thread()
@@ -241,11 +269,11 @@ def _serve(
         return
     if pin:
         cores.pin(threading.get_native_id(), doorbell.number + 1)  # the first is left to the caller
-    while _answered(doorbell, current):
+    while _answered(doorbell, current, initializer):
         pass
 
 
-def _answered(doorbell: DoorbellWorker, current: _Current) -> bool:
+def _answered(doorbell: DoorbellWorker, current: _Current, initializer: Initializer | None) -> bool:
     """Answer a ring; False if it was to end. Nothing of the call stays in this thread."""
     try:
         if doorbell.wait() == NOTE:
@@ -255,6 +283,8 @@ def _answered(doorbell: DoorbellWorker, current: _Current) -> bool:
         _keep_error(error, doorbell, current)
         return True
     try:
+        if initializer is not None and current.context is not None:
+            initializer()
         if current.plan is not None and current.context is not None:
             # A copy of its own: no two threads may be in one.
             current.context.copy().run(doorbell.run, current.plan, current.values)

@@ -29,11 +29,24 @@ class CallContext(NamedTuple):
 
     def run(self, function: Callable[..., T], /, *args: Any, **keywords: Any) -> T:
         """Call a function under it. The filters stay: who comes next brings others."""
-        if context.in_worker and _filters() != self.filters:
+        if context.in_worker and warnings.filters != [*_first, *self.filters]:
             warnings.resetwarnings()  # which also forgets what was shown
-            warnings.filters[:] = self.filters  # type: ignore[index]  # a list, typed as less
+            warnings.filters[:] = [*_first, *self.filters]  # type: ignore[index]  # typed as less
         with np.errstate(**dict(self.errors)), decimal.localcontext(_decimal(self.decimals)):
             return function(*args, **keywords)
+
+
+# Of a worker: what its pool's initializer has put before the filters of whoever asks for work.
+_first: tuple[Any, ...] = ()
+
+
+def keep_filters(function: Callable[..., T], /, *args: Any, **keywords: Any) -> T:
+    """Call a function; the filters of warnings that it adds are this worker's from now on."""
+    global _first
+    before = list(warnings.filters)
+    result = function(*args, **keywords)
+    _first = tuple(one for one in warnings.filters if one not in before)
+    return result
 
 
 def call_context() -> CallContext:

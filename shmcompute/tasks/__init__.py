@@ -2,6 +2,16 @@
 
 from shmcompute.tasks.call_queue import CallQueue, run_at_once
 from shmcompute.tasks.executor import Executor
+from shmcompute.tasks.initializer import Initializer, refusal
 from shmcompute.tasks.work_item import Function, WorkItem, describe
 
-__all__ = ["CallQueue", "Executor", "Function", "WorkItem", "describe", "run_at_once"]
+__all__ = [
+    "CallQueue",
+    "Executor",
+    "Function",
+    "Initializer",
+    "WorkItem",
+    "describe",
+    "refusal",
+    "run_at_once",
+]

@@ -20,18 +20,23 @@ from shmcompute.backends.base import Backend, Report
 from shmcompute.backends.processes.doorbell_run import DoorbellRun
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Wakeup
+from shmcompute.backends.processes.protocol import pickling
 from shmcompute.backends.processes.retry import run_with_retries
 from shmcompute.backends.processes.start import start_in_background, usable
 from shmcompute.backends.processes.task_queue import TaskQueue
 from shmcompute.backends.processes.worker_group import WorkerGroup
-from shmcompute.backends.processes.worker_process import LEAVE, kill_unwanted
+from shmcompute.backends.processes.worker_process import (
+    LEAVE,
+    PackedInitializer,
+    kill_unwanted,
+)
 from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Values
 from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError, WorkerLostError
 from shmcompute.plans import Plan
 from shmcompute.system.call_context import call_context
 from shmcompute.system.interrupts import Latch, call_with_lock, deadline_of, holds, in_call
-from shmcompute.tasks import Function, WorkItem
+from shmcompute.tasks import Function, Initializer, WorkItem
 
 
 class Processes(Backend):
@@ -50,6 +55,7 @@ class Processes(Backend):
         threads: int,
         caller_runs: bool = False,
         pin: bool = False,
+        initializer: Initializer | None = None,
     ) -> None:
         self.workers = workers
         self.start_method = usable(start_method)
@@ -58,6 +64,7 @@ class Processes(Backend):
         self.caller_runs = caller_runs
         self._pid = os.getpid()
         self._closed = False
+        self._initializer = initializer if caller_runs else None  # what the caller calls, too
         # False where several interrupts may have cut short the end of a call: see `_serve`.
         self._silent = True
         # Those that may be repeated, by the number of the plan's form and of its chunks.
@@ -69,6 +76,7 @@ class Processes(Backend):
             threads=threads,
             pin=pin,
             flush=weakref.WeakMethod(self._flush_if_idle),
+            initializer=None if initializer is None else _pack(initializer),
         )
         wakeup = Wakeup()
         self._fair_lock = FairLock(wakeup)
@@ -97,6 +105,8 @@ class Processes(Backend):
     ) -> None:
         if not plan.jitted:
             plan = plan.within(call_context())
+        if self._initializer is not None and plan.native is None:
+            self._initializer()
         if timeout is None and report is None and self._repeat(plan, values):
             return
         if self.within_call() or util.is_exiting():  # at the end there are no workers
@@ -183,6 +193,8 @@ class Processes(Backend):
         return self._tasks.thread is threading.current_thread() or self._waits_for_itself()
 
     def ready(self, timeout: float | None = None) -> None:
+        if self._initializer is not None:
+            self._initializer()
         deadline = None if timeout is None else deadline_of(timeout)
 
         def awaited() -> None:
@@ -203,7 +215,7 @@ class Processes(Backend):
         # The caller is the only worker, or the dispatcher would wait for the caller.
         waits = self._waits_for_itself() or self._tasks.waits_for_itself()
         if waits or self._fair_lock.waits_for_itself() or not self._group.size:
-            return Serial().submit(function, args, keywords)
+            return Serial(self._initializer).submit(function, args, keywords)
         item = WorkItem(function, args, keywords, call_context())
         self._tasks.put(item, self)
         return item.future
@@ -312,6 +324,11 @@ class Processes(Backend):
 def _after(report: Report, before: int) -> Report:
     """Tells of what is left of a plan, where so many chunks were done before."""
     return lambda done: report(before + done)
+
+
+def _pack(initializer: Initializer) -> PackedInitializer:
+    function, args = initializer.function, initializer.args
+    return PackedInitializer(function.name, pickling.pack_task(function, args, {}, call_context()))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from shmcompute.backends.processes.protocol import Lost, messages
 from shmcompute.backends.processes.task_batch import TaskBatch, pack_item, settle
 from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import WorkerProcess
-from shmcompute.errors import ShmComputeError, WorkerLostError
+from shmcompute.errors import ShmComputeError, WorkerInitError, WorkerLostError
 from shmcompute.storage import Handle
 from shmcompute.system.surroundings import surroundings
 from shmcompute.tasks import WorkItem
@@ -221,7 +221,8 @@ class Dispatcher:
         if self._cancels() and not self._cancelled:
             self._cancel_waiting()  # what somebody was free to take was handed out before
         for worker in news:
-            self._hear(worker)
+            if worker in self._group.workers:  # it was not let go of meanwhile
+                self._hear(worker)
 
     def _urgent(self) -> bool:
         """Whether there is something to do since tasks were handed out."""
@@ -237,8 +238,8 @@ class Dispatcher:
         except Lost:
             self._lost(worker)
             return
-        if isinstance(received[0], messages.Ready):
-            worker.greet(received[0])
+        if not worker.ready:
+            self._greet(worker, received[0])
             return
         batch = self._busy[worker]
         items: list[WorkItem] = []
@@ -256,6 +257,14 @@ class Dispatcher:
                 settle(item, message)
                 if isinstance(message, messages.Result):
                     self._group.registry.watch(message.given)
+
+    def _greet(self, worker: WorkerProcess, message: object) -> None:
+        """A worker is ready; or it could not be initialized, of which all that waits fails."""
+        try:
+            self._group.greet(worker, message)
+        except WorkerInitError as error:
+            self._poller = Poller(self._group.workers, self._wakeup)
+            self._refuse(error)
 
     def _received(self, worker: WorkerProcess) -> list[Any]:
         if not worker.ready:
@@ -280,9 +289,15 @@ class Dispatcher:
         for item in () if batch is None else batch.items:
             error = f"worker {pid} was lost ({how}) while it ran {item.function.name}"
             item.fail(WorkerLostError(error, code))
-        if not started:  # one task fails, for the next worker may die of the same
-            error = f"worker {pid} was lost ({how}) while it started; this task has not run"
-            self._fail_next(WorkerLostError(error, code))
+        if not started:
+            doing = self._group.starting
+            lost = WorkerLostError(
+                f"worker {pid} was lost ({how}) while it {doing}; this task has not run", code
+            )
+            if self._group.initializer is None:
+                self._fail_next(lost)  # one, for the next worker may die of the same
+            else:
+                self._refuse(lost)  # it would die again
 
     def _dismiss(self) -> None:
         """Have all that attend rest: they are silent then."""

@@ -23,6 +23,7 @@ from shmcompute.backends.processes import start
 from shmcompute.backends.processes.plan_registry import PlanRegistry
 from shmcompute.backends.processes.protocol import Lost, exception_pickling, messages
 from shmcompute.backends.processes.worker_process import (
+    PackedInitializer,
     WorkerProcess,
     close_all,
     kill_unwanted,
@@ -32,6 +33,7 @@ from shmcompute.errors import (
     KernelSerializationError,
     KernelTimeoutError,
     ShmComputeError,
+    WorkerInitError,
     WorkerLostError,
 )
 from shmcompute.plans import Plan
@@ -62,6 +64,8 @@ class WorkerGroup:
         Whether each is bound to a core of its own.
     flush : WeakMethod
         Called at the end of a segment that workers may have mapped.
+    initializer : PackedInitializer, optional
+        What each worker calls before it is ready.
 
     Attributes
     ----------
@@ -84,6 +88,7 @@ class WorkerGroup:
         threads: int,
         pin: bool,
         flush: weakref.WeakMethod[Callable[[], None]],
+        initializer: PackedInitializer | None = None,
     ) -> None:
         self.size = workers - caller_runs
         self.workers: list[WorkerProcess] = []
@@ -100,6 +105,7 @@ class WorkerGroup:
         )
         self._context = context
         self._threads = threads
+        self.initializer = initializer
         self._first_core = int(caller_runs) if pin else None
         self.deaths = select.poll()
         self._seen_alive = 0.0
@@ -115,8 +121,19 @@ class WorkerGroup:
         self.fill(deadline, give_up)
 
     def bury(self) -> None:
-        """Let go of those that died."""
+        """Let go of those that died; an error if they could not be initialized."""
+        refusals: list[BaseException] = []
         for worker in [worker for worker in self.workers if not worker.alive]:
+            if (refused := worker.refusal()) is not None:
+                refusals.append(refused)
+            self.drop(worker)
+        raise_first(refusals)
+
+    def give_up_start(self) -> None:
+        """Let go of those that are not ready: one of them could not be initialized."""
+        starting = [worker for worker in self.workers if not worker.ready]
+        kill_unwanted([worker for worker in starting if not worker.expected])
+        for worker in starting:
             self.drop(worker)
 
     def fill(
@@ -160,8 +177,12 @@ class WorkerGroup:
 
     def _start(self, number: int, give_up: Callable[[], bool]) -> None:
         handle = DoorbellHandle(self.mapping.fd, self.size, number, self._spin)
-        worker = WorkerProcess(self._context, number, self._threads, self.caller, handle, give_up)
+        worker = WorkerProcess(
+            self._context, number, self._threads, self.caller, handle, give_up, self.initializer
+        )
         self.workers.insert(number, worker)
+        if self.initializer is not None:
+            self.registry.watch(self.initializer.task.handles)
         if self._ended:  # since it began to start
             worker.send_signal(signal.SIGKILL)
         if self._first_core is not None:
@@ -224,7 +245,22 @@ class WorkerGroup:
                 raise KernelTimeoutError(
                     "workers were not ready in time; nothing has run, and they go on starting"
                 )
-            worker.greet(_answer(worker, "started", deadline))
+            self.greet(worker, _answer(worker, self.starting, deadline))
+
+    @property
+    def starting(self) -> str:
+        """What a worker did before it was ready."""
+        if self.initializer is None:
+            return "started"
+        return f"started, or called the initializer {self.initializer.name}"
+
+    def greet(self, worker: WorkerProcess, message: object) -> None:
+        """Take a worker's first message; those that start are given up if it could not."""
+        try:
+            worker.greet(message)
+        except WorkerInitError:
+            self.give_up_start()
+            raise
 
     def hold(
         self, plan: Plan, count: int, deadline: float | None

@@ -10,17 +10,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import connection, util
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, NamedTuple
 
 from shmcompute import events
 from shmcompute.backends.doorbell import DoorbellCaller, DoorbellHandle
 from shmcompute.backends.processes import fork_server, start
-from shmcompute.backends.processes.protocol import Lost, Pipe, messages
+from shmcompute.backends.processes.protocol import Lost, Pipe, exception_pickling, messages
 from shmcompute.backends.processes.worker import worker_main
 from shmcompute.chunking import NumberedSegment
-from shmcompute.errors import WorkerLostError
+from shmcompute.errors import WorkerInitError, WorkerLostError
 from shmcompute.system import cgroup, interrupts
 from shmcompute.system.surroundings import Surroundings
+from shmcompute.tasks import refusal
 
 UNKNOWN = 255  # stands in for an exit code that nobody can tell
 LEAVE = 1.0  # seconds that a worker has to end by itself
@@ -28,6 +29,13 @@ INSIST = 100  # exceptions in spite of which workers are killed
 
 _started: weakref.WeakSet[Any] = weakref.WeakSet()  # processes
 _oom_kills = 0  # of this cgroup, when a worker was last found lost
+
+
+class PackedInitializer(NamedTuple):
+    """The initializer of a pool, as it travels."""
+
+    name: str
+    task: messages.Task
 
 
 class WorkerProcess:
@@ -45,6 +53,8 @@ class WorkerProcess:
         The caller's side of the doorbell; the worker's, as it travels.
     give_up : callable
         Asked now and then whether its start is not waited for any longer: see `start.start`.
+    initializer : PackedInitializer or None
+        What it calls before it is ready.
 
     Attributes
     ----------
@@ -72,6 +82,7 @@ class WorkerProcess:
         caller: DoorbellCaller,
         handle: DoorbellHandle,
         give_up: Callable[[], bool],
+        initializer: PackedInitializer | None = None,
     ) -> None:
         try:
             ours, theirs = context.Pipe()
@@ -85,12 +96,20 @@ class WorkerProcess:
         self.segments: set[NumberedSegment] = set()
         self.around: Surroundings | None = None
         self._caller = caller
+        self._initializer = initializer
         self.note = caller.noter(number)
         self._oom_kills = cgroup.oom_kills() or 0
         try:
             self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
                 target=worker_main,
-                args=(theirs, number, threads, handle, dict(os.environ)),
+                args=(
+                    theirs,
+                    number,
+                    threads,
+                    handle,
+                    dict(os.environ),
+                    initializer and initializer.task,
+                ),
                 name=f"shmcompute-{number}",
                 daemon=True,
             )
@@ -118,8 +137,24 @@ class WorkerProcess:
 
     def greet(self, message: object) -> None:
         """Take the first message, which says that it takes others from now on."""
+        if isinstance(message, messages.Failure) and self._initializer is not None:
+            self.expected = True
+            self.tell("worker_refused", error=message.summary)
+            error = exception_pickling.unpack_error(message)
+            raise refusal(self._initializer.name, f"worker {self.process.pid}", error)
         self.ready = isinstance(message, messages.Ready)
         self.tell("worker_ready")
+
+    def refusal(self) -> WorkerInitError | None:
+        """Why it ended before it was ready, if it could still tell."""
+        try:
+            if not self.ready and self.pipe.pending():
+                self.greet(self.pipe.answer())
+        except WorkerInitError as error:
+            return error
+        except Lost:
+            pass
+        return None
 
     def follow(self, around: Surroundings) -> bool:
         """Note that it is being told these; whether it does not know them yet.

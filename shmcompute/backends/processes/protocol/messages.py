@@ -1,10 +1,10 @@
 """The messages between a pool and its worker processes.
 
 The doorbell carries what is frequent, runs of plans; a pipe carries these. A worker says `Ready`
-once. It answers every `Load` and `Forget` with one `Loaded`. `Exit` has no answer. `Attend` is
-answered when `Rest` is, and between the two each `Task` is answered that was not taken back. A
-`Failure` comes unasked, after the doorbell has told that a kernel raised. So when the answers are
-in, both ends are silent.
+once, or the `Failure` of the pool's initializer, and then it ends. It answers every `Load` and
+`Forget` with one `Loaded`. `Exit` has no answer. `Attend` is answered when `Rest` is, and between
+the two each `Task` is answered that was not taken back. A `Failure` comes unasked, after the
+doorbell has told that a kernel raised. So when the answers are in, both ends are silent.
 """
 
 from __future__ import annotations

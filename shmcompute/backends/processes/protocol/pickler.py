@@ -20,6 +20,7 @@ import numpy as np
 from numba.core.dispatcher import Dispatcher
 
 from shmcompute.arrays import SharedArray, receive
+from shmcompute.backends.processes.protocol.module_globals import restore_function
 from shmcompute.kernels import reduce_dispatcher
 from shmcompute.storage import Handle, locate, map_handle
 from shmcompute.system.reloads import renamed
@@ -57,6 +58,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle is not 
         elif isinstance(value, Dispatcher) and (sent := reduce_dispatcher(value)) is not None:
             return sent
         return super().reducer_override(value)
+
+    def _dynamic_function_reduce(self, function: FunctionType) -> tuple[Any, ...]:
+        *made, _ = super()._dynamic_function_reduce(function)
+        return *made, restore_function
 
 
 class TaskPickler(Pickler):

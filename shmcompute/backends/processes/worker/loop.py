@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import gc
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from shmcompute.backends.doorbell import NOTE, DoorbellHandle, prepare
-from shmcompute.backends.processes.protocol import Pipe, exception_pickling, messages, pickling
+from shmcompute.backends.processes.protocol import (
+    Pipe,
+    exception_pickling,
+    messages,
+    module_globals,
+    pickling,
+)
 from shmcompute.chunking import (
     Number,
     NumberedSegment,
@@ -21,6 +27,7 @@ from shmcompute.kernels import Compilations
 from shmcompute.plans import Plan
 from shmcompute.storage import Handle, give, map_handle, mapped
 from shmcompute.system.addresses import address
+from shmcompute.system.call_context import CallContext, keep_filters
 from shmcompute.system.surroundings import Surroundings
 from shmcompute.typing import Array
 
@@ -39,11 +46,22 @@ class Worker:
         # Views own mappings: as long as an array stands here its segment stays mapped.
         self._kept: dict[Handle, Array] = {}
 
-    def serve(self) -> None:
-        """Answer rings and messages until `Exit`."""
-        self._pipe.send(messages.Ready())
-        while self._answered():
+    def serve(self, initializer: messages.Task | None = None) -> None:
+        """Call the initializer, then answer rings and messages until `Exit`."""
+        failure = None if initializer is None else self._initialize(initializer)
+        self._pipe.send(messages.Ready() if failure is None else failure)
+        while failure is None and self._answered():
             pass
+
+    def _initialize(self, initializer: messages.Task) -> messages.Failure | None:
+        context = pickling.unpack_context(initializer.context)
+        try:
+            module_globals.keep_globals(
+                lambda: self._unpacked(initializer), lambda call: _initialized(context, *call)
+            )
+        except BaseException as error:  # noqa: BLE001  # sys.exit(), too
+            return exception_pickling.pack_error(None, error)
+        return None
 
     def _answered(self) -> bool:
         """Answer what machine code left to Python; False if it was `Exit`."""
@@ -222,3 +240,14 @@ class Worker:
         """Find modules and files as the parent does by now; plans may hold what a module was."""
         if around.enter():
             self._drop(list(self._plans))
+
+
+def _initialized(
+    context: CallContext | None,
+    function: Callable[..., object],
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+) -> None:
+    """Call the initializer; filters of warnings that it adds go before those of callers."""
+    if context is not None:
+        context.run(keep_filters, function, *args, **keywords)

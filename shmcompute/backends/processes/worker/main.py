@@ -23,7 +23,7 @@ from numba.np.ufunc import parallel
 from threadpoolctl import ThreadpoolController
 
 from shmcompute.backends.doorbell import DoorbellHandle
-from shmcompute.backends.processes.protocol import Lost, Pipe
+from shmcompute.backends.processes.protocol import Lost, Pipe, messages
 from shmcompute.backends.processes.worker.loop import Worker
 from shmcompute.kernels import own_symbols
 from shmcompute.system import context, reloads
@@ -45,6 +45,7 @@ def worker_main(
     threads: int,
     handle: DoorbellHandle,
     environ: dict[str, str],
+    initializer: messages.Task | None,
 ) -> None:
     """Serve until told to exit, or until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
@@ -65,7 +66,7 @@ def worker_main(
     watch_parent(connection)
     try:
         with suppress(Lost):
-            Worker(Pipe(connection, parent=False), handle).serve()
+            Worker(Pipe(connection, parent=False), handle).serve(initializer)
     except BaseException:  # noqa: BLE001  # a fault of ours: tell it, and never look like success
         traceback.print_exc()
         atexit.unregister(_end_at_once)
