@@ -12,6 +12,7 @@ event              facts
 =================  ============================================================================
 worker_started     pid, number, method: a process was started, and gets ready
 worker_ready       pid, number: it takes work
+worker_retired     pid, number, tasks: it has done as many as it was to do
 worker_lost        pid, number, how, raised: it died; whether an error tells the caller
 worker_killed      pid, number: it owed an answer that nobody waits for any longer
 worker_ended       pid, number, how: it was told to

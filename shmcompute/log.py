@@ -18,6 +18,10 @@ LOGGER = logging.getLogger("shmcompute")
 _LINES = {
     "worker_started": (DEBUG, "worker %(number)d started: process %(pid)d, by %(method)s"),
     "worker_ready": (DEBUG, "worker %(number)d is ready: process %(pid)d"),
+    "worker_retired": (
+        DEBUG,
+        "worker %(number)d is replaced, for it has done %(tasks)d tasks: process %(pid)d",
+    ),
     "worker_lost": (INFO, "worker %(number)d was lost (%(how)s): process %(pid)d"),
     "worker_killed": (
         INFO,

@@ -69,6 +69,10 @@ class Pool(Executor):
         tasks and kernels, and the filters of warnings that it adds go before the caller's.
     initargs : tuple
         What it is called with; shared arrays travel as handles.
+    max_tasks_per_child : int, optional
+        How many tasks (of `submit` and the maps; a chunk of a map is one) a worker process does
+        before another one takes its place, so that what they leak does not pile up. Calls of
+        kernels don't count. By default as many as there are.
 
     Attributes
     ----------
@@ -109,6 +113,7 @@ class Pool(Executor):
         pin: bool = False,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        max_tasks_per_child: int | None = None,
     ) -> None:
         self.running: Backend = _unusable(ClosedError("this pool was not made"))
         self._own: Backend | None = None  # which this process is to close
@@ -131,6 +136,7 @@ class Pool(Executor):
         if pin:
             cores.check_pinning()
         count, caller_runs, pin = _workers(workers), bool(caller_runs), bool(pin)
+        tasks = _max_tasks(max_tasks_per_child, backend)
         first = _initializer(initializer, initargs)
         if self.backend == "auto":
             of_kind = partial(
@@ -141,6 +147,7 @@ class Pool(Executor):
                 caller_runs=caller_runs,
                 pin=pin,
                 initializer=first,
+                max_tasks_per_child=tasks,
             )
             self._become_auto(count, of_kind)
         else:
@@ -152,6 +159,7 @@ class Pool(Executor):
                 caller_runs=caller_runs,
                 pin=pin,
                 initializer=first,
+                max_tasks=tasks,
             )
         self._max_workers = self.running.workers  # where Dask looks, as in concurrent.futures
         _open.add(self)
@@ -318,6 +326,9 @@ def _kinds() -> tuple[str, ...]:
 
 def _made_for_auto(of_kind: Callable[..., Pool], kind: str) -> Pool:
     """A pool of one kind, of one that chooses."""
+    if kind == "processes":
+        return of_kind(backend=kind)
+    of_kind = partial(of_kind, max_tasks_per_child=None)
     if kind != "serial":
         return of_kind(backend=kind)
     made = of_kind(backend=kind, pin=False)
@@ -352,6 +363,17 @@ def _initializer(
     if function is None or isinstance(function, Initializer):  # that of a pool that chooses
         return function
     return Initializer(function, args)
+
+
+def _max_tasks(tasks: int | None, backend: str | None) -> int | None:
+    if tasks is None:
+        return None
+    if backend not in (None, "processes", "auto"):
+        raise ValueError(
+            f"max_tasks_per_child: only worker processes are replaced, and backend={backend!r} has "
+            "none; leave it out"
+        )
+    return config.count("max_tasks_per_child", tasks)
 
 
 class _Unusable:

@@ -17,6 +17,7 @@ def make_backend(
     caller_runs: bool,
     pin: bool,
     initializer: Initializer | None = None,
+    max_tasks: int | None = None,
 ) -> Backend:
     """A new backend; see `Pool` for what the parameters mean."""
     if name == "serial":
@@ -40,4 +41,5 @@ def make_backend(
         caller_runs=caller_runs,
         pin=pin,
         initializer=initializer,
+        max_tasks=max_tasks,
     )

@@ -56,6 +56,7 @@ class Processes(Backend):
         caller_runs: bool = False,
         pin: bool = False,
         initializer: Initializer | None = None,
+        max_tasks: int | None = None,
     ) -> None:
         self.workers = workers
         self.start_method = usable(start_method)
@@ -77,6 +78,7 @@ class Processes(Backend):
             pin=pin,
             flush=weakref.WeakMethod(self._flush_if_idle),
             initializer=None if initializer is None else _pack(initializer),
+            max_tasks=max_tasks,
         )
         wakeup = Wakeup()
         self._fair_lock = FairLock(wakeup)

@@ -152,7 +152,7 @@ class Dispatcher:
         """Give a worker the next tasks that were not cancelled and can be pickled."""
         items: list[WorkItem] = []
         tasks: list[messages.Task] = []
-        most, space = self._most(), BATCH_BYTES
+        most, space = self._most(worker), BATCH_BYTES
         while self._items and len(tasks) < most and space > 0:
             item = self._items.popleft()
             task = pack_item(item)
@@ -170,11 +170,12 @@ class Dispatcher:
         self._send(worker, batch.message(tasks), batch)
         self._begun = True
 
-    def _most(self) -> int:
+    def _most(self, worker: WorkerProcess) -> float:
         """How many tasks a worker may have: several tiny ones, if there are enough for all."""
         if self._pace > task_batch.TINY:
             return 1
-        return max(1, min(task_batch.MOST, len(self._items) // (2 * self._group.size)))
+        share = max(1, min(task_batch.MOST, len(self._items) // (2 * self._group.size)))
+        return min(share, self._group.tasks_left(worker))
 
     def _send(self, worker: WorkerProcess, message: object, batch: TaskBatch | None) -> None:
         self._busy[worker] = batch
@@ -245,10 +246,12 @@ class Dispatcher:
         items: list[WorkItem] = []
         if batch is not None:
             items, self._pace = batch.answered(len(received))
+            worker.tasks += len(received)
+        retires = self._group.tasks_left(worker) <= 0
         try:
             if batch is None or not batch.items:
                 del self._busy[worker]
-                if self._gives_way() or worker in self._ended:
+                if retires or self._gives_way() or worker in self._ended:
                     self._idle.append(worker)
                 else:  # first: it goes on while the outcome is told
                     self._give_next(worker)
@@ -257,6 +260,19 @@ class Dispatcher:
                 settle(item, message)
                 if isinstance(message, messages.Result):
                     self._group.registry.watch(message.given)
+        if retires:
+            self._retire(worker)
+
+    def _retire(self, worker: WorkerProcess) -> None:
+        """Have another one take the place of a worker that has done all its tasks.
+
+        Not before the outcome of its last one was told: an array that it has made is there as long
+        as it lives, or until the caller has taken it over.
+        """
+        self._idle.remove(worker)
+        self._ended.pop(worker, None)
+        self._group.retire(worker)
+        self._staff()
 
     def _greet(self, worker: WorkerProcess, message: object) -> None:
         """A worker is ready; or it could not be initialized, of which all that waits fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 import weakref
@@ -66,6 +67,8 @@ class WorkerGroup:
         Called at the end of a segment that workers may have mapped.
     initializer : PackedInitializer, optional
         What each worker calls before it is ready.
+    max_tasks : int, optional
+        How many tasks each may do, before another one takes its place.
 
     Attributes
     ----------
@@ -89,9 +92,12 @@ class WorkerGroup:
         pin: bool,
         flush: weakref.WeakMethod[Callable[[], None]],
         initializer: PackedInitializer | None = None,
+        max_tasks: int | None = None,
     ) -> None:
         self.size = workers - caller_runs
         self.workers: list[WorkerProcess] = []
+        self._retired: list[WorkerProcess] = []  # those that have still to end
+        self._max_tasks = math.inf if max_tasks is None else max_tasks
         self.registry = PlanRegistry(flush)
         # Who only waits, the caller, must not take a core that a worker needs.
         self._spin = spin(self.size + 1)
@@ -128,6 +134,26 @@ class WorkerGroup:
                 refusals.append(refused)
             self.drop(worker)
         raise_first(refusals)
+
+    def tasks_left(self, worker: WorkerProcess) -> float:
+        """How many tasks it may still do."""
+        return self._max_tasks - worker.tasks
+
+    def retire(self, worker: WorkerProcess) -> None:
+        """Let go of one that attends and has done all its tasks, without waiting for its end."""
+        worker.expected = True
+        worker.tell("worker_retired", tasks=worker.tasks)
+        with suppress(Lost):
+            worker.pipe.send(messages.Exit())
+        self._retired.append(worker)
+        self.workers.remove(worker)
+        self._watch()
+        self._reap()
+
+    def _reap(self) -> None:
+        ended = [worker for worker in self._retired if not worker.alive]
+        self._retired = [worker for worker in self._retired if worker not in ended]
+        close_all(ended)
 
     def give_up_start(self) -> None:
         """Let go of those that are not ready: one of them could not be initialized."""
@@ -192,7 +218,7 @@ class WorkerGroup:
     def end(self, number: int) -> None:
         """Send all a signal that ends them, from any thread; none is started from now on."""
         self._ended = True
-        for worker in list(self.workers):
+        for worker in [*self.workers, *self._retired]:
             worker.send_signal(number)
 
     def _check(self) -> None:
@@ -361,8 +387,9 @@ class WorkerGroup:
         """End the workers and give back descriptors."""
         for worker in self.workers:
             worker.leave()
-        close_all(self.workers)
+        close_all([*self.workers, *self._retired])
         self.workers.clear()
+        self._retired.clear()
         self.mapping.close()
 
 

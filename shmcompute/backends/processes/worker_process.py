@@ -62,6 +62,8 @@ class WorkerProcess:
         Our end of its pipe.
     ready : bool
         Whether it has said that it takes messages.
+    tasks : int
+        How many it has done.
     plans : set of int
         Numbers of the plans that it holds.
     segments : set of NumberedSegment
@@ -92,6 +94,7 @@ class WorkerProcess:
         ours.close()
         self.number = number
         self.ready = self.expected = False
+        self.tasks = 0
         self.plans: set[int] = set()
         self.segments: set[NumberedSegment] = set()
         self.around: Surroundings | None = None

@@ -95,7 +95,7 @@ class Rest:
 
 @dataclass(frozen=True)
 class Exit:
-    """To a worker: end."""
+    """To a worker: end. While it attends, it touches the doorbell no more."""
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,7 @@ class Worker:
     def _reply(self, message: object) -> bool:
         """Do what a message says and answer it; False if it was `Exit`."""
         failure: messages.Failure | None = None
+        retires = False
         match message:
             case messages.Load(number, packed, segments, stale, around):
                 self._enter(around)
@@ -131,7 +132,9 @@ class Worker:
                 self._forget(handles, stale)
             case messages.Attend(around):
                 self._enter(around)
-                self._attend()
+                retires = self._attend()
+        if retires:  # without an answer: its place at the doorbell may be another one's by now
+            return False
         leaves = isinstance(message, messages.Exit)
         self._answer(None if leaves else messages.Loaded(failure))
         return not leaves
@@ -155,13 +158,14 @@ class Worker:
             return exception_pickling.pack_error(None, error)
         return None
 
-    def _attend(self) -> None:
-        """Do what comes by the pipe, until told to rest."""
-        while self._attended(self._pipe.receive()):
+    def _attend(self) -> bool:
+        """Do what comes by the pipe, until told to rest or to exit; whether to exit."""
+        while self._attended(message := self._pipe.receive()):
             pass
+        return isinstance(message, messages.Exit)
 
     def _attended(self, message: object) -> bool:
-        """Answer a message, unless it was to rest. Nothing of a task stays in this process."""
+        """Answer a message, unless it was to stop. Nothing of a task stays in this process."""
         match message:
             case messages.Tasks(first, tasks):
                 for number, task in enumerate(tasks, first):
@@ -173,7 +177,7 @@ class Worker:
                 self._pipe.send(messages.Loaded())
             case messages.Attend(around):  # they have changed
                 self._enter(around)
-        return not isinstance(message, messages.Rest)
+        return not isinstance(message, (messages.Rest, messages.Exit))
 
     def _called(self, task: messages.Task) -> messages.Result | messages.Failure:
         try:
