@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,6 +12,7 @@ from shmcompute.arrays import SharedArray
 from shmcompute.calls import (
     Outputs,
     Workers,
+    await_turn,
     call,
     extent_of,
     over_range,
@@ -128,8 +129,12 @@ class BoundPlan:
         ...     print(arr.array)
         [4. 4. 4.]
         """
+        return submit(self._later(changed), self._pool)
+
+    def _later(self, changed: tuple[Any, ...]) -> Callable[[Workers], Outputs]:
+        """What runs it, given the workers."""
         plan, values = self._changed(changed) if changed else (self._plan, self._plan.values)
-        return submit(partial(self._run_later, plan, values), self._pool)
+        return partial(self._run_later, plan, values)
 
     def _run_later(self, plan: Plan, values: Values, pool: Workers) -> Outputs:
         for array in self._arrays:
@@ -168,6 +173,11 @@ class BoundPlan:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"
 
 
+def _about(changed: tuple[Any, ...]) -> int | None:
+    """About how long the range is that a run is given."""
+    return len(changed[0]).bit_length() if changed and type(changed[0]) is range else None
+
+
 class TunedPlan(BoundPlan):
     """One whose backend is chosen at each run, by what runs like it have taken."""
 
@@ -186,7 +196,9 @@ class TunedPlan(BoundPlan):
 
     def __call__(self, *changed: Any) -> Outputs:
         """Run it; see `BoundPlan`."""
-        about = len(changed[0]).bit_length() if changed and type(changed[0]) is range else None
+        if self._auto.submitted.busy:
+            await_turn(self._auto, None)
+        about = _about(changed)
         note = self._notes.get(about)
         if note is not None and note.left > 0:
             note.left -= 1
@@ -195,6 +207,12 @@ class TunedPlan(BoundPlan):
         if context.inside_kernel():
             return super().__call__(*changed)
         return self._run_measured(changed, about)
+
+    def submit(self, *changed: Any) -> Future[Outputs]:
+        """Have it run where such a run was quickest; see `BoundPlan`."""
+        note = self._notes.get(_about(changed))
+        bound = self._plan_on(self._pool if note is None else note.pool)
+        return submit(bound._later(changed), bound._pool, self._auto)
 
     def _run_measured(self, changed: tuple[Any, ...], about: int | None) -> Outputs:
         options = self._options

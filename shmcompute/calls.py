@@ -103,6 +103,7 @@ def _call_tuned(
     progress: Asked,
 ) -> Outputs:
     """Run a call on the backend that suits it."""
+    seconds = await_turn(chosen, seconds)
     key, values = call_key(kernel, args, options)
     place = key if extent is None else (key, (extent[1] - extent[0]).bit_length())
     noted = chosen.plans.find_noted(place) if seconds is None else None
@@ -254,7 +255,7 @@ def run_chunks(
 
 def await_turn(pool: Workers, timeout: float | None) -> float | None:
     """Wait for the calls that were submitted before; how much of the time is left."""
-    if pool.running.within_call():
+    if not pool.submitted.busy or pool.running.within_call():
         return timeout
     since = time.monotonic()
     if not pool.submitted.wait(timeout):
@@ -264,14 +265,23 @@ def await_turn(pool: Workers, timeout: float | None) -> float | None:
     return None if timeout is None else max(0.0, timeout + since - time.monotonic())
 
 
-def submit(call: Callable[[Workers], Outputs], pool: Pool) -> Future[Outputs]:
-    """Have a call made when those have ended that were submitted to this pool before."""
+def submit(
+    call: Callable[[Workers], Outputs], pool: Pool, order: Pool | None = None
+) -> Future[Outputs]:
+    """Have a call made by a pool when those have ended that were submitted before.
+
+    Parameters
+    ----------
+    order : Pool, optional
+        The pool whose calls come one after the other, if it is one that chooses among others.
+    """
     if context.inside_kernel():  # it would wait for workers that wait for it
         return run_at_once(partial(call, default_pool("serial")))
-    pool.check_open()
-    if pool.backend == "serial":
+    order = order or pool
+    order.check_open()
+    if order.backend == "serial":
         return run_at_once(partial(call, pool))
-    return pool.submitted.submit(partial(call, _Turn(pool.running, CallQueue())))
+    return order.submitted.submit(partial(call, _Turn(pool.running, pool.submitted)))
 
 
 def with_outputs(plan: Plan, run: Callable[[Plan], None]) -> Outputs:

@@ -169,7 +169,7 @@ class Pool(Executor):
         from shmcompute.backends.auto import Auto  # noqa: PLC0415  # for who asks for it
         from shmcompute.tuning import Records  # noqa: PLC0415
 
-        make = partial(_made_for_auto, of_kind)
+        make = partial(_made_for_auto, of_kind, self.submitted)
         self.running = self._own = Auto(workers, _kinds(), make, _start_seconds)
         self.records = Records()
 
@@ -324,15 +324,14 @@ def _kinds() -> tuple[str, ...]:
     return kinds if _possible() == "processes" else kinds[:2]
 
 
-def _made_for_auto(of_kind: Callable[..., Pool], kind: str) -> Pool:
-    """A pool of one kind, of one that chooses."""
-    if kind == "processes":
-        return of_kind(backend=kind)
-    of_kind = partial(of_kind, max_tasks_per_child=None)
-    if kind != "serial":
-        return of_kind(backend=kind)
-    made = of_kind(backend=kind, pin=False)
-    made.running.threaded = True  # the machine code that threads run is compiled once for both
+def _made_for_auto(of_kind: Callable[..., Pool], submitted: CallQueue, kind: str) -> Pool:
+    """A pool of one kind, of one that chooses; submitted calls have one order in all of them."""
+    if kind != "processes":
+        of_kind = partial(of_kind, max_tasks_per_child=None)
+    made = of_kind(backend=kind) if kind != "serial" else of_kind(backend=kind, pin=False)
+    if kind == "serial":
+        made.running.threaded = True  # the machine code that threads run is compiled once for both
+    made.submitted = submitted
     return made
 
 

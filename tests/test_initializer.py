@@ -26,7 +26,7 @@ from shmcompute.errors import (
     WorkerLostError,
 )
 
-BACKENDS = [*START_METHODS, "caller", "threads", "serial"]
+BACKENDS = [*START_METHODS, "caller", "threads", "serial", "auto"]
 state = {}
 local = threading.local()
 
@@ -97,7 +97,7 @@ def test_python_kernels_and_tasks_find_what_it_has_set_in_their_thread(kind):
     vars(local).clear()
 
 
-@pytest.mark.parametrize("kind", ["threads", "serial", "caller"])
+@pytest.mark.parametrize("kind", ["threads", "serial", "caller", "auto"])
 def test_a_thread_calls_it_once(kind):
     calls = []
     note = lambda: calls.append(threading.get_ident())  # noqa: E731

@@ -455,3 +455,30 @@ def test_a_handler_of_a_signal_may_call_while_calls_wait(own_pool):
         finally:
             signal.signal(signal.SIGUSR1, before)
     assert heard
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_calls_whose_backend_is_chosen_keep_their_order(own):
+    """Whichever workers each gets; a pool of one's own, and the common one."""
+    with sc.SharedArray(np.zeros(4)) as arr:
+        pool = sc.Pool(2, backend="auto") if own else None
+        where = {"pool": pool} if own else {"backend": "auto"}
+        step = sc.plan(_append, arr, 1, **where)
+        for number in range(1, 5):
+            step.submit(number)
+        sc.parallel_apply(_append, arr, 5, **where)
+        assert arr.array.tolist() == [12345.0] * 4
+        step.submit(6)
+        step(7)
+        last = step.submit(8)
+        assert sc.parallel_reduce(np.max, arr, combine=np.maximum, **where) == 12345678
+        assert last.done()
+        step.submit(9)
+        sc.parallel_iterate(_append, arr, 0, times=1, **where)
+        assert arr.array.tolist() == [1234567890.0] * 4
+        if own:
+            last = step.submit(1)
+            pool.close()
+            assert last.result() is None
+            with pytest.raises(ClosedError):
+                step.submit(2)

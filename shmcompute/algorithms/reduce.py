@@ -15,7 +15,7 @@ from shmcompute.algorithms.known_calls import DirectCall, KnownCalls, StoringCal
 from shmcompute.algorithms.part_sizes import part_length
 from shmcompute.algorithms.returned_values import ROW, Sending, received
 from shmcompute.algorithms.storing import layout, stored, storing
-from shmcompute.calls import call, pool_for
+from shmcompute.calls import await_turn, call, pool_for
 from shmcompute.chunking import (
     Arguments,
     Chunk,
@@ -152,6 +152,7 @@ def _reduce_tuned(request: _Request, combiner: Combine, initial: Any, keyed: Key
     from shmcompute.tuning import Note  # noqa: PLC0415
 
     pool, options, key = request.pool, request.options, keyed[0]
+    await_turn(pool, request.timeout)
 
     def on(runner: Pool) -> Callable[[], Any]:
         return partial(_reduce, request._replace(pool=runner), combiner, initial, keyed)

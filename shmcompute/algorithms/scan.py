@@ -16,7 +16,7 @@ import numpy as np
 from shmcompute.algorithms.associative import associative
 from shmcompute.algorithms.part_sizes import part_length
 from shmcompute.arrays import SharedArray, refuse_subclass
-from shmcompute.calls import call, pool_for
+from shmcompute.calls import await_turn, call, pool_for
 from shmcompute.chunking import chunk, per_chunk, read, split, whole
 from shmcompute.plans import Options
 from shmcompute.pool import Pool
@@ -92,6 +92,7 @@ def parallel_scan(
     """
     chosen = pool_for(pool, backend if pool is not None or backend else "threads")
     if chosen.records is not None:
+        await_turn(chosen, None)
         chosen = chosen.candidate("threads")  # our own code is quickest there
     given = x if out is None else out
     source, target = _plain("x", x), _plain("out", given)

@@ -11,6 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from shmcompute.backends.base import Backend, Report
 from shmcompute.chunking import Values
+from shmcompute.errors import ClosedError
 from shmcompute.plans import Plan
 from shmcompute.system.interrupts import deadline_of
 from shmcompute.tasks import Function
@@ -92,6 +93,9 @@ class Auto(Backend, Generic[P]):
     ) -> Future[Any]:
         return self.pool(self.kinds[-1]).running.submit(function, args, keywords)
 
+    def within_call(self) -> bool:
+        return any(map(_is_within_call, list(self._pools.values())))
+
     def ready(self, timeout: float | None = None) -> None:
         """Start workers of all kinds, so that calls choose freely."""
         deadline = None if timeout is None else deadline_of(timeout)
@@ -117,6 +121,13 @@ class Auto(Backend, Generic[P]):
     def close(self, *, wait: bool = True) -> None:
         if wait:  # else the program ends, and each pool by itself
             self.shutdown(wait=True, cancel_futures=False)
+
+
+def _is_within_call(pool: OneKind) -> bool:
+    try:
+        return pool.running.within_call()
+    except ClosedError:
+        return False
 
 
 def doorbell_is_loaded() -> bool:

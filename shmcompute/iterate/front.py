@@ -11,7 +11,7 @@ import numpy as np
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
-from shmcompute.calls import over_range, pool_for
+from shmcompute.calls import await_turn, over_range, pool_for
 from shmcompute.iterate.call import Call
 from shmcompute.iterate.repeat import repeat, repeat_until
 from shmcompute.iterate.until import Condition, Measurement, dropping_numbers
@@ -148,6 +148,7 @@ def parallel_iterate(
         if chosen.records is None:
             written, done = on(chosen)()
         else:
+            await_turn(chosen, seconds)
             like = pair is None, condition is None
             written, done = _run_tuned(chosen, calls, options, sweeps, seconds, like, on)
     except BaseException as error:
