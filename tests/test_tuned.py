@@ -15,7 +15,7 @@ from kernels import run
 
 import shmcompute as sc
 from shmcompute import pool as pool_module
-from shmcompute import tuned
+from shmcompute import testing, tuned
 from shmcompute.errors import ClosedError, WorkerLostError
 from shmcompute.plans import Options
 from shmcompute.tuning import Choice, Record
@@ -368,3 +368,9 @@ def test_its_workers_can_be_killed_and_what_follows_is_refused():
         pool.terminate_workers()
         with pytest.raises(ClosedError):
             pool.ready()
+
+
+@pytest.mark.parametrize("check", testing.CHECKS, ids=lambda check: check.__name__)
+def test_conformance(check, pool, in_turn):
+    """The suite that each backend passes, with calls that go to each in turn."""
+    check(pool, {"storage": "shm"})
