@@ -1,8 +1,8 @@
 """`backend="auto"` against each backend by name: from a few elements to large arrays.
 
 Each size is a row of two: against the best of the three, and against serial. What is chosen is
-settled before it is timed. Largest are arrays that a serial call takes about a second for, or
-2^SHMCOMPUTE_BENCH_AUTO elements.
+settled before it is timed. The largest of `compute` and `python` are what a serial call takes some
+tenths of a second for; SHMCOMPUTE_BENCH_AUTO=26 makes all three go to 2^26, which takes an hour.
 """
 
 import math
