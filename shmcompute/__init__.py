@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         parallel_sort,
     )
     from shmcompute.arrays import SharedArrayManager
+    from shmcompute.diagnostics import explain
     from shmcompute.iterate import parallel_iterate
     from shmcompute.queues import ArrayQueue
 
@@ -60,6 +61,7 @@ __all__ = [
     "chunk",
     "compare_exchange",
     "errors",
+    "explain",
     "halo",
     "offset",
     "parallel_apply",
@@ -95,6 +97,7 @@ provide_parallel_forms(_parallel_forms)
 _LATER = {
     "ArrayQueue": "queues",
     "SharedArrayManager": "arrays",
+    "explain": "diagnostics",
     "parallel_argsort": "algorithms",
     "parallel_iterate": "iterate",
     "parallel_reduce": "algorithms",

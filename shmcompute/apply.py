@@ -37,6 +37,7 @@ from shmcompute.system import context
 from shmcompute.system.tracebacks import shorten
 
 if TYPE_CHECKING:  # imported by who asks for it
+    from shmcompute.diagnostics import Explanation
     from shmcompute.tuning import Note
 
 
@@ -168,6 +169,12 @@ class BoundPlan:
             f"{self!r}: expected {head}these numbers, as it was made with: ({', '.join(types)}); "
             f"got ({', '.join(came)}). For other arguments make another plan"
         )
+
+    def explain(self) -> Explanation:
+        """Say how it is run, and why so; see `shmcompute.explain`."""
+        from shmcompute.diagnostics import explain_plan  # noqa: PLC0415  # for few programs
+
+        return explain_plan(self._plan, self._options, self._pool, self._timeout)
 
     def __repr__(self) -> str:
         return f"<plan of {self._plan.name}: {len(self.chunks)} chunks on {self._pool!r}>"

@@ -31,7 +31,13 @@ from shmcompute.plans import (
     run_watched,
     shared_arrays,
 )
-from shmcompute.pool import Pool, default_pool, default_pools
+from shmcompute.pool import (
+    Pool,
+    default_backend,
+    default_pool,
+    default_pools,
+    default_workers,
+)
 from shmcompute.progress import Asked, Meter
 from shmcompute.system import context
 from shmcompute.tasks import CallQueue, run_at_once
@@ -298,15 +304,47 @@ def with_outputs(plan: Plan, run: Callable[[Plan], None]) -> Outputs:
 
 def pool_for(pool: Pool | None, backend: str | None) -> Pool:
     """Whose workers run a call that asks for these."""
-    if pool is not None and not isinstance(pool, Pool):
-        raise TypeError(f"pool: expected a shmcompute.Pool, got {type(pool).__name__}")
-    if pool is not None and backend is not None and backend != pool.backend:
-        raise ValueError(f"backend={backend!r}, but the pool's is {pool.backend!r}; give one")
-    if backend is not None:
-        config.one_of("backend", backend, config.CHOICES)
+    if pool is not None or backend is not None:
+        _check_asked(pool, backend)
     if context.in_worker or context.nesting.depth:  # it would wait for workers that wait for it
         return default_pool("serial")
     if pool is None:
         asked = backend or os.environ.get("SHMCOMPUTE_BACKEND", "")
         return default_pools.get(asked) or default_pool(backend)
     return pool
+
+
+class Runner(NamedTuple):
+    """Who runs a call."""
+
+    backend: str
+    why: str
+    pool: Pool | None  # None where it would be made first
+    workers: int
+
+
+def runner_for(pool: Pool | None, backend: str | None) -> Runner:
+    """What `pool_for` answers, and why. No pool is made that would start workers."""
+    if pool is not None or backend is not None:
+        _check_asked(pool, backend)
+    if context.inside_kernel():
+        why = "a call within a kernel or task is run by who makes it"
+        return Runner("serial", why, default_pools.get("serial"), 1)
+    if pool is not None:
+        return Runner(pool.backend, "pool= is one of these", pool, pool.workers)
+    name, why = default_backend(backend)
+    asked = default_pools.get(backend or os.environ.get("SHMCOMPUTE_BACKEND", ""))
+    same = (made for made in default_pools.values() if made.backend == name)
+    found = asked or next(same, None)
+    if found is None and name == "auto":  # which starts nobody
+        found = default_pool(backend)
+    return Runner(name, why, found, default_workers(name) if found is None else found.workers)
+
+
+def _check_asked(pool: Pool | None, backend: str | None) -> None:
+    if pool is not None and not isinstance(pool, Pool):
+        raise TypeError(f"pool: expected a shmcompute.Pool, got {type(pool).__name__}")
+    if pool is not None and backend is not None and backend != pool.backend:
+        raise ValueError(f"backend={backend!r}, but the pool's is {pool.backend!r}; give one")
+    if backend is not None:
+        config.one_of("backend", backend, config.CHOICES)

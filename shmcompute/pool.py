@@ -185,6 +185,11 @@ class Pool(Executor):
         """Of a pool that chooses: the pool of that backend."""
         return self._auto.pool(backend)
 
+    def made(self, backend: str) -> Pool | None:
+        """The same, if it is there already."""
+        found = self._auto.made(backend)
+        return None if found is None or isinstance(found.running, _Unusable) else found
+
     def starts(self) -> Mapping[str, float]:
         """Of a pool that chooses: the backends, and the seconds that each takes to start, now."""
         return self._auto.starts()
@@ -400,7 +405,7 @@ def default_pool(backend: str | None = None) -> Pool:
     with _making:
         pool = default_pools.get(asked)
         if pool is None:
-            name = config.chosen("backend", backend, "BACKEND", config.CHOICES, _possible())
+            name, _ = default_backend(backend)
             same = (pool for pool in default_pools.values() if pool.backend == name)
             pool = next(same, None) or Pool(backend=name)
             if pool.records is not None:
@@ -409,9 +414,26 @@ def default_pool(backend: str | None = None) -> Pool:
         return pool
 
 
+def default_backend(backend: str | None = None) -> tuple[str, str]:
+    """The backend of the pool that calls without one get which name this backend, and why."""
+    possible = _possible()
+    name = config.chosen("backend", backend, "BACKEND", config.CHOICES, possible)
+    if backend is not None:
+        return name, "backend= names it"
+    if config.setting("BACKEND") is not None:
+        return name, f"SHMCOMPUTE_BACKEND={name} names it"
+    daemonic = "this process is daemonic, and so has no worker processes of its own"
+    return name, "it is the default" if possible == "processes" else daemonic
+
+
 def _possible() -> str:
     # Of daemonic processes, such as workers of multiprocessing.Pool, there is often one a core.
     return "threads" if multiprocessing.current_process().daemon else "processes"
+
+
+def default_workers(backend: str) -> int:
+    """How many workers a pool of that backend has that does not say."""
+    return 1 if backend == "serial" else _workers(None)
 
 
 def shutdown() -> None:

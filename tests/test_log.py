@@ -130,7 +130,7 @@ def test_a_kernel_that_goes_as_source_says_why(told):
         sc.parallel_apply(kernel, arr, pool=pool)
     level, _, text = told("kernel_as_source")[0]
     assert level == "INFO"
-    assert "it runs as Python" in text
+    assert "object mode" in text
 
 
 def test_storage_that_falls_back_is_told(told, monkeypatch):

@@ -78,6 +78,10 @@ class Auto(Backend, Generic[P]):
                 self._own.append(self._pools[kind])
             return self._pools[kind]
 
+    def made(self, kind: str) -> P | None:
+        """The same, if there is one."""
+        return self._pools.get(kind)
+
     def starts(self) -> Mapping[str, float]:
         """The backends that a call may get, and the seconds that each takes to start, now."""
         made = self._pools if self._lender is None else ()

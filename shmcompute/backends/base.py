@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from shmcompute.chunking import Values
 from shmcompute.errors import KernelTimeoutError
@@ -14,6 +15,27 @@ from shmcompute.tasks import Function
 
 # Told how many chunks of a run are done; what it raises ends the run.
 Report = Callable[[int], None]
+
+# Why a caller does its own share by Python, though workers do not.
+TIMED = "with timeout= the caller's own share is called from Python, to look at the time"
+
+
+class Terms(NamedTuple):
+    """What a prospect depends on beside the plan."""
+
+    workers: int
+    timed: bool = False  # whether there is a timeout
+    caller_runs: bool = False  # whether the caller is one of the workers
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """How a backend would run a plan, for who asks before it does."""
+
+    reasons: tuple[str | None, ...]  # why Python calls each kernel; None: machine code does
+    own: str | None = None  # why the caller's own share is another matter
+    sent: int | None = None  # bytes that each worker is sent, once; None: nothing is
+    sources: tuple[str | None, ...] = ()  # why it is the source of each kernel that is sent
 
 
 class Backend(ABC):
@@ -45,6 +67,19 @@ class Backend(ABC):
         Return or raise when none is being written any more. `report` is called now and then by
         the calling thread, while it waits or between its own chunks.
         """
+
+    @classmethod
+    def prospect(cls, plan: Plan, terms: Terms) -> Prospect:  # noqa: ARG003  # others ask
+        """How it would run a plan.
+
+        Nothing is run, and no backend needs to be there.
+
+        Raises
+        ------
+        KernelSerializationError
+            If the plan would have to travel, and can't.
+        """
+        return Prospect(plan.reasons)
 
     @abstractmethod
     def submit(

@@ -8,6 +8,21 @@ from shmcompute.tasks import Initializer
 # ruff: noqa: PLC0415  # each is imported for who uses it: together they take as long as all the rest
 
 
+def backend_class(name: str) -> type[Backend]:
+    """The class of that name, of which nothing is made or started."""
+    if name == "serial":
+        from shmcompute.backends.serial import Serial
+
+        return Serial
+    if name == "threads":
+        from shmcompute.backends.threads import Threads
+
+        return Threads
+    from shmcompute.backends.processes import Processes
+
+    return Processes
+
+
 def make_backend(
     name: str,
     workers: int,

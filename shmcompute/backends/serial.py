@@ -6,7 +6,7 @@ import time
 from concurrent.futures import Future
 from typing import Any
 
-from shmcompute.backends.base import Backend, Report, overrun
+from shmcompute.backends.base import Backend, Prospect, Report, Terms, overrun
 from shmcompute.chunking import Values
 from shmcompute.errors import WorkerInitError
 from shmcompute.plans import Plan
@@ -21,6 +21,11 @@ class Serial(Backend):
 
     def __init__(self, initializer: Initializer | None = None) -> None:
         self._initializer = initializer
+
+    @classmethod
+    def prospect(cls, plan: Plan, terms: Terms) -> Prospect:  # noqa: ARG003  # others ask
+        alone = "one thread runs all chunks, and calls it from Python for each"
+        return Prospect(tuple(reason or alone for reason in plan.reasons))
 
     def run(
         self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None

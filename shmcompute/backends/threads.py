@@ -15,7 +15,15 @@ from contextvars import Context, copy_context
 from types import FrameType
 from typing import Any
 
-from shmcompute.backends.base import Backend, Report, overrun, raise_first
+from shmcompute.backends.base import (
+    TIMED,
+    Backend,
+    Prospect,
+    Report,
+    Terms,
+    overrun,
+    raise_first,
+)
 from shmcompute.backends.doorbell import (
     NOTE,
     ControlMapping,
@@ -86,7 +94,7 @@ class Threads(Backend):
     ) -> None:
         if self._initializer is not None and plan.native is None:
             self._initializer()
-        count = min(self.workers, len(plan.chunks)) - 1
+        count = _helpers(self.workers, plan)
         if count >= 1 and not self._lock.locked():
             with self._lock:
                 if self._finalizer.alive:  # it was not closed meanwhile
@@ -96,6 +104,14 @@ class Threads(Backend):
 
     def within_call(self) -> bool:
         return self._waits_for_itself()
+
+    @classmethod
+    def prospect(cls, plan: Plan, terms: Terms) -> Prospect:
+        if _helpers(terms.workers, plan) < 1:
+            return Serial.prospect(plan, terms)
+        return Prospect(
+            plan.reasons, own=TIMED if terms.timed and plan.native is not None else None
+        )
 
     def ready(self, timeout: float | None = None) -> None:
         if self._initializer is not None:
@@ -254,6 +270,11 @@ def _initialized(initializer: Initializer, run: Callable[..., Any], *call: Any) 
     """Make a call in a thread that has called the initializer."""
     initializer()
     return run(*call)
+
+
+def _helpers(workers: int, plan: Plan) -> int:
+    """How many threads run a plan beside the caller."""
+    return min(workers, len(plan.chunks)) - 1
 
 
 def _serve(

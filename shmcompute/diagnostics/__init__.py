@@ -2,6 +2,20 @@
 
 from shmcompute.diagnostics import huge_pages
 from shmcompute.diagnostics.doctor import CHECKS, examine
+from shmcompute.diagnostics.explain_call import explain, explain_plan
+from shmcompute.diagnostics.explanation import Explanation
 from shmcompute.diagnostics.finding import BROKEN, OK, WARNING, Finding, human
 
-__all__ = ["BROKEN", "CHECKS", "OK", "WARNING", "Finding", "examine", "huge_pages", "human"]
+__all__ = [
+    "BROKEN",
+    "CHECKS",
+    "OK",
+    "WARNING",
+    "Explanation",
+    "Finding",
+    "examine",
+    "explain",
+    "explain_plan",
+    "huge_pages",
+    "human",
+]

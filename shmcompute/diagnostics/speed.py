@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 from time import perf_counter
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numba
 import numpy as np
 
-from shmcompute.apply import plan
 from shmcompute.arrays import SharedArray
 from shmcompute.diagnostics.finding import BROKEN, Finding, judged
 from shmcompute.errors import ShmComputeError
+from shmcompute.plans import Options, build_plan
 from shmcompute.pool import Pool
 from shmcompute.system import memory
 from shmcompute.typing import Array
@@ -87,7 +88,7 @@ def _start(seconds: float, workers: int) -> Finding:
 
 def _dispatch(pool: Pool) -> Finding:
     with SharedArray(np.zeros(max(2, pool.workers))) as array:
-        seconds = _median(plan(_nothing, array, pool=pool), CALLS)
+        seconds = _median(_bound(_nothing, array, pool), CALLS)
     usual = {"processes": "10 to 100", "threads": "4 to 100"}[pool.backend]
     return judged(
         f"dispatch to {pool.backend}",
@@ -100,8 +101,8 @@ def _dispatch(pool: Pool) -> Finding:
 def _streaming(pool: Pool) -> Iterator[Finding]:
     size = min(MIB << 17, memory.available() // 64)
     with SharedArray(np.zeros(size)) as array, Pool(1, backend="serial") as one:
-        alone = _median(plan(_stream, array, pool=one), RUNS)
-        together = _median(plan(_stream, array, pool=pool), RUNS)
+        alone = _median(_bound(_stream, array, one), RUNS)
+        together = _median(_bound(_stream, array, pool), RUNS)
     ratio, rate = alone / together, 2 * 8 * size / together / 1e9
     yield judged(
         "stream",
@@ -109,6 +110,12 @@ def _streaming(pool: Pool) -> Iterator[Finding]:
         warn=pool.workers > 1 and ratio < 0.8,
         remedy="others take the cores or the memory's bandwidth: look at `load` and `cores` above",
     )
+
+
+def _bound(kernel: Any, array: SharedArray, pool: Pool) -> Callable[[], None]:
+    """A call that is bound once: what `shmcompute.plan` returns, on a lower floor."""
+    built = build_plan([(kernel, array)], Options(), pool.running)
+    return partial(pool.running.run, built, built.values, None)
 
 
 def _median(run: Callable[[], Any], times: int) -> float:

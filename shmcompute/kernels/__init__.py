@@ -7,6 +7,7 @@ from shmcompute.kernels.dispatcher_pickling import (
     own_symbols,
     reduce_dispatcher,
     refresh,
+    why_source,
 )
 from shmcompute.kernels.factory import kernel
 from shmcompute.kernels.jitted import NumbaKernel, fingerprints
@@ -18,6 +19,7 @@ from shmcompute.kernels.native_plan import (
 )
 from shmcompute.kernels.trampoline import make_trampoline, native_error
 from shmcompute.kernels.ufunc import UfuncKernel
+from shmcompute.kernels.variants import dispatchers_of, original_of
 
 __all__ = [
     "Captured",
@@ -29,6 +31,7 @@ __all__ = [
     "NeedsPython",
     "NumbaKernel",
     "UfuncKernel",
+    "dispatchers_of",
     "fingerprints",
     "kernel",
     "make_native_plan",
@@ -36,10 +39,12 @@ __all__ = [
     "measured",  # imported where it is needed
     "name_of",
     "native_error",
+    "original_of",
     "own_symbols",
     "reduce_dispatcher",
     "refresh",
     "rewrap",
     "sweeping",  # imported where it is needed
     "unwrap",
+    "why_source",
 ]

@@ -45,10 +45,11 @@ def reduce_dispatcher(dispatcher: Any) -> tuple[Any, ...] | None:
     states = dispatcher._reduce_states()
     if not {"can_compile", "sigs"} <= states.keys():
         return None
-    versions = _reduce_versions(dispatcher)
-    if dispatcher.overloads and not versions:
-        why = _why_not(dispatcher)
-        events.tell("kernel_as_source", kernel=dispatcher.py_func.__qualname__, why=why)
+    found = _reduce_versions(dispatcher)
+    versions = [] if isinstance(found, str) else found
+    if isinstance(found, str):
+        name = dispatcher.py_func.__qualname__
+        events.tell("kernel_as_source", kernel=name, why=found)
     packed = serialize.dumps((states, pipeline_of(dispatcher)))
     return _rebuild_dispatcher, (type(dispatcher), packed, versions)
 
@@ -58,31 +59,37 @@ def pipeline_of(dispatcher: Any) -> Any:
     return dispatcher._compiler.pipeline_class
 
 
-def _reduce_versions(dispatcher: Any) -> list[bytes]:
-    """Its machine code; none if one of its versions can't travel."""
+def why_source(dispatcher: Any) -> str | None:
+    """Why its machine code can't travel, so that receivers compile its source; None if it can."""
+    found = _reduce_versions(dispatcher)
+    return found if isinstance(found, str) else None
+
+
+def _reduce_versions(dispatcher: Any) -> list[bytes] | str:
+    """Its machine code; or why one of its versions can't travel."""
     try:
         compiled = list(dispatcher.overloads.values())
-        versions = call_compiler(lambda: list(map(_reduce_version, compiled)))
-    except Exception:  # noqa: BLE001  # private parts: whatever it is, the source will do
-        return []
-    travelling = [version for version in versions if version is not None]
-    return travelling if len(travelling) == len(versions) else []
+        reason = next(filter(None, map(_why_it_stays, compiled)), None)
+        return reason or call_compiler(lambda: list(map(_reduce_version, compiled)))
+    except Exception as error:  # noqa: BLE001  # private parts: whatever it is, the source will do
+        return f"Numba can't pickle it ({type(error).__name__}: {error})"
 
 
-def _why_not(dispatcher: Any) -> str:
-    """Why its machine code can't travel, in words."""
-    for compiled in dispatcher.overloads.values():
-        if compiled.objectmode or compiled.lifted:
-            return "it runs as Python, all or in part (object mode)"
-        if compiled.library.has_dynamic_globals:
-            return "it refers to addresses of this process (dynamic globals)"
-    return "Numba can't pickle it"
+def _why_it_stays(compiled: Compiled) -> str | None:
+    """Why a version means nothing in another process."""
+    if compiled.objectmode:
+        return "it was compiled in object mode"
+    if compiled.lifted:
+        return "a `with objmode` block, or a lifted loop, in it is a Python function"
+    if compiled.library.has_dynamic_globals:
+        return (
+            "it refers to addresses of this process: those of an array that it captures and that "
+            "is large or not contiguous, or of a C function"
+        )
+    return None
 
 
-def _reduce_version(compiled: Compiled) -> bytes | None:
-    # Dynamic globals are addresses, which mean nothing in another process.
-    if compiled.objectmode or compiled.library.has_dynamic_globals or compiled.lifted:
-        return None
+def _reduce_version(compiled: Compiled) -> bytes:
     packed: bytes = serialize.dumps(_without_globals(compiled._reduce()))
     return packed
 

@@ -11,6 +11,7 @@ from numba.core.compiler import Compiler
 from numba.core.dispatcher import Dispatcher
 from numba.np.ufunc.gufunc import GUFunc
 
+from shmcompute.kernels.base import unwrap
 from shmcompute.kernels.bounds import NamingCompiler
 from shmcompute.kernels.dispatcher_pickling import pipeline_of
 from shmcompute.system.compiling import call_compiler
@@ -26,6 +27,22 @@ def nogil(dispatcher: Dispatcher) -> Dispatcher:
     threading layer aborts the process when two threads enter it.
     """
     return _variant(dispatcher, nogil=True, parallel=False)
+
+
+def dispatchers_of(function: Any) -> list[Dispatcher]:
+    """The dispatcher that a kernel is, if it is one, and the variants of it that there are."""
+    dispatcher = unwrap(function)[0]
+    if not isinstance(dispatcher, Dispatcher):
+        return []
+    return [dispatcher, *_variants.get(dispatcher, {}).values()]
+
+
+def original_of(variant: Dispatcher) -> Dispatcher:
+    """The dispatcher that this is a variant of; itself if it is none."""
+    held = (
+        one for one, made in _variants.items() if any(each is variant for each in made.values())
+    )
+    return next(held, variant)
 
 
 def bounded(dispatcher: Dispatcher) -> Dispatcher:

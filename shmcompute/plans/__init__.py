@@ -16,7 +16,13 @@ from shmcompute.plans.form import Form
 from shmcompute.plans.journal import Journal, size_of
 from shmcompute.plans.options import Options, Target
 from shmcompute.plans.plan import Link, Plan
-from shmcompute.plans.plan_cache import PlanCache, call_key, chain_key, form_key
+from shmcompute.plans.plan_cache import (
+    PlanCache,
+    call_key,
+    chain_key,
+    form_key,
+    why_bound_anew,
+)
 
 __all__ = [
     "Calls",
@@ -42,4 +48,5 @@ __all__ = [
     "size_of",
     "swapping",  # few programs need it,
     "sweep_plan",  # nor this
+    "why_bound_anew",
 ]

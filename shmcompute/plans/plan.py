@@ -270,9 +270,11 @@ class Plan:
 
     def _make_native(self) -> NativePlan | None:
         calls = self._native_calls()
-        self.form.reasons = tuple(
-            call.reason if isinstance(call, NeedsPython) else None for call in calls
-        )
+        if not all(isinstance(call, NativeCall) for call in calls):
+            one_way = "another kernel of the chain needs Python, and a chain goes one way"
+            self.form.reasons = tuple(
+                call.reason if isinstance(call, NeedsPython) else one_way for call in calls
+            )
         if self.sweeps is not None:
             return self.sweeps.native(calls)
         return make_native_plan(

@@ -107,8 +107,8 @@ class PlanCache:
         """
         if key is None:
             return
-        holders = [holder for view in views if (holder := holder_of(view)) is not None]
-        if len(holders) < len(views):
+        holders = _holders(views)
+        if holders is None:
             return
         arrays = [*arrays, *holders]
         while len(self._entries) >= KEPT:
@@ -142,6 +142,12 @@ class PlanCache:
         entry = self._entries.pop(key, None)
         for array in entry.arrays if entry is not None else ():
             self._keys.get(array, set()).discard(key)
+
+
+def _holders(views: Sequence[Array]) -> list[SharedArray] | None:
+    """The arrays that these are views of; None where one is a view of no open `SharedArray`."""
+    holders = [holder for view in views if (holder := holder_of(view)) is not None]
+    return holders if len(holders) == len(views) else None
 
 
 def _forget(cache: weakref.ref[PlanCache], array: int) -> None:
@@ -205,6 +211,22 @@ def chain_key(calls: Calls, options: Options) -> tuple[Hashable | None, Values]:
     if any(key is None for key, _ in keys) or len(values) > VALUES:
         return None, values
     return ("chain", *(key for key, _ in keys)), values
+
+
+def why_bound_anew(calls: Calls, views: Sequence[Array]) -> str | None:
+    """Why no two calls like this share a plan, whose ndarrays are `views`; None if they do."""
+    for kernel, *args in calls:
+        if _kernel_key(kernel)[0] is None:
+            return "its kernel is not from an imported module, so it may change between calls"
+        for position, arg in enumerate(args):
+            if not is_number(arg) and _part_key(arg) is None:
+                kind = type(arg).__name__
+                return f"argument {position}, of type {kind}, may change between calls"
+    if sum(is_number(arg) for _, *args in calls for arg in args) > VALUES:
+        return f"it has more than {VALUES} numbers among its arguments"
+    if _holders(views) is None:
+        return "it has a plain array, or a view of what is no open SharedArray"
+    return None
 
 
 def _part_key(arg: Any) -> Hashable | None:

@@ -16,10 +16,11 @@ from types import FrameType
 from typing import Any
 
 from shmcompute import events
-from shmcompute.backends.base import Backend, Report
+from shmcompute.backends.base import Backend, Prospect, Report, Terms
 from shmcompute.backends.processes.doorbell_run import DoorbellRun
 from shmcompute.backends.processes.fair_lock import FairLock
 from shmcompute.backends.processes.poller import Wakeup
+from shmcompute.backends.processes.prospect import prospect
 from shmcompute.backends.processes.protocol import pickling
 from shmcompute.backends.processes.retry import run_with_retries
 from shmcompute.backends.processes.start import start_in_background, usable
@@ -127,6 +128,10 @@ class Processes(Backend):
         else:
             work = partial(run_once, plan)
         self._enter(timeout, work)
+
+    @classmethod
+    def prospect(cls, plan: Plan, terms: Terms) -> Prospect:
+        return prospect(plan, terms)
 
     def _run_once(
         self,
