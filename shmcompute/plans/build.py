@@ -95,6 +95,8 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
     """
     kernel = known.links[0].kernel
     arguments, first = bind(args, _setting(options, target)), first_index(options)
+    if any(isinstance(argument, Constant) for argument in arguments.bound):
+        return None  # a plain array that is copied, or a number too many: its value is the form's
     cut = cut_range(known, options, (first, first + arguments.length), target.workers)
     if not isinstance(kernel, NumbaKernel):
         kernel.check(arguments, cut)

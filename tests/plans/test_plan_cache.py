@@ -172,6 +172,36 @@ def test_a_plain_whole_array_is_what_it_was_when_bound():
         np.testing.assert_array_equal(arr.array, 2.0)
 
 
+@nb.njit
+def _take(x, source):
+    x[0] = source[0]
+
+
+def test_each_call_sees_a_plain_whole_array_as_it_is_then(any_pool):
+    plain = np.zeros(3)
+    with sc.SharedArray(np.zeros((4, 3))) as arr:
+        for value in range(3):
+            plain[:] = value
+            sc.parallel_apply(_take, arr, sc.whole(plain), pool=any_pool)
+            assert arr.array[0, 0] == value
+            arr.array[:] = 0
+            sc.parallel_apply(np.add, arr, sc.whole(plain), pool=any_pool)
+            np.testing.assert_array_equal(arr.array, value)
+        sc.parallel_apply(_take, arr, sc.whole(np.full(3, 9.0)), pool=any_pool)
+        assert arr.array[0, 0] == 9
+
+
+def test_each_call_has_its_own_numbers_however_many(any_pool):
+    names = ", ".join(f"a{i}" for i in range(70))
+    scope = {}
+    exec(f"def last(x, {names}):\n    x[0] = a69", scope)
+    kernel = nb.njit(scope["last"])
+    with sc.SharedArray(np.zeros(2)) as arr:
+        for value in range(3):
+            sc.parallel_apply(kernel, arr, *[value] * 70, pool=any_pool)
+            assert arr.array[0] == value
+
+
 def test_a_part_without_elements_travels(any_pool):
     def kernel(x):
         assert x.size == 0
