@@ -330,6 +330,60 @@ def test_numba_switched_off_is_named():
     assert "jit-off" in out
 
 
+def _count_in_worker():
+    """Have this worker count how often Python calls its kernels."""
+    import functools
+
+    from shmcompute.plans import Plan
+
+    run_chunk = Plan.run_chunk
+
+    @functools.wraps(run_chunk)
+    def counted(plan, *args):
+        counted.calls += 1
+        return run_chunk(plan, *args)
+
+    counted.calls = 0
+    Plan.run_chunk = counted
+
+
+def _calls_in_worker():
+    from shmcompute.plans import Plan
+
+    calls, Plan.run_chunk.calls = Plan.run_chunk.calls, 0
+    return calls
+
+
+def test_worker_processes_go_the_way_that_it_names(arr):
+    @nb.njit
+    def captures(x):
+        x[0] = EVERY_OTHER[1]
+
+    @nb.njit("void(float64[::1])")
+    def eager(x):
+        x[0] = EVERY_OTHER[1]
+
+    with sc.Pool(1) as pool:
+        pool.submit(_count_in_worker).result()
+        for way, kernel, args, options in [
+            ("machine code", scale, (arr, 2.0), {}),
+            ("machine code", scale, (arr, 2.0), {"timeout": 60}),
+            ("machine code", eager, (arr,), {}),
+            ("dispatcher", captures, (arr,), {}),
+            ("dispatcher", scale, (arr, 2.0), {"retries": 1}),
+            ("dispatcher", scale, (arr, 2.0), {"debug": True}),
+            ("dispatcher", add_first, (arr, (1.0, 2)), {}),
+            ("ufunc", np.sqrt, (arr,), {}),
+            ("Python", python_kernel, (arr,), {}),
+            ("dispatcher", [scale, np.multiply], (arr, 2.0), {}),
+        ]:
+            told = sc.explain(kernel, *args, **options, pool=pool)
+            sc.parallel_apply(kernel, *args, **options, pool=pool)
+            by_python = pool.submit(_calls_in_worker).result()
+            assert told.kernels[0].way == way
+            assert (by_python == 0) == (way == "machine code"), (told, by_python)
+
+
 # What is compiled and sent
 
 
