@@ -20,6 +20,9 @@ def main() -> None:
         sc.parallel_apply(np.add, arr, sc.read(arr.array), axis=-1, backend="threads")
         step: sc.apply.BoundPlan = sc.plan(scale, arr[2:5], 2.0, debug=True)
         step()
+        told = sc.explain(scale, arr, 2.0, backend="threads", chunksize=3)
+        reason: str | None = told.reason
+        print(told, reason, step.explain().topics, [advice.remedy for advice in told.advice])
         name: str = arr.name
         shape: tuple[int, ...] = arr.shape
         size: int = arr.size
