@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if sys.platform == "win32":
     raise ImportError("shmcompute needs POSIX shared memory, locks and signals, so not Windows")
 
-from shmcompute import errors, log  # noqa: F401  # the log listens from now on
+from shmcompute import config, errors, log  # noqa: F401  # the log listens from now on
 from shmcompute.apply import parallel_apply, plan
 from shmcompute.arrays import (
     SharedArray,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from shmcompute.arrays import SharedArrayManager
     from shmcompute.diagnostics import explain
+    from shmcompute.diagnostics.trace import trace
     from shmcompute.iterate import parallel_iterate
     from shmcompute.queues import ArrayQueue
 
@@ -80,6 +81,7 @@ __all__ = [
     "shutdown",
     "split",
     "sweep",
+    "trace",
     "whole",
     "write",
 ]
@@ -103,6 +105,7 @@ _LATER = {
     "parallel_reduce": "algorithms",
     "parallel_scan": "algorithms",
     "parallel_sort": "algorithms",
+    "trace": "diagnostics.trace",
 }
 
 
@@ -116,3 +119,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if _traced := config.setting("TRACE"):
+    importlib.import_module("shmcompute.diagnostics.trace").trace_program(_traced)

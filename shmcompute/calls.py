@@ -16,6 +16,7 @@ from shmcompute.backends import Backend
 from shmcompute.chains import run_chain
 from shmcompute.chunking import Values, is_split, range_start, range_stop
 from shmcompute.errors import KernelTimeoutError
+from shmcompute.kernels import name_of
 from shmcompute.plans import (
     Calls,
     Options,
@@ -39,7 +40,7 @@ from shmcompute.pool import (
     default_workers,
 )
 from shmcompute.progress import Asked, Meter
-from shmcompute.system import context
+from shmcompute.system import context, recording
 from shmcompute.tasks import CallQueue, run_at_once
 
 Outputs = SharedArray | tuple[SharedArray, ...] | None  # what `per_chunk` has asked for
@@ -82,6 +83,8 @@ def call(
     progress : optional
         As `asked_for` returns it.
     """
+    if recording.recorder is not None:
+        recording.recorder.call()
     seconds = None if timeout is None else config.timeout(timeout)
     if chosen.records is not None:
         return _call_tuned(kernel, args, options, chosen, seconds, extent, progress)
@@ -171,7 +174,8 @@ def _built(
     form = plans.find_form(same)
     built = None if form is None else rebuild_plan(form, args, options, pool.running)
     if built is None:
-        built = build_plan(calls, options, pool.running)
+        with recording.span("plan", " + ".join(name_of(link[0]) for link in calls)):
+            built = build_plan(calls, options, pool.running)
         if same is not None:
             note_kinds(built)
             plans.keep_form(same, built)

@@ -52,12 +52,25 @@ TOLD = {
         "half of 500000 took below 20.1 ms, one of 100 above 206",
         "the file is sorted: True",
     ],
+    "trace.py": [
+        "late with one chunk each: worker 1, which does most of the work: True",
+        "more even with small chunks: True",
+        "is late, it did ",
+    ],
     "waves.py": ["     .+#-++-+ --.- -+***+- -.-- +-++-#+.   ", "as much as there was: True"],
     "quickstart.py": ["after two half-lives: [  0.   62.5", "mean activity: 125.0 of 500.0"],
 }
 
 # These draw a picture, for the documentation, where they are given its name.
-PICTURED = {"heat.py", "image_filters.py", "kmeans.py", "life.py", "nbody.py", "waves.py"}
+PICTURED = {
+    "heat.py",
+    "image_filters.py",
+    "kmeans.py",
+    "life.py",
+    "nbody.py",
+    "trace.py",
+    "waves.py",
+}
 
 # The standard library's patterns: what it prints in its form, and again in ours.
 PATTERNS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,8 +11,12 @@ from shmcompute.backends.base import Backend, Prospect, Report, Terms, overrun
 from shmcompute.chunking import Values
 from shmcompute.errors import WorkerInitError
 from shmcompute.plans import Plan
+from shmcompute.system import recording
 from shmcompute.system.interrupts import deadline_of
+from shmcompute.system.records import Workers
 from shmcompute.tasks import Function, Initializer, WorkItem
+
+_SERIAL = Workers("serial", (0,), {})
 
 
 class Serial(Backend):
@@ -28,8 +33,18 @@ class Serial(Backend):
         return Prospect(tuple(reason or alone for reason in plan.reasons))
 
     def run(
-        self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
+        self,
+        plan: Plan,
+        values: Values,
+        timeout: float | None,
+        report: Report | None = None,
+        run_chunk: Callable[..., None] | None = None,
     ) -> None:
+        if run_chunk is None:
+            if recording.recorder is not None:
+                recording.recorder.run_here(plan, _SERIAL, self.run, plan, values, timeout, report)
+                return
+            run_chunk = plan.run_chunk
         self.ready()
         if plan.sweeps is not None:
             plan.sweeps.alone()
@@ -37,7 +52,7 @@ class Serial(Backend):
         for number in range(len(plan.chunks)):
             if deadline is not None and time.monotonic() > deadline:
                 raise overrun(plan, timeout, list(range(number, len(plan.chunks))))
-            plan.run_chunk(number, values)
+            run_chunk(number, values)
             if report is not None:
                 report(number + 1)
 
@@ -45,12 +60,16 @@ class Serial(Backend):
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
         item = WorkItem(function, args, keywords)
+        task = recording.submitted(function.name, _SERIAL.pool)
         try:
             self.ready()
         except WorkerInitError as error:
             item.fail(error)
         else:
-            item.run()
+            if task is None:
+                item.run()
+            else:
+                task.run(item.run)
         return item.future
 
     def ready(self, timeout: float | None = None) -> None:

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -38,8 +39,10 @@ from shmcompute.backends.doorbell import (
 from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Values, place_in_memory
 from shmcompute.plans import Plan
-from shmcompute.system import cores
+from shmcompute.system import cores, recording
 from shmcompute.system.interrupts import call_with_lock, deadline_of, holds, in_call
+from shmcompute.system.recording import Recorder
+from shmcompute.system.records import Lane, Workers
 from shmcompute.system.unpatched import threading
 from shmcompute.tasks import Function, Initializer
 
@@ -84,6 +87,8 @@ class Threads(Backend):
             DoorbellWorker(self._mapping, number, iterations, self._table, self._bases)
             for number in range(workers)
         ]
+        self._name = recording.name_pool("threads", workers)
+        self._lanes: dict[int, Lane] = {}  # of the threads, by number
         self._finalizer = weakref.finalize(
             self, _end_threads, self._caller, self._threads, os.getpid()
         )
@@ -96,9 +101,13 @@ class Threads(Backend):
             self._initializer()
         count = _helpers(self.workers, plan)
         if count >= 1 and not self._lock.locked():
+            recorder = recording.recorder
             with self._lock:
                 if self._finalizer.alive:  # it was not closed meanwhile
-                    self._run(plan, values, timeout, count, report)
+                    if recorder is None:
+                        self._run(plan, values, timeout, count, report)
+                    else:
+                        self._record(recorder, plan, values, timeout, count, report)
                     return
         Serial().run(plan, values, timeout, report)
 
@@ -125,12 +134,12 @@ class Threads(Backend):
         with self._executor_lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self.workers, "shmcompute-task")
+        task = recording.submitted(function.name, self._name)
+        work = function if task is None else partial(task.run, function)
         run = copy_context().run
         if self._initializer is not None:
-            return self._executor.submit(
-                _initialized, self._initializer, run, function, args, keywords
-            )
-        return self._executor.submit(run, function, args, keywords)
+            return self._executor.submit(_initialized, self._initializer, run, work, args, keywords)
+        return self._executor.submit(run, work, args, keywords)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
         if self._executor is not None:
@@ -166,12 +175,32 @@ class Threads(Backend):
                     self._doorbells[number],
                     self._current,
                     self._threads,
+                    self._lanes,
                     self._pin,
                     self._initializer,
                 ),
                 name=f"shmcompute-{number}",
                 daemon=True,
             ).start()
+
+    def _record(
+        self,
+        recorder: Recorder,
+        plan: Plan,
+        values: Values,
+        timeout: float | None,
+        count: int,
+        report: Report | None,
+    ) -> None:
+        """`_run` it, and leave a record of it."""
+        workers = Workers(self._name, (*range(count), self.workers - 1), self._lanes)
+        run = recorder.begin_run(plan, recorder.job(plan, workers), self._caller)
+        try:
+            self._run(plan, values, timeout, count, report)
+        except BaseException as error:
+            recorder.end_run(run, self._caller, error)
+            raise
+        recorder.end_run(run, self._caller)
 
     def _run(
         self,
@@ -256,6 +285,7 @@ class Threads(Backend):
         while not self._caller.finished():
             if between is not None:
                 between()
+            recording.take(self._caller)  # while there is time, and room
             if deadline is not None and time.monotonic() > deadline:
                 self._caller.stop()
 
@@ -281,6 +311,7 @@ def _serve(
     doorbell: DoorbellWorker,
     current: _Current,
     threads: dict[int, threading.Thread],
+    lanes: dict[int, Lane],
     pin: bool,
     initializer: Initializer | None,
 ) -> None:
@@ -288,6 +319,9 @@ def _serve(
     thread = threading.current_thread()
     if threads.setdefault(doorbell.number, thread) is not thread:
         return
+    lanes[doorbell.number] = Lane(
+        os.getpid(), threading.get_native_id(), f"worker {doorbell.number}"
+    )
     if pin:
         cores.pin(threading.get_native_id(), doorbell.number + 1)  # the first is left to the caller
     while _answered(doorbell, current, initializer):

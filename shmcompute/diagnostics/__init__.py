@@ -18,4 +18,5 @@ __all__ = [
     "explain_plan",
     "huge_pages",
     "human",
+    "trace",
 ]

@@ -10,7 +10,9 @@ import itertools
 import os
 import pickle
 import sys
+import time
 import types
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from typing import Any
@@ -178,14 +180,21 @@ def own_symbols() -> None:
 
 
 class Compilations(event.Listener):
-    """Counts the compilations of this process from now on."""
+    """Counts the compilations of this process from now on.
 
-    def __init__(self) -> None:
+    Each, when it has ended, is told when it began, by `time.monotonic_ns`.
+    """
+
+    def __init__(self, ended: Callable[[int], None]) -> None:
         self.count = 0
+        self._ended = ended
+        self._began: list[int] = []  # one may need another
         event.register("numba:compile", self)
 
     def on_start(self, event: Any) -> None:
         self.count += 1
+        self._began.append(time.monotonic_ns())
 
     def on_end(self, event: Any) -> None:
-        pass
+        if self._began:  # else it began before this was made
+            self._ended(self._began.pop())

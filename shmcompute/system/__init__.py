@@ -19,6 +19,8 @@ __all__ = [
     "memory",
     "patching",
     "private_folder",
+    "recording",
+    "records",
     "reloads",
     "surroundings",
     "tracebacks",

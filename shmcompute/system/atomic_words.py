@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -32,6 +33,8 @@ _I64, _I32 = ir.IntType(64), ir.IntType(32)
 _FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine(), 0)  # the number of the system call
 _RELAX = {"x86_64": ("llvm.x86.sse2.pause", ()), "aarch64": ("llvm.aarch64.hint", (1,))}
 _WAIT, _WAKE = 0, 1
+# The clock of `time.monotonic_ns`, which all processes share.
+_CLOCK: int = getattr(time, "CLOCK_UPTIME_RAW", time.CLOCK_MONOTONIC)  # there on macOS alone
 _FIRST_NAP, _LONGEST_NAP = 50, 4000  # microseconds between two looks of a thread that polls
 
 
@@ -100,6 +103,17 @@ def store(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
 
 
 @_intrinsic
+def put(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
+    """Set the word at an address, in no order: a `store` that follows publishes it."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[1], _pointer(builder, args[0]), "monotonic", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@_intrinsic
 def add(_: Any, address: Any, value: Any) -> tuple[Signature, Generator]:
     """Add to the word at an address; what it was before."""
 
@@ -150,6 +164,22 @@ def core(_: Any) -> tuple[Signature, Generator]:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.sext(_call_named(builder, "sched_getcpu", _I32), _I64)
+
+    return types.int64(), generate
+
+
+@_intrinsic
+def now(_: Any) -> tuple[Signature, Generator]:
+    """What `time.monotonic_ns` tells."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        timespec = cgutils.alloca_once(builder, ir.ArrayType(_I64, 2))
+        place = builder.ptrtoint(timespec, _I64)
+        _call_named(builder, "clock_gettime", _I32, _I32(_CLOCK), place)
+        seconds, nanoseconds = (
+            builder.load(cgutils.gep_inbounds(builder, timespec, 0, number)) for number in range(2)
+        )
+        return builder.add(builder.mul(seconds, _I64(10**9)), nanoseconds)
 
     return types.int64(), generate
 

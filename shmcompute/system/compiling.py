@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 
+from shmcompute.system import recording
 from shmcompute.system.interrupts import call_uninterrupted
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def call_compiler(function: Callable[[], T]) -> T:
     """
     if not _in_main_thread() or global_compiler_lock.is_locked() or _imports():  # type: ignore[no-untyped-call]
         return function()
-    return call_uninterrupted(function)
+    return call_uninterrupted(recording.on_behalf(function))
 
 
 def _in_main_thread() -> bool:

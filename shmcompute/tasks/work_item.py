@@ -11,6 +11,7 @@ from typing import Any
 
 from shmcompute.system.call_context import CallContext
 from shmcompute.system.context import nesting
+from shmcompute.system.recording import Task
 
 
 @dataclass(eq=False)
@@ -41,6 +42,7 @@ class WorkItem:
     args: tuple[Any, ...]
     keywords: dict[str, Any]
     context: CallContext | None = None  # the caller's, where another process is to have it
+    task: Task | None = None  # as somebody traces it
     future: Future[Any] = field(default_factory=Future)
     _running: bool = False
 
@@ -55,11 +57,15 @@ class WorkItem:
 
     def succeed(self, value: Any) -> None:
         """Give the future this result, unless it has one (anybody may set it)."""
+        if self.task is not None:
+            self.task.end()
         with suppress(BaseException):  # a callback's error must not end the tasks of others
             self.future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
         """Give the future this exception, unless it has a result."""
+        if self.task is not None:
+            self.task.end(error)
         with suppress(BaseException):
             self.future.set_exception(error)
 

@@ -7,6 +7,7 @@ from functools import partial
 
 from shmcompute.backends.doorbell import control_block as control
 from shmcompute.backends.doorbell.mapping import ControlMapping
+from shmcompute.typing import Array
 
 # ns that the caller sleeps at most before it looks after its workers: a death wakes nobody, yet
 # each look takes a core from a worker for a moment.
@@ -39,7 +40,12 @@ class DoorbellCaller:
         signal could run, and raise. Only for threads, which do not die.
     own : int
         The caller's own slot.
+    record : callable
+        ``record(run)``: have chunks recorded under this number from the next ring on; 0: not.
     """
+
+    room = control.RECORDS  # how many chunks may be recorded before records are taken,
+    left = -1  # and how many still
 
     def __init__(self, mapping: ControlMapping, spin: int, bases: int) -> None:
         self._mapping = mapping
@@ -50,6 +56,8 @@ class DoorbellCaller:
         self.run: Callable[..., bool] = partial(
             control.run, mapping.address, self._slots, bases, spin
         )
+        self.record = mapping.writer(mapping.address + control.RUN)
+        self._lost = [0] * (mapping.workers + 1)
         self.settle: Callable[[], None] = partial(control.settle, mapping.address)
 
     def ring(self, number: int, count: int, *, own: bool, step: int) -> None:
@@ -104,6 +112,16 @@ class DoorbellCaller:
     def received(self, number: int) -> None:
         """What that worker's kernel raised was received."""
         self._mapping.write(self._mapping.slot(number) + control.STATUS, control.FINE)
+
+    def take_records(self) -> list[Array]:
+        """What was recorded of each slot since the last time; see `ControlMapping`."""
+        return [self._mapping.take_records(number) for number in range(self._mapping.workers + 1)]
+
+    def take_lost(self) -> int:
+        """How many records were lost since the last time, for want of room."""
+        slots = map(self._mapping.slot, range(self._mapping.workers + 1))
+        before, self._lost = self._lost, [self._mapping.read(slot + control.LOST) for slot in slots]
+        return sum(self._lost) - sum(before)
 
     def offer(self, number: int, first: int) -> None:
         """Let a worker begin the task of that number, which no task had before, and the next."""

@@ -21,6 +21,8 @@ from shmcompute.system.atomic_words import (
     give_way,
     jitted,
     load,
+    now,
+    put,
     relax,
     store,
     swap,
@@ -38,6 +40,7 @@ CALLER_SLEEPS = 8
 STOP = 16  # not 0: take no more chunks
 CROWDED = 24  # successive runs whose answers came when the caller gave way
 POLLS = 32  # not 0: who waits polls, for there is no futex
+RUN = 40  # not 0: each chunk of this run is recorded, under this number
 # Of all
 CURSOR = LINE  # the next chunk, where chunks are not dealt before
 VALUES_AT = 2 * LINE  # 16 bytes each
@@ -48,6 +51,8 @@ ASKED = 0  # how often it was rung for; the worker sleeps on it
 PLAN = 8  # the number of a plan, or NOTE
 FIRST = 16  # the worker's first chunk,
 STEP = 24  # and how far it is to its next; 0: they are to be had at the cursor
+RING = 32  # where its records are, from the control block on
+READ = 40  # records that the caller has read
 # and one that the worker writes.
 ANSWERED = LINE  # rings that it has answered
 SLEEPS = LINE + 8
@@ -58,7 +63,13 @@ FAILURE = LINE + 40  # where Numba described what the kernel raised
 COMPILED = LINE + 48  # how often it had to compile
 CLAIMED = LINE + 56  # the task after the last that it has begun; NONE: it is to begin no more
 CORE = LINE + 64  # where it went to sleep
+RECORDED = LINE + 72  # records that it has written
+LOST = LINE + 80  # records for which there was no room
 SLOT = 2 * LINE
+# Records of a slot: a ring that its worker writes and the caller reads, whenever it likes. Nobody
+# touches that memory, and so there is none, unless somebody traces.
+RECORDS = 1 << 13
+RECORD = 4 * WORD  # the run's number, the chunk's, when it began and, or 0, when it ended
 
 NOTE = 0  # "read what stands in your pipe"
 NONE, TAKING = -1, -2
@@ -113,9 +124,14 @@ def _compile() -> None:
     atomic_words.compile_all(_functions)
 
 
+def ring_at(workers: int, number: int) -> int:
+    """Where the records of a slot are, from the control block on."""
+    return SLOTS_AT + (workers + 1) * SLOT + number * RECORDS * RECORD
+
+
 def bytes_for(workers: int) -> int:
     """Bytes of a control block for so many workers and the caller."""
-    return SLOTS_AT + (workers + 1) * SLOT
+    return ring_at(workers, workers + 1)
 
 
 poll = _jitted(atomic_words.poll)
@@ -173,6 +189,53 @@ def fail(control: int, slot: int, code: int) -> None:
 
 
 @_jitted
+def record_at(control: int, slot: int, number: int) -> Any:
+    """Where the record of that number is: all are counted, and have places in turn."""
+    return control + load(slot + RING) + RECORD * (number % RECORDS)
+
+
+@_jitted
+def begin(control: int, slot: int, run: int, number: int) -> None:
+    """Record that a chunk begins, if there is room for a record."""
+    recorded = load(slot + RECORDED)
+    if recorded - load(slot + READ) < RECORDS:
+        record = record_at(control, slot, recorded)
+        put(record, run)
+        put(record + WORD, number)
+        put(record + 3 * WORD, 0)
+        put(record + 2 * WORD, now())
+
+
+@_jitted
+def end(control: int, slot: int) -> None:
+    """Record that it has ended: the caller may read that from now on."""
+    recorded = load(slot + RECORDED)
+    record = record_at(control, slot, recorded)
+    if load(record + 3 * WORD) != 0:  # one that is not read yet: there was no room
+        put(slot + LOST, load(slot + LOST) + 1)
+    else:
+        put(record + 3 * WORD, now())
+        store(slot + RECORDED, recorded + 1)
+
+
+@_jitted
+def note(control: int, slot: int, run: int, number: int, began: int) -> None:
+    """Record what has ended just now, before what may have begun and goes on: that moves on."""
+    recorded = load(slot + RECORDED)
+    if recorded + 1 - load(slot + READ) >= RECORDS:
+        put(slot + LOST, load(slot + LOST) + 1)
+        return
+    record, following = record_at(control, slot, recorded), record_at(control, slot, recorded + 1)
+    for offset in range(0, RECORD, WORD):
+        put(following + offset, load(record + offset))
+    put(record, run)
+    put(record + WORD, number)
+    put(record + 2 * WORD, began)
+    put(record + 3 * WORD, now())
+    store(slot + RECORDED, recorded + 1)
+
+
+@_jitted
 def edge(control: int, edges: int, number: int) -> Any:
     """Where the chunk of that number starts, and the one before it ends: see `Chunks`."""
     size = load(control + SIZE)
@@ -187,8 +250,11 @@ def edge(control: int, edges: int, number: int) -> Any:
 def share_of_sweeps(control: int, slot: int, plan: int, bases: int) -> Any:
     """Do what falls to this slot of a plan that repeats itself: the parts that are its own."""
     worker, frame = (slot - control - SLOTS_AT) // SLOT, control + FRAME_AT
+    run = load(control + RUN)
     number = take(control, slot, NONE)
     while 0 <= number < -load(plan + LINKS):
+        if run != 0:
+            begin(control, slot, run, number)
         code = call(
             load(plan + WAY),
             plan,
@@ -201,11 +267,47 @@ def share_of_sweeps(control: int, slot: int, plan: int, bases: int) -> Any:
             worker,
             slot + FAILURE,
         )
+        if run != 0:
+            end(control, slot)
         if code != 0:
             fail(control, slot, code)
             return code
         number = take(control, slot, number)
     store(slot + CURRENT, NONE)
+    return 0
+
+
+@_jitted
+def pass_through(
+    control: int,
+    slot: int,
+    plan: int,
+    links: int,
+    bases: int,
+    start: int,
+    stop: int,
+    number: int,
+    worker: int,
+) -> Any:
+    """Have a chunk go through all links; 0, or the code of what a kernel raised."""
+    link = plan + FIRST_LINK
+    for _ in range(links):
+        block, frame = load(link + WORD), control + FRAME_AT + load(link + 2 * WORD)
+        code = call(
+            load(link),
+            block,
+            frame,
+            bases,
+            control + VALUES_AT,
+            start,
+            stop,
+            number,
+            worker,
+            slot + FAILURE,
+        )
+        if code != 0:
+            return code
+        link += LINK
     return 0
 
 
@@ -217,28 +319,18 @@ def share(control: int, slot: int, plan: int, bases: int) -> Any:
         return share_of_sweeps(control, slot, plan, bases)
     edges = plan + FIRST_LINK + LINK * links
     worker = (slot - control - SLOTS_AT) // SLOT
+    run = load(control + RUN)
     number = take(control, slot, NONE)
     while 0 <= number < count:
+        if run != 0:
+            begin(control, slot, run, number)
         start, stop = edge(control, edges, number), edge(control, edges, number + 1)
-        link = plan + FIRST_LINK
-        for _ in range(links):
-            block, frame = load(link + WORD), control + FRAME_AT + load(link + 2 * WORD)
-            code = call(
-                load(link),
-                block,
-                frame,
-                bases,
-                control + VALUES_AT,
-                start,
-                stop,
-                number,
-                worker,
-                slot + FAILURE,
-            )
-            if code != 0:
-                fail(control, slot, code)
-                return code
-            link += LINK
+        code = pass_through(control, slot, plan, links, bases, start, stop, number, worker)
+        if run != 0:
+            end(control, slot)
+        if code != 0:
+            fail(control, slot, code)
+            return code
         number = take(control, slot, number)
     store(slot + CURRENT, NONE)
     return 0

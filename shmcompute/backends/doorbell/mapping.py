@@ -7,8 +7,9 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from shmcompute.chunking import COMPLEX, FORMATS, Number, Values
 from shmcompute.errors import StorageError
 from shmcompute.system import limits
 from shmcompute.system.atomic_words import has_futex, waits_by_futex
+from shmcompute.typing import Array
 
 
 class ControlMapping:
@@ -57,6 +59,9 @@ class ControlMapping:
             self.write(self.address + control_block.POLLS, not waits_by_futex())
             if not has_futex():
                 events.tell("wait_fallback")
+            for number in range(workers + 1):
+                ring = control_block.ring_at(workers, number)
+                self.write(self.slot(number) + control_block.RING, ring)
 
     def slot(self, number: int) -> int:
         """The address of a worker's slot; the last is the caller's."""
@@ -69,6 +74,10 @@ class ControlMapping:
     def write(self, address: int, value: int) -> None:
         """Set a word."""
         self._words[(address - self.address) >> 3] = value
+
+    def writer(self, address: int) -> Callable[[int], None]:
+        """What sets that word."""
+        return partial(setitem, self._words, (address - self.address) >> 3)
 
     def write_frame(self, frame: bytes) -> None:
         """Say where the arrays of the next run are, unless that was said last."""
@@ -92,6 +101,22 @@ class ControlMapping:
         """The numbers of this run."""
         parts = iter(_layout(tuple(types)).unpack_from(self._memory, control_block.VALUES_AT))
         return tuple(_number(kind, parts) for kind in types)
+
+    def take_records(self, number: int) -> Array:
+        """What was recorded of a slot since the last time, and what is being recorded.
+
+        A row each: the run, the chunk, when it began and when it ended. Of the last, which may be
+        in the making, or none at all, only an end of 0 says that it has begun.
+        """
+        slot = self.slot(number)
+        read, recorded = (
+            self.read(slot + word) for word in (control_block.READ, control_block.RECORDED)
+        )
+        words = np.frombuffer(self._memory, np.int64)[self.read(slot + control_block.RING) >> 3 :]
+        ring = words[: 4 * control_block.RECORDS].reshape(-1, 4)
+        taken = ring[np.arange(read, recorded + 1) % control_block.RECORDS]
+        self.write(slot + control_block.READ, recorded)
+        return taken
 
     def close(self) -> None:
         """Give back the descriptor; the memory goes with this object."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from shmcompute.kernels import NativePlan, native_error
 from shmcompute.plans import Plan
 from shmcompute.system import cores
 from shmcompute.typing import Array
+
+T = TypeVar("T")
 
 # Iterations, of some 30 ns. Longer than it takes to wake a sleeper, at either side: else caller and
 # worker, each asleep when the other is ready, would go on waking each other call after call.
@@ -120,19 +122,37 @@ class DoorbellWorker:
         `between` is called after each chunk.
         """
         address, slot = self._mapping.address, self._slot
+        recorded = self._mapping.read(address + control.RUN)
         number = control.take(address, slot, control.NONE)
         try:
             while 0 <= number < len(plan.chunks):
                 if deadline is not None and time.monotonic() > deadline:
                     self._mapping.write(address + control.STOP, 1)
                     return
-                plan.run_chunk(number, values, self.number)
+                if recorded:
+                    self.record(recorded, number, plan.run_chunk, number, values, self.number)
+                else:
+                    plan.run_chunk(number, values, self.number)
                 number = control.take(address, slot, number)
                 if between is not None:
                     between()
         except BaseException:
             control.fail(address, slot, control.RAISED)
             raise
+
+    def record(self, run: int, number: int, work: Callable[..., T], *args: Any) -> T:
+        """Do some work, and record when: a chunk of a run, or a task."""
+        control.begin(self._mapping.address, self._slot, run, number)
+        try:
+            return work(*args)
+        finally:
+            control.end(self._mapping.address, self._slot)
+
+    def note(self, number: int, began: int) -> None:
+        """Record what has taken the time of this run since then, if it is recorded."""
+        run = self._mapping.read(self._mapping.address + control.RUN)
+        if run:
+            control.note(self._mapping.address, self._slot, run, number, began)
 
     def frame(self, size: int) -> bytes:
         """Where the arrays of this run are, so many bytes."""

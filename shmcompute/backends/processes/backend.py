@@ -35,8 +35,10 @@ from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Values
 from shmcompute.errors import ClosedError, KernelTimeoutError, ShmComputeError, WorkerLostError
 from shmcompute.plans import Plan
+from shmcompute.system import recording
 from shmcompute.system.call_context import call_context
 from shmcompute.system.interrupts import Latch, call_with_lock, deadline_of, holds, in_call
+from shmcompute.system.records import Span
 from shmcompute.tasks import Function, Initializer, WorkItem
 
 
@@ -159,7 +161,10 @@ class Processes(Backend):
         )
         if timeout is None and report is None and plan.journal is None:
             self._keep(plan, run)
-        run.complete(plan, values)
+        if recording.recorder is None:
+            run.complete(plan, values)
+        else:
+            run.record(recording.recorder, plan, values)
 
     def _keep(self, plan: Plan, run: DoorbellRun) -> None:
         """Keep a run for `_repeat`, as long as its plan lives."""
@@ -185,7 +190,11 @@ class Processes(Backend):
                 if not run.reaches(plan.places(group.registry.segments.place).segments):
                     return False
                 self._silent = False
-                run.complete(plan, values)
+                recorder = recording.recorder
+                if recorder is None:
+                    run.complete(plan, values)
+                else:
+                    run.record(recorder, plan, values)
                 self._silent = True
             except BaseException as error:
                 group.silence()
@@ -223,7 +232,8 @@ class Processes(Backend):
         waits = self._waits_for_itself() or self._tasks.waits_for_itself()
         if waits or self._fair_lock.waits_for_itself() or not self._group.size:
             return Serial(self._initializer).submit(function, args, keywords)
-        item = WorkItem(function, args, keywords, call_context())
+        task = recording.submitted(function.name, self._group.name)
+        item = WorkItem(function, args, keywords, call_context(), task)
         self._tasks.put(item, self)
         return item.future
 
@@ -270,8 +280,11 @@ class Processes(Backend):
 
     def _enter(self, timeout: float | None, work: Callable[[], None]) -> None:
         """Hold the lock for what a call asks of the workers."""
+        waited: Span | None = None
 
         def serve(locked: bool) -> None:
+            if waited is not None:
+                waited.end()
             if not locked:
                 raise KernelTimeoutError(
                     f"the pool was busy with other calls for {timeout} s; nothing has run"
@@ -298,6 +311,7 @@ class Processes(Backend):
             )
         free = self._fair_lock.dispatcher_waits is None
         if not (free and call_with_lock(self._lock, 0, serve_if_locked)):
+            waited = recording.begin("wait", "for the pool")
             self._fair_lock.call(math.inf if timeout is None else timeout, serve)
         # What ended while the lock was held relied on its holder.
         if self._group.registry.ended:

@@ -17,6 +17,7 @@ from shmcompute.backends.processes.worker_group import WorkerGroup
 from shmcompute.backends.processes.worker_process import WorkerProcess
 from shmcompute.errors import ShmComputeError, WorkerInitError, WorkerLostError
 from shmcompute.storage import Handle
+from shmcompute.system import recording
 from shmcompute.system.surroundings import surroundings
 from shmcompute.tasks import WorkItem
 
@@ -166,6 +167,7 @@ class Dispatcher:
             return
         if worker.follow(around := surroundings()):
             self._send(worker, messages.Attend(around), None)
+        recording.handed_out((item.task for item in items), worker.lane, self._group.caller)
         batch = TaskBatch(self._group.caller, worker.number, items)
         self._send(worker, batch.message(tasks), batch)
         self._begun = True
@@ -300,6 +302,7 @@ class Dispatcher:
         pid, code = worker.process.pid, worker.process.exitcode
         if batch is not None:
             self._items.extendleft(reversed(batch.take_back()))
+        recording.take(self._group.caller)  # another one will write where its last record is
         self._group.drop(worker)
         self._poller = Poller(self._group.workers, self._wakeup)
         for item in () if batch is None else batch.items:

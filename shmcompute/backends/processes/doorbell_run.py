@@ -19,7 +19,8 @@ from shmcompute.backends.processes.worker_process import WorkerProcess, kill_unw
 from shmcompute.chunking import NumberedSegment, Values
 from shmcompute.errors import WorkerLostError
 from shmcompute.plans import Plan
-from shmcompute.system import cores, interrupts
+from shmcompute.system import cores, interrupts, recording
+from shmcompute.system.records import Job, Workers
 from shmcompute.system.surroundings import surroundings
 
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL)
@@ -72,6 +73,7 @@ class DoorbellRun:
             else None
         )
         self._mapping = group.mapping
+        self._pool = group.name
         self._place = group.registry.segments.place
         # Where its kernel finds modules and files; to machine code it is all one.
         self._around = None if plan.native is not None else surroundings()
@@ -85,6 +87,7 @@ class DoorbellRun:
         self._deaths = group.deaths
         # How far it is from one chunk of a worker to its next; 0 if that is not known before.
         self._step = len(workers) + own if plan.static else 0
+        self._job: Job | None = None  # as somebody traces it
         self._run: Callable[[], bool] | None = None  # unless Python has to do the own share
         self._between = None if report is None else caller.reporter(report, self._numbers())
         native = plan.native if own and deadline is None and report is None else None
@@ -100,6 +103,24 @@ class DoorbellRun:
     def reaches(self, segments: frozenset[NumberedSegment]) -> bool:
         """Whether its workers have these mapped already."""
         return self._segments is None or segments <= self._segments
+
+    def record(self, recorder: recording.Recorder, plan: Plan, values: Values) -> None:
+        """`complete` it, and leave a record of it."""
+        if self._job is None:
+            self._job = recorder.job(plan, self._who)
+        run = recorder.begin_run(plan, self._job, self._caller)
+        try:
+            self.complete(plan, values)
+        except BaseException as error:
+            recorder.end_run(run, self._caller, error)
+            raise
+        recorder.end_run(run, self._caller)
+
+    @property
+    def _who(self) -> Workers:
+        lanes = {worker.number: worker.lane for worker in self._workers}
+        own = [] if self._own is None else [self._own.number]
+        return Workers(self._pool, (*lanes, *own), lanes)
 
     def complete(self, plan: Plan, values: Values) -> None:
         """Run every chunk, or raise what went wrong once nobody writes any more."""
@@ -139,6 +160,7 @@ class DoorbellRun:
         for worker in late[:1]:
             cores.migrate_to_my_core(worker.process.pid)
         while not self._lost():
+            recording.take(self._caller)  # while there is time, and room
             if self._caller.finished():
                 return
             if self._between is not None:

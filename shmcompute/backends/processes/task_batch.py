@@ -43,7 +43,8 @@ class TaskBatch:
         """The message that hands them to the worker, which may claim them from now on."""
         if self._claims:
             self._caller.offer(self._worker, self._next)
-        return messages.Tasks(self._next, tuple(tasks))
+        recorded = tuple(0 if item.task is None else item.task.number for item in self.items)
+        return messages.Tasks(self._next, tuple(tasks), recorded)
 
     def answered(self, count: int) -> tuple[list[WorkItem], float]:
         """The first `count` are answered: they, and the seconds that each took."""

@@ -38,7 +38,7 @@ from shmcompute.errors import (
     WorkerLostError,
 )
 from shmcompute.plans import Plan
-from shmcompute.system import cores, interrupts, reloads
+from shmcompute.system import cores, interrupts, recording, reloads
 from shmcompute.system.surroundings import surroundings
 from shmcompute.system.unpatched import select
 
@@ -74,6 +74,8 @@ class WorkerGroup:
     ----------
     size : int
         How many worker processes there are to be.
+    name : str
+        What traces call the pool.
     workers : list of WorkerProcess
         Those that there are, by number.
     own : DoorbellWorker or None
@@ -95,6 +97,7 @@ class WorkerGroup:
         max_tasks: int | None = None,
     ) -> None:
         self.size = workers - caller_runs
+        self.name = recording.name_pool("processes", workers)
         self.workers: list[WorkerProcess] = []
         self._retired: list[WorkerProcess] = []  # those that have still to end
         self._max_tasks = math.inf if max_tasks is None else max_tasks
@@ -262,6 +265,12 @@ class WorkerGroup:
 
     def await_ready(self, workers: Sequence[WorkerProcess], deadline: float | None) -> None:
         """Return when these have said that they take messages."""
+        if all(worker.ready for worker in workers):
+            return
+        with recording.span("wait", "for workers to start"):
+            self._await_ready(workers, deadline)
+
+    def _await_ready(self, workers: Sequence[WorkerProcess], deadline: float | None) -> None:
         for worker in workers:
             if worker.ready:
                 continue
@@ -318,7 +327,10 @@ class WorkerGroup:
             )
             for worker in lacking
         ]
+        sending = recording.begin("send", plan.name) if loads else None
         loaded, errors = self._ask(lacking, loads, deadline)
+        if sending is not None:
+            sending.end()
         self._tell(plan, packed, loads)
         for worker in loaded:
             worker.plans = (worker.plans & current) | {number}

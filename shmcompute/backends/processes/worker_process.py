@@ -20,6 +20,7 @@ from shmcompute.backends.processes.worker import worker_main
 from shmcompute.chunking import NumberedSegment
 from shmcompute.errors import WorkerInitError, WorkerLostError
 from shmcompute.system import cgroup, interrupts
+from shmcompute.system.records import Lane
 from shmcompute.system.surroundings import Surroundings
 from shmcompute.tasks import refusal
 
@@ -70,6 +71,8 @@ class WorkerProcess:
         Those that it has mapped for frames to name.
     around : Surroundings or None
         Those that it was last told.
+    lane : Lane
+        That of its time, in a trace.
     note : callable
         Has it read its pipe, where a message is on its way.
     expected : bool
@@ -132,6 +135,7 @@ class WorkerProcess:
         # fork and spawn, which a grandchild may hold open.
         self.end = int(self.process.sentinel if self._pidfd is None else self._pidfd)
         self.pipe.end = self.end
+        self.lane = Lane(self.process.pid, self.process.pid, f"worker {number}")
         self.tell("worker_started", method=context.get_start_method())
 
     def tell(self, event: str, **facts: Any) -> None:

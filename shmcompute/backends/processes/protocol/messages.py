@@ -86,6 +86,7 @@ class Tasks:
 
     first: int  # the number of the first; see `DoorbellWorker.claim`
     tasks: tuple[Task, ...]
+    recorded: tuple[int, ...]  # under which numbers; 0: not at all
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import pickle
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from shmcompute.backends.doorbell import NOTE, DoorbellHandle, prepare
@@ -28,6 +29,7 @@ from shmcompute.plans import Plan
 from shmcompute.storage import Handle, give, map_handle, mapped
 from shmcompute.system.addresses import address
 from shmcompute.system.call_context import CallContext, keep_filters
+from shmcompute.system.records import COMPILING
 from shmcompute.system.surroundings import Surroundings
 from shmcompute.typing import Array
 
@@ -39,7 +41,7 @@ class Worker:
         prepare()
         self._pipe = pipe
         self._doorbell = handle.attach()
-        self._compilations = Compilations()
+        self._compilations = Compilations(partial(self._doorbell.note, COMPILING))
         self._plans: dict[int, Plan] = {}
         self._types: dict[int, tuple[type[Number], ...]] = {}  # of each plan's numbers
         self._named: dict[int, Array] = {}  # all of the segments that frames name, by number
@@ -167,11 +169,14 @@ class Worker:
     def _attended(self, message: object) -> bool:
         """Answer a message, unless it was to stop. Nothing of a task stays in this process."""
         match message:
-            case messages.Tasks(first, tasks):
-                for number, task in enumerate(tasks, first):
+            case messages.Tasks(first, tasks, recorded):
+                for number, (task, record) in enumerate(zip(tasks, recorded, strict=True), first):
                     if len(tasks) > 1 and not self._doorbell.claim(number):
                         break
-                    self._pipe.send(self._called(task))
+                    if record:
+                        self._pipe.send(self._doorbell.record(record, 0, self._called, task))
+                    else:
+                        self._pipe.send(self._called(task))
             case messages.Forget(handles, stale):
                 self._forget(handles, stale)
                 self._pipe.send(messages.Loaded())
