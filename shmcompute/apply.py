@@ -21,7 +21,7 @@ from shmcompute.calls import (
     run_debugged,
     submit,
 )
-from shmcompute.chunking import Chunk, Values, is_number
+from shmcompute.chunking import Chunk, Grid, Values, is_number
 from shmcompute.plans import (
     Calls,
     Options,
@@ -62,9 +62,13 @@ class BoundPlan:
         self._progress = progress
 
     @property
-    def chunks(self) -> tuple[tuple[int, int], ...]:
-        """The ranges ``[start, stop)`` along the split axis that the kernel is called with."""
-        return tuple(self._plan.chunks)
+    def chunks(self) -> tuple[tuple[Any, Any], ...]:
+        """The ranges ``[start, stop)`` along the split axis that the kernel is called with.
+
+        Along two axes start and stop are pairs, and the blocks are in the order of a matrix.
+        """
+        chunks = self._plan.chunks
+        return tuple(chunks.by_number() if isinstance(chunks, Grid) else chunks)
 
     def __call__(self, *changed: Any) -> Outputs:
         """Run it. Returns when no worker writes any more, what `per_chunk` has asked for.
@@ -246,8 +250,8 @@ class TunedPlan(BoundPlan):
 def plan(
     kernel: Any,
     *args: Any,
-    axis: int = 0,
-    chunksize: int | None = None,
+    axis: int | tuple[int, int] = 0,
+    chunksize: int | tuple[int, int] | None = None,
     schedule: str = "static",
     pool: Pool | None = None,
     backend: str | None = None,
@@ -325,8 +329,8 @@ def plan(
 def parallel_apply(
     kernel: Any,
     *args: Any,
-    axis: int = 0,
-    chunksize: int | None = None,
+    axis: int | tuple[int, int] = 0,
+    chunksize: int | tuple[int, int] | None = None,
     schedule: str = "static",
     pool: Pool | None = None,
     backend: str | None = None,
@@ -354,14 +358,20 @@ def parallel_apply(
         What it is called with. A `SharedArray`, or an ndarray view of one, is split along `axis`;
         see `split`, `read`, `write`, `halo`, `whole`, `shared`, `offset`, `chunk`, `scratch` and
         `per_chunk`. All else is passed as it is.
-    axis : int
-        Axis along which arguments are split, unless they name their own.
-    chunksize : int, optional
+    axis : int, or pair of int
+        Axis along which arguments are split, unless they name their own. Along two axes,
+        ``(0, 1)``, chunks are blocks. A marker's `axis` is then a pair as well: which axes of its
+        array are the call's first and second, None for one along which each block sees all of it.
+        `offset` is a pair (row, column); `chunk` numbers blocks row by row.
+    chunksize : int, or pair of int, optional
         Elements along the axis that one call of the kernel gets. In a chain, by default, as many
         as stay in a core's second-level cache; with `retries`, about as many as stay in its caches.
+        Along two axes ``(rows, columns)``; an int is for both. By default blocks are nearly square
+        and stay in half of that cache.
     schedule : {'static', 'dynamic', 'guided'}
         Who takes which chunk, as in OpenMP: dealt round in advance, or the next free worker takes
-        the next one, of constant or of falling size.
+        the next one, of constant or of falling size. Blocks are dealt so that each worker goes
+        along a row of them, the workers side by side.
     pool : Pool, optional
         Whose workers; by default a common pool, made at first use.
     backend : {'processes', 'threads', 'serial', 'auto'}, optional
@@ -429,6 +439,17 @@ def parallel_apply(
     ...     sc.parallel_apply(scale, arr, 10)
     ...     print(arr.array)
     [ 0. 10. 20. 30.]
+
+    A matrix product, block by block:
+
+    >>> def multiply(c, a, b):
+    ...     c[...] = a @ b
+    >>> with sc.SharedArray(np.eye(4)) as a, sc.SharedArray.zeros((4, 6)) as c:
+    ...     b = sc.SharedArray(np.arange(24.0).reshape(4, 6))
+    ...     rows, columns = sc.read(a, axis=(0, None)), sc.read(b, axis=(None, 1))
+    ...     sc.parallel_apply(multiply, c, rows, columns, axis=(0, 1), chunksize=(2, 3))
+    ...     print(np.array_equal(c, b))
+    True
 
     A chain, whose second link has an argument of its own:
 

@@ -186,6 +186,11 @@ class _Request(NamedTuple):
         """The results of all chunks."""
         _check_kernel(self.kernel)
         axis, schedule, debug = self.options.axis, self.options.schedule, self.options.debug
+        if isinstance(axis, tuple):
+            raise TypeError(
+                f"axis: a reduction goes along one axis, got {axis!r}; for results of blocks "
+                "parallel_apply takes two, with sc.per_chunk(shape)"
+            )
         running = self.pool.running
         setting = Setting(axis, running.shared, running.workers)
         arguments = bind(self.args, setting)

@@ -5,6 +5,7 @@ from shmcompute.chunking.arguments import Arguments, bytes_of
 from shmcompute.chunking.binding import Setting, bind, is_split
 from shmcompute.chunking.bound import (
     Attached,
+    Block,
     Bound,
     ChunkCall,
     ChunkGenerator,
@@ -12,6 +13,7 @@ from shmcompute.chunking.bound import (
     ChunkStart,
     ChunkStop,
     Constant,
+    Cut,
     Outline,
     OutputRow,
     Part,
@@ -36,6 +38,7 @@ from shmcompute.chunking.frame import (
 from shmcompute.chunking.frame import HEAD as FRAME_HEAD
 from shmcompute.chunking.frame import WORDS as FRAME_WORDS
 from shmcompute.chunking.generators import Rng, refuse_generators, rng
+from shmcompute.chunking.grid import Grid
 from shmcompute.chunking.halo import PaddedPart, cut_ends
 from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
@@ -66,6 +69,7 @@ from shmcompute.chunking.numbers import (
     Values,
     is_number,
 )
+from shmcompute.chunking.padded_block import PaddedBlock, cut_ends_of_blocks
 from shmcompute.chunking.schedule import Chunk, Chunks, chunks
 
 __all__ = [
@@ -80,6 +84,7 @@ __all__ = [
     "Access",
     "Arguments",
     "Attached",
+    "Block",
     "Bound",
     "Chunk",
     "ChunkCall",
@@ -90,11 +95,14 @@ __all__ = [
     "ChunkStop",
     "Chunks",
     "Constant",
+    "Cut",
+    "Grid",
     "Halo",
     "Number",
     "NumberedSegment",
     "Outline",
     "OutputRow",
+    "PaddedBlock",
     "PaddedPart",
     "Part",
     "PerChunk",
@@ -115,7 +123,9 @@ __all__ = [
     "chunks",
     "crossing",
     "cut_ends",
+    "cut_ends_of_blocks",
     "find_places",
+    "grid_schedule",  # imported where it is needed
     "halo",
     "is_number",
     "is_split",

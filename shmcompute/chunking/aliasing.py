@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -20,31 +21,33 @@ class Access(NamedTuple):
 
     position: int  # among the arguments
     view: Array
-    axis: int | None  # along which it is split; None: each chunk sees all of it
+    # Along which it is split; None: each chunk sees all of it. In two dimensions, a pair of these.
+    axis: int | tuple[int | None, int | None] | None
     writes: bool
-    margin: int = 0  # how many elements more than its own each index of the axis sees
+    # How many elements more than its own each index of the axis sees.
+    margin: int | tuple[int, int] = 0
     padded: int | None = None  # the axis of what is continued beyond its ends, which may be seen
 
-    @property
-    def length(self) -> int:
-        """Elements along the axis."""
-        return 0 if self.axis is None else self.view.shape[self.axis]
-
-    @property
-    def stride(self) -> int:
-        """Bytes from one index of the axis to the next."""
-        return 0 if self.axis is None else self.view.strides[self.axis]
+    def cuts(self) -> Sequence[tuple[int | None, int]]:
+        """Axis and margin, for each axis of the call."""
+        if isinstance(self.axis, tuple) and isinstance(self.margin, tuple):
+            return tuple(zip(self.axis, self.margin, strict=True))
+        return [(self.axis, self.margin)]  # type: ignore[list-item]  # of one dimension
 
     @property
     def pace(self) -> int | None:
-        """Bytes from what an index sees to what the next does; None if each chunk sees all."""
-        axis = self.axis if self.padded is None else self.padded
-        return None if axis is None else self.view.strides[axis]
+        """Bytes from what an index sees to what the next does; None if each chunk sees all.
 
-    def halves(self) -> tuple[Array, Array]:
-        """What the first index of the axis sees, and what all others do."""
-        along = np.moveaxis(self.view, self.axis or 0, 0)
-        return along[: 1 + self.margin], along[1:]
+        None also in two dimensions, where nothing is run so that chunks meet their neighbours.
+        """
+        axis = self.axis if self.padded is None else self.padded
+        return self.view.strides[axis] if isinstance(axis, int) else None
+
+
+def _first_and_rest(view: Array, axis: int, margin: int = 0) -> tuple[Array, Array]:
+    """What the first index of an axis sees, and what all others do."""
+    before = (slice(None),) * axis
+    return view[(*before, slice(0, 1 + margin))], view[(*before, slice(1, None))]
 
 
 def check_chunks(access: Access) -> None:
@@ -54,14 +57,20 @@ def check_chunks(access: Access) -> None:
     ------
     ValueError
     """
-    if access.length < 2 or _distinct(access.view):
+    if _distinct(access.view):
         return
-    if overlap(*access.halves()):
-        raise ValueError(
-            f"argument {access.position} (shape {access.view.shape}, strides "
-            f"{access.view.strides}) repeats its memory along axis {access.axis}: two chunks would "
-            "write the same elements"
-        )
+    view = access.view
+    for axis, _ in access.cuts():
+        if axis is None or view.shape[axis] < 2:
+            continue
+        first, rest = _first_and_rest(view, axis)
+        if overlap(first, rest):
+            raise ValueError(
+                f"argument {access.position} (shape {access.view.shape}, strides "
+                f"{access.view.strides}) repeats its memory along axis {axis}: two chunks would "
+                "write the same elements"
+            )
+        view = first
 
 
 def _distinct(view: Array) -> bool:
@@ -108,7 +117,7 @@ def _named(access: Access) -> str:
     return f"argument {access.position} (shape {access.view.shape})"
 
 
-def meets_neighbours(links: Sequence[Sequence[Access]], lengths: Sequence[int]) -> bool:
+def meets_neighbours(links: Sequence[Sequence[Access]], lengths: Sequence[tuple[int, ...]]) -> bool:
     """Whether a link sees, or overwrites, what another one does to neighbouring chunks.
 
     Raises
@@ -118,7 +127,7 @@ def meets_neighbours(links: Sequence[Sequence[Access]], lengths: Sequence[int]) 
         are no neighbours.
     """
     if len(set(lengths)) > 1:
-        listed = ", ".join(map(str, lengths))
+        listed = ", ".join(str(one[0] if len(one) == 1 else one) for one in lengths)
         raise ValueError(f"the links of a chain must split one length, got {listed}")
     found = False
     for (i, one), (j, other) in itertools.permutations(enumerate(links), 2):
@@ -158,13 +167,20 @@ def _reaches_over(written: Access, seen: Access) -> bool:
     """
     if written.axis is None:
         return True
-    if written.length < 2:  # all of it is one chunk
-        return False
-    if seen.axis is None or written.stride != seen.stride:
-        return True
-    # With equal strides what holds for the first index holds for each.
-    (written_first, written_rest), (seen_first, seen_rest) = written.halves(), seen.halves()
-    return _share(written_first, seen_rest) or _share(written_rest, seen_first)
+    one, other = written.view, seen.view
+    for (axis, _), (its, margin) in zip_longest(written.cuts(), seen.cuts(), fillvalue=(None, 0)):
+        if axis is None or one.shape[axis] < 2:  # all of it is one chunk
+            continue
+        if its is None or one.strides[axis] != other.strides[its]:
+            return True
+        # With equal strides what holds for the first index holds for each. Of indices that differ
+        # along a second axis alone, it is then enough to look at those of the first.
+        own_first, own_rest = _first_and_rest(one, axis)
+        its_first, its_rest = _first_and_rest(other, its, margin)
+        if _share(own_first, its_rest) or _share(own_rest, its_first):
+            return True
+        one, other = own_first, its_first
+    return False
 
 
 def _share(one: Array, other: Array) -> bool:

@@ -12,15 +12,18 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from shmcompute.arrays import SharedArray, refuse_subclass
+from shmcompute.chunking import blocks
 from shmcompute.chunking.aliasing import Access, check_chunks, check_shared
 from shmcompute.chunking.arguments import Arguments
 from shmcompute.chunking.bound import (
+    Block,
     Bound,
     ChunkGenerator,
     ChunkNumber,
     ChunkStart,
     ChunkStop,
     Constant,
+    Cut,
     OutputRow,
     Part,
     Scalar,
@@ -43,6 +46,7 @@ from shmcompute.chunking.markers import (
     Write,
 )
 from shmcompute.chunking.numbers import VALUES, Number, Values, is_number
+from shmcompute.chunking.padded_block import block_with_halo
 from shmcompute.chunking.schedule import Chunk
 from shmcompute.storage import locate
 from shmcompute.typing import Array
@@ -53,7 +57,7 @@ class Setting(NamedTuple):
 
     Parameters
     ----------
-    axis : int
+    axis : int, or tuple of two
         Split axis of arguments that do not name their own.
     shared : bool
         Whether other processes will see the arrays, so that a plain ndarray won't do.
@@ -65,7 +69,7 @@ class Setting(NamedTuple):
         Which kernel of a chain they are for.
     """
 
-    axis: int
+    axis: int | tuple[int, int]
     shared: bool
     workers: int = 1
     extent: Chunk | None = None
@@ -92,12 +96,18 @@ def bind(args: Sequence[Any], setting: Setting, *, earlier: Values = ()) -> Argu
         that overlap what chunks write in another.
     """
     values = [*earlier]
+    if isinstance(setting.axis, tuple):
+        blocks.check_axes(setting.axis)
     # The two numbers that a range starts with are none of the caller's arguments.
     first = 0 if setting.extent is None else -2
     bound = tuple(
         _bound(position, arg, setting, values) for position, arg in enumerate(args, first)
     )
-    arguments = Arguments(bound, _length(bound, setting), tuple(values))
+    if isinstance(setting.axis, tuple):
+        length, width = blocks.shape_of_grid(bound)
+        arguments = Arguments(bound, length, tuple(values), width)
+    else:
+        arguments = Arguments(bound, _length(bound, setting), tuple(values))
     if len(accesses := arguments.accesses()) > 1:
         check_shared([one._replace(position=one.position + first) for one in accesses])
     return arguments
@@ -176,16 +186,18 @@ class _Argument:
     position: int
     setting: Setting
 
-    def split(self, marker: Split | Write) -> Part:
+    def split(self, marker: Split | Write) -> Cut:
         return self.part(marker.value, marker.axis, writes=True)
 
-    def read(self, marker: Read) -> Part:
+    def read(self, marker: Read) -> Cut:
         return self.part(marker.value, marker.axis, writes=False)
 
-    def halo(self, marker: Halo) -> Part:
+    def halo(self, marker: Halo) -> Cut:
         part = self.part(marker.value, marker.axis, writes=False)
         # One more: the caller may take a share.
         workers = self.setting.workers + 1
+        if isinstance(part, Block):
+            return block_with_halo(self.position, part, marker, workers)
         return part_with_halo(self.position, part.view, part.axis, marker, workers)
 
     def whole(self, marker: Whole) -> Bound:
@@ -213,20 +225,25 @@ class _Argument:
     def of_chunk(self, marker: ChunkMarker) -> Bound:
         return _OF_CHUNKS[marker.name]()
 
-    def part(self, value: Any, axis: int | None, *, writes: bool) -> Part:
+    def part(self, value: Any, axis: Any, *, writes: bool) -> Cut:
         view = _array(self.position, value, self.setting.shared)
-        axis = self._axis(view, self.setting.axis if axis is None else axis)
-        if not writes:
-            return Part(_read_only(view), axis, writes=False)
-        self._check_writeable(view)
-        if not view.flags.forc:
+        axis = self.setting.axis if axis is None else axis
+        if writes:
+            self._check_writeable(view)
+        else:
+            view = _read_only(view)
+        if isinstance(self.setting.axis, tuple):
+            return blocks.bind_block(self.position, view, axis, writes=writes)
+        axis = self._axis(view, axis)
+        if writes and not view.flags.forc:
             check_chunks(Access(self.position, view, axis, writes=True))
-        return Part(view, axis, writes=True)
+        return Part(view, axis, writes)
 
-    def _axis(self, view: Array, axis: int) -> int:
+    def _axis(self, view: Array, axis: Any) -> int:
         """The axis, counted from the first."""
         if isinstance(axis, bool) or not isinstance(axis, (int, np.integer)):
-            raise TypeError(f"axis: expected a whole number, got {axis!r}")
+            wants = " (a pair is for a call along two: axis=(0, 1))" if type(axis) is tuple else ""
+            raise TypeError(f"axis: expected a whole number, got {axis!r}{wants}")
         if not -view.ndim <= axis < view.ndim:
             raise ValueError(
                 f"axis {axis} is out of range for argument {self.position} of shape {view.shape}"

@@ -24,8 +24,8 @@ LINE = 128  # bytes; rows of scratch that workers write side by side share no ca
 class ChunkCall(NamedTuple):
     """One call of a kernel: for which chunk, by which worker, with which numbers."""
 
-    start: int
-    stop: int
+    start: Any  # an index; in two dimensions a pair of them
+    stop: Any
     number: int = 0  # of the chunk
     worker: int = 0  # which of those that run at the same time
     values: Values = ()
@@ -90,6 +90,43 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
+class Block:
+    """An array that is cut along both axes of a call in two dimensions, or along one of them."""
+
+    view: Array
+    axes: tuple[int | None, int | None]  # its own, in the call's order; None: all of it is seen
+    writes: bool
+    margins: tuple[int, int] = (0, 0)  # as of a `Part`, along each
+
+    @property
+    def lengths(self) -> tuple[int | None, int | None]:
+        """How many elements of the call it is for, along each of the call's axes."""
+        first, second = (
+            None if axis is None else int(self.view.shape[axis]) - margin
+            for axis, margin in zip(self.axes, self.margins, strict=True)
+        )
+        return first, second
+
+    def at(self, call: ChunkCall) -> Array:
+        return self.cut(call.start, call.stop)
+
+    def cut(self, start: Any, stop: Any) -> Array:
+        """What a block sees that goes from one pair of indices to another."""
+        where = [slice(None)] * self.view.ndim
+        for axis, first, last, margin in zip(self.axes, start, stop, self.margins, strict=True):
+            if axis is not None:
+                where[axis] = slice(first, last + margin)
+        return self.view[tuple(where)]
+
+    def variant(self, along: int, start: int, stop: int) -> Hashable:
+        """As of a `Part`, for blocks that reach so far along one of the call's axes."""
+        axis, width = self.axes[along], stop - start + self.margins[along]
+        if axis is None:
+            return None
+        return width if width in (1, self.view.shape[axis]) else "other"
+
+
+@dataclass(frozen=True, eq=False)
 class Constant:
     """A value that each chunk gets as it is; an array is only read, and sent as a copy."""
 
@@ -122,9 +159,9 @@ class Scalar:
 
 @dataclass(frozen=True, eq=False)
 class ChunkStart:
-    """The chunk's start index."""
+    """The chunk's start index; in two dimensions, those of its row and its column."""
 
-    def at(self, call: ChunkCall) -> int:
+    def at(self, call: ChunkCall) -> Any:
         return call.start
 
 
@@ -132,7 +169,7 @@ class ChunkStart:
 class ChunkStop:
     """The index behind the chunk's last."""
 
-    def at(self, call: ChunkCall) -> int:
+    def at(self, call: ChunkCall) -> Any:
         return call.stop
 
 
@@ -197,6 +234,7 @@ class OutputRow:
 
 Bound = (
     Part
+    | Block
     | Constant
     | WholeArray
     | Scalar
@@ -208,4 +246,5 @@ Bound = (
     | ScratchRow
     | OutputRow
 )
-Attached = Part | WholeArray | OutputRow  # those that have a view
+Attached = Part | Block | WholeArray | OutputRow  # those that have a view
+Cut = Part | Block  # those of which a chunk sees a part

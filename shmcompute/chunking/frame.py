@@ -2,9 +2,11 @@
 
 So one plan serves calls that differ in these alone. A frame begins with the rule of the chunks:
 how many there are, where the first starts, the length of all, and the size of each (see `Chunks`;
--1: the plan itself has their edges). Then come, for each array of each kernel in turn, the number
-of the segment that it is in, its offset there in bytes, its shape and its strides. Segments are
-numbered by who makes the frame. Number 0 is all of memory: its offsets are addresses.
+-1: the plan itself has their edges). In two dimensions (see `Grid`) only the first of these tells
+of all blocks; a band follows, and two more rules: of the rows and of the columns. Then come, for
+each array of each kernel in turn, the number of the segment that it is in, its offset there in
+bytes, its shape and its strides. Segments are numbered by who makes the frame. Number 0 is all of
+memory: its offsets are addresses.
 """
 
 from __future__ import annotations
@@ -13,16 +15,18 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from shmcompute.chunking.grid import Grid
 from shmcompute.chunking.schedule import Chunk, Chunks
 from shmcompute.system.addresses import address
 from shmcompute.typing import Array
 
 WORD = 8  # bytes
-HEAD = 4 * WORD
+HEAD = 13 * WORD
 WORDS = 4096  # of a frame at most: as many as a control block has room for
 BY_PLAN = -1  # the size of chunks whose edges the plan has
 
-_HEAD = struct.Struct("<4q")
+_HEAD = struct.Struct("<13q")
+_NO_GRID = (0,) * 9
 
 
 class NumberedSegment(NamedTuple):
@@ -60,14 +64,28 @@ def words_in_frame(ndim: int) -> int:
 
 def pack_head(chunks: Sequence[Chunk]) -> bytes:
     """The rule of the chunks as bytes."""
+    if isinstance(chunks, Grid):
+        rows, columns = map(_rule, chunks.axes())
+        return _HEAD.pack(len(chunks), 0, 0, 0, chunks.band, *rows, *columns)
+    return _HEAD.pack(*_rule(chunks), *_NO_GRID)
+
+
+def _rule(chunks: Sequence[Chunk]) -> tuple[int, int, int, int]:
     if isinstance(chunks, Chunks):
-        return _HEAD.pack(chunks.chunk_count, chunks.start, chunks.length, chunks.size)
-    return _HEAD.pack(len(chunks), 0, 0, BY_PLAN)
+        return chunks.chunk_count, chunks.start, chunks.length, chunks.size
+    return len(chunks), 0, 0, BY_PLAN
 
 
-def unpack_head(words: memoryview) -> Chunks | None:
+def unpack_head(words: memoryview) -> Sequence[Chunk] | None:
     """The chunks; None if the plan has their edges."""
-    count, start, length, size = words[:4]
+    if words[4] == 0:
+        return _ruled(words[:4])
+    rows, columns = _ruled(words[5:9]), _ruled(words[9:13])
+    return None if rows is None or columns is None else Grid(rows, columns, words[4])
+
+
+def _ruled(words: memoryview) -> Chunks | None:
+    count, start, length, size = words
     return None if size == BY_PLAN else Chunks(start, length, count, size)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from shmcompute.chunking.bound import ChunkCall, Part
+from shmcompute.chunking.copies import Copies
 from shmcompute.chunking.markers import Halo
 from shmcompute.chunking.schedule import Chunk
 from shmcompute.typing import Array
@@ -25,12 +26,15 @@ CHEAP = 1 << 14  # bytes that are copied as quickly as another chunk is called
 LEAST = 2  # the length of a chunk; one of length 1 may be of another Numba type
 
 
+Ends = tuple[Array, Array]  # the indices of what stands before an array, and after it
+
+
 @dataclass(frozen=True, eq=False)
-class PaddedPart(Part):
+class PaddedPart(Copies, Part):
     """An array that is cut along `axis`, and is continued beyond its ends."""
 
     before: int = 0
-    ends: tuple[Array, Array] = (np.empty(0, np.intp),) * 2  # which index stands before, and after
+    ends: Ends = (np.empty(0, np.intp),) * 2  # which index stands before, and after
     fill: Array | None = None  # what stands there instead, for a constant
     workers: int = 1  # how many may run at the same time
     # Shape and strides: plans of others must not have its machine code, which has room for these.
@@ -62,7 +66,7 @@ class PaddedPart(Part):
         first, last = call.start - self.before, call.stop + self.after
         left, right = self.ends[0][call.start :], self.ends[1][: max(0, last - self.length)]
         middle = self.cut(max(0, first), last)
-        copy = self.empty(last - first)
+        copy = self.empty(self.sizes(last - first))
         along = np.moveaxis(copy, self.axis, 0)
         along[len(left) : len(along) - len(right)] = np.moveaxis(middle, self.axis, 0)
         along[: len(left)] = self._beyond(left)
@@ -74,42 +78,15 @@ class PaddedPart(Part):
         """What stands at some places beyond an end, along the first axis."""
         return np.moveaxis(self.view, self.axis, 0)[indices] if self.fill is None else self.fill
 
-    def empty(self, width: int) -> Array:
-        """A new array for what a chunk sees, of the memory layout that views of its width have."""
-        *outer, inner = self.order
-        sizes = self._sizes(width)
-        step, gap = self.spacing
-        memory = np.empty([*(sizes[i] for i in outer), sizes[inner] * step + gap], self.view.dtype)
-        cut = memory[..., : sizes[inner] * step : step]
-        return cut.transpose(np.argsort(self.order))
-
-    def bytes_for(self, width: int) -> int:
-        """Bytes of that array."""
-        sizes, (step, gap) = self._sizes(width), self.spacing
-        sizes[self.order[-1]] = sizes[self.order[-1]] * step + gap
-        return int(np.prod(sizes)) * self.view.itemsize
-
-    def _sizes(self, width: int) -> list[int]:
+    def sizes(self, width: int) -> list[int]:
+        """The shape of what a chunk sees that sees so many elements along the axis."""
         sizes = [*self.view.shape]
         sizes[self.axis] = width
         return sizes
 
     @property
-    def order(self) -> list[int]:
-        """The axes, by how far apart their elements are: the last ones lie side by side."""
-        strides = [abs(stride) for stride in self.view.strides]
-        return sorted(range(self.view.ndim), key=lambda axis: -strides[axis])
-
-    @property
-    def spacing(self) -> tuple[int, int]:
-        """Elements from one to the next along the innermost axis, and how many follow the last.
-
-        To Numba a view with gaps is of another type than one without, so copies must have them too.
-        """
-        if self.cut(0, 2).flags.forc:
-            return 1, 0
-        *outer, _ = self.order
-        return (1, 1) if any(self._sizes(2)[axis] > 1 for axis in outer) else (2, 0)
+    def sample(self) -> Array:
+        return self.cut(0, 2)
 
 
 def part_with_halo(position: int, view: Array, axis: int, marker: Halo, workers: int) -> Part:
@@ -120,22 +97,47 @@ def part_with_halo(position: int, view: Array, axis: int, marker: Halo, workers:
     ValueError
         If `numpy.pad` knows nothing to put beyond the ends, or the number does not fit.
     """
-    margin = marker.before + marker.after
+    before, after = depths_of(position, marker)
+    margin = before + after
     if marker.boundary is None or not margin:
         return Part(view, axis, writes=False, margin=margin)
-    length = view.shape[axis]
+    ends, fill = beyond(position, view, axis, (before, after), marker.boundary)
+    return PaddedPart(
+        view, axis, False, margin, before, ends, fill, workers, (view.shape, view.strides)
+    )
+
+
+def depths_of(position: int, marker: Halo) -> tuple[int, int]:
+    """How much a chunk sees before and after its own, along one axis."""
+    pair = marker.depth if isinstance(marker.depth, tuple) else (marker.depth, marker.depth)
+    before, after = pair
+    if isinstance(before, tuple) or isinstance(after, tuple):
+        raise TypeError(
+            f"argument {position}: halo: depth: expected a whole number, or (before, after), as "
+            f"the call is along one axis, got {marker.depth!r}"
+        )
+    return before, after
+
+
+def beyond(
+    position: int, view: Array, axis: int, depths: tuple[int, int], boundary: Any
+) -> tuple[Ends, Array | None]:
+    """Which elements stand before an array and after it, and what does instead for a number.
+
+    Raises
+    ------
+    ValueError
+        If `numpy.pad` knows nothing to put there, or the number does not fit.
+    """
     try:
-        fill = None if isinstance(marker.boundary, str) else _fill(view.dtype, marker.boundary)
-        ends = _ends(length, marker)
+        fill = None if isinstance(boundary, str) else _fill(view.dtype, boundary)
+        return _ends(view.shape[axis], depths, boundary), fill
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"argument {position} (shape {view.shape}, {view.dtype}): numpy.pad can't continue it "
-            f"along axis {axis} by {marker.before} and {marker.after} elements of "
-            f"boundary={marker.boundary!r}: {error}"
+            f"along axis {axis} by {depths[0]} and {depths[1]} elements of "
+            f"boundary={boundary!r}: {error}"
         ) from error
-    return PaddedPart(
-        view, axis, False, margin, marker.before, ends, fill, workers, (view.shape, view.strides)
-    )
 
 
 def _fill(dtype: np.dtype[Any], value: Any) -> Array:
@@ -144,27 +146,31 @@ def _fill(dtype: np.dtype[Any], value: Any) -> Array:
     return padded[:1].reshape(())
 
 
-def _ends(length: int, marker: Halo) -> tuple[Array, Array]:
+def _ends(length: int, depths: tuple[int, int], boundary: Any) -> Ends:
     """The indices of the elements that stand before an array and after it; -1 for a number.
 
     NumPy itself says which: it pads the indices. Those too far from both ends don't matter.
     """
-    depths = marker.before, marker.after
     reach = max(depths) + 1
     indices = np.arange(min(length, 2 * reach))
     indices[reach:] += length - len(indices)
-    if isinstance(marker.boundary, str):
-        padded = np.pad(indices, depths, marker.boundary)  # type: ignore[call-overload]
+    if isinstance(boundary, str):
+        padded = np.pad(indices, depths, boundary)  # type: ignore[call-overload]
     else:
         padded = np.pad(indices, depths, constant_values=-1)
-    return padded[: marker.before].copy(), padded[marker.before + len(indices) :].copy()
+    return padded[: depths[0]].copy(), padded[depths[0] + len(indices) :].copy()
 
 
 def cut_ends(chunks: Sequence[Chunk], parts: Sequence[PaddedPart]) -> tuple[Chunk, ...]:
     """The chunks, those at the ends cut once more where that saves much copying."""
-    length = chunks[-1][1] if chunks else 0
     left = max((_narrow(part, part.before) for part in parts), default=0)
     right = max((_narrow(part, part.after) for part in parts), default=0)
+    return cut_at(chunks, left, right)
+
+
+def cut_at(chunks: Sequence[Chunk], left: int, right: int) -> tuple[Chunk, ...]:
+    """The chunks, cut once more so far from each end, where that saves much copying."""
+    length = chunks[-1][1] if chunks else 0
     edges = [0, *(stop for _, stop in chunks)]
     for edge, end in ((left, 0), (length - right, length)):
         place = bisect(edges, edge)

@@ -15,13 +15,16 @@ from numpy.typing import DTypeLike
 
 from shmcompute import config
 
+Axis = int | tuple[int | None, int | None] | None
+Depth = int | tuple[int | tuple[int, int], int | tuple[int, int]]
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Each chunk sees its own part, and may write it."""
 
     value: Any
-    axis: int | None = None
+    axis: Axis = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Read:
     """Each chunk sees its own part, read-only."""
 
     value: Any
-    axis: int | None = None
+    axis: Axis = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,7 @@ class Write:
     """Each chunk sees its own part, and writes all of it without reading it."""
 
     value: Any
-    axis: int | None = None
+    axis: Axis = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,15 +62,14 @@ class Halo:
     """Each chunk sees its own part, and what lies before and after it, read-only."""
 
     value: Any
-    before: int
-    after: int
-    axis: int | None = None
+    depth: Depth
+    axis: Axis = None
     boundary: Any = None  # a word of BOUNDARIES, a number, or None: there is nothing beyond
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for markers that are alike: 0, 0.0 and -0.0 differ, two NaN do not."""
-        return self.before, self.after, type(self.boundary), repr(self.boundary)
+        return self.depth, type(self.boundary), repr(self.boundary)
 
 
 ARRAY_MARKERS = (Split, Read, Write, Whole, Shared, Halo)  # what arrays may be wrapped in
@@ -104,7 +106,7 @@ class ChunkMarker:
         return self.name  # there is but one, also where it is copied or sent to
 
 
-_OFFSET = """An argument: where the chunk starts along the split axis, an int.
+_OFFSET = """An argument: where the chunk starts along the split axis: an int, or a pair of them.
 
 Examples
 --------
@@ -147,8 +149,10 @@ range_start: Final = ChunkMarker("range_start", "Of a range of numbers: where th
 range_stop: Final = ChunkMarker("range_stop", "Of a range of numbers: where the chunk ends.")
 
 
-def split(x: Any, axis: int | None = None) -> Split:
+def split(x: Any, axis: Axis = None) -> Split:
     """Split `x` along `axis` (that of the call by default); its chunks are written in place.
+
+    In a call along two axes, ``axis=(0, 1)``, it is a pair: which axes of `x` are the call's.
 
     Parameters
     ----------
@@ -180,8 +184,11 @@ def split(x: Any, axis: int | None = None) -> Split:
     return Split(x, axis)
 
 
-def read(x: Any, axis: int | None = None) -> Read:
+def read(x: Any, axis: Axis = None) -> Read:
     """Split `x` along `axis`, read-only: a Numba kernel that writes it does not compile.
+
+    In a call along two axes, ``axis=(0, 1)``, it is a pair: which axes of `x` are the call's first
+    and second, or None for one along which each block sees all of `x`.
 
     Parameters
     ----------
@@ -242,7 +249,7 @@ def whole(x: Any) -> Whole:
     return Whole(x)
 
 
-def write(x: Any, axis: int | None = None) -> Write:
+def write(x: Any, axis: Axis = None) -> Write:
     """Split `x` along `axis`; each chunk writes all of its part, whatever stood there before.
 
     It is what `split` is, and says that nobody needs to bring along what `x` holds.
@@ -313,9 +320,9 @@ def shared(x: Any) -> Shared:
 
 def halo(
     x: Any,
-    depth: int | tuple[int, int],
+    depth: Depth,
     *,
-    axis: int | None = None,
+    axis: Axis = None,
     boundary: str | complex | np.generic | None = None,
 ) -> Halo:
     """Split `x` along `axis`, read-only; each chunk sees `depth` more elements on each side.
@@ -324,8 +331,9 @@ def halo(
     ----------
     x : SharedArray or view of one, which the call does not write
     depth : int or (int, int)
-        How many elements more, before the chunk's own and after them.
-    axis : int, optional
+        How many elements more, before the chunk's own and after them. In a call along two axes an
+        int is for both, and a pair has the depth along each: an int, or ``(before, after)``.
+    axis : int or pair, optional
         That of the call by default.
     boundary : {'edge', 'reflect', 'symmetric', 'wrap'} or number, optional
         Beyond the ends of `x` chunks see what `numpy.pad` would put there, and `x` is as long as
@@ -355,23 +363,27 @@ def halo(
     ...     print(new.array, old.array)
     [0. 3. 3. 3. 0.] [0. 2. 3. 2. 0.]
     """
-    before, after = _depths(depth)
+    checked = _depth(depth)
     if isinstance(boundary, str):
         config.one_of("boundary", boundary, BOUNDARIES)
     elif boundary is not None and not isinstance(boundary, (Number, np.generic)):
         known = f"one of {BOUNDARIES}, a number or None"
         raise TypeError(f"halo: boundary: expected {known}, got {boundary!r}")
-    return Halo(x, before, after, axis, boundary)
+    return Halo(x, checked, axis, boundary)
 
 
-def _depths(depth: Any) -> tuple[int, int]:
-    """How much a chunk sees before and after its own."""
-    pair = depth if isinstance(depth, (tuple, list)) and len(depth) == 2 else (depth, depth)
-    if not all(isinstance(one, (int, np.integer)) and type(one) is not bool for one in pair):
-        raise TypeError(f"halo: depth: expected a whole number, or (before, after), got {depth!r}")
-    if min(pair) < 0:
-        raise ValueError(f"halo: depth: expected no number below 0, got {depth!r}")
-    return int(pair[0]), int(pair[1])
+def _depth(depth: Any, given: Any = None, *, nests: bool = True) -> Any:
+    """How much a chunk sees before and after its own, checked: a number, or a pair of them."""
+    given = depth if given is None else given
+    if nests and isinstance(depth, (tuple, list)) and len(depth) == 2:
+        outer = given is depth
+        return tuple(_depth(one, given, nests=outer) for one in depth)
+    if not isinstance(depth, (int, np.integer)) or type(depth) is bool:
+        wanted = "a whole number, or (before, after); in two dimensions a pair of these"
+        raise TypeError(f"halo: depth: expected {wanted}, got {given!r}")
+    if depth < 0:
+        raise ValueError(f"halo: depth: expected no number below 0, got {given!r}")
+    return int(depth)
 
 
 def scratch(shape: int | tuple[int, ...], dtype: DTypeLike = float) -> Scratch:

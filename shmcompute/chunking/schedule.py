@@ -59,7 +59,7 @@ def chunks(
     length: int,
     workers: int,
     schedule: str,
-    chunksize: int | None,
+    chunksize: Any,
     start: int = 0,
     per_worker: int | None = None,
 ) -> Sequence[Chunk]:
@@ -83,6 +83,11 @@ def chunks(
     """
     if not isinstance(schedule, str) or schedule not in SCHEDULES:
         one_of("schedule", schedule, SCHEDULES)  # raises
+    if isinstance(chunksize, tuple):
+        raise TypeError(
+            f"chunksize: expected a whole number, got {chunksize!r}; a pair is for a call along "
+            "two axes, axis=(0, 1)"
+        )
     if chunksize is not None:
         chunksize = count("chunksize", chunksize)
     if schedule == "guided":

@@ -89,6 +89,11 @@ class Call:
         return self.links[0].arguments.length
 
     @property
+    def lengths(self) -> tuple[int, ...]:
+        """Indices along each axis of the call."""
+        return self.links[0].arguments.lengths
+
+    @property
     def written(self) -> Array | None:
         """What an even sweep writes first."""
         accesses = [access for link in self.links for access in link.arguments.accesses()]

@@ -33,8 +33,8 @@ def parallel_iterate(
     until: Callable[[Any], Any] | None = None,
     every: int = 1,
     combine: Callable[[Any, Any], Any] = np.maximum,
-    axis: int = 0,
-    chunksize: int | None = None,
+    axis: int | tuple[int, int] = 0,
+    chunksize: int | tuple[int, int] | None = None,
     schedule: str = "static",
     pool: Pool | None = None,
     backend: str | None = None,
@@ -72,7 +72,7 @@ def parallel_iterate(
         Makes one number of two, such as a ufunc. Chunks are cut by length alone then, and their
         numbers are combined in order, so it is the same for any number of workers.
     axis, pool, backend, debug
-        As for `parallel_apply`.
+        As for `parallel_apply`. Along two axes sweeps return to the caller, one by one.
     chunksize : int, optional
         Elements along the axis that one call of a kernel gets. By default, in blocks of time, as
         many as are quick.

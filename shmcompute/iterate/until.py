@@ -16,6 +16,12 @@ from shmcompute.plans import Calls
 PIECES = 64  # chunks of a sweep whose numbers are combined: as many for any number of workers
 
 
+def _piece(lengths: tuple[int, ...]) -> Any:
+    """The size of a chunk, along each axis of the call."""
+    sizes = tuple(-(-length // round(PIECES ** (1 / len(lengths)))) or 1 for length in lengths)
+    return sizes if len(sizes) > 1 else sizes[0]
+
+
 class Condition(NamedTuple):
     """Asked after each `every` sweeps."""
 
@@ -50,7 +56,7 @@ class Measurement:
         plans = [build_numbered(call, options, target) for call in others]
         schedule = "static" if options.schedule == "static" else "dynamic"  # cut by length alone
         cut = options._replace(
-            schedule=schedule, chunksize=options.chunksize or -(-self._call.length // PIECES) or 1
+            schedule=schedule, chunksize=options.chunksize or _piece(self._call.lengths)
         )
         last = (measuring.measured(kernel, len(args)), *args, per_chunk(()))
         try:

@@ -21,7 +21,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaError
 
-from shmcompute.chunking import Arguments, Chunk, Constant, PaddedPart
+from shmcompute.chunking import Arguments, Chunk, Constant, PaddedBlock, PaddedPart
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, rewrap
 from shmcompute.kernels.bounds import NamedIndexError
@@ -44,6 +44,10 @@ class NumbaKernel(Kernel):
             from shmcompute.kernels import padding  # noqa: PLC0415  # 6 ms, for few programs
 
             padding.prepare()  # here once, so that workers find it compiled
+        if any(isinstance(argument, PaddedBlock) for argument in arguments.bound):
+            from shmcompute.kernels import padding_blocks  # noqa: PLC0415
+
+            padding_blocks.prepare()
         checked, keywords = _checked.setdefault(self.dispatcher, set()), self._keyword_types()
         for sample in arguments.samples(chunks):
             types = self._types(sample)

@@ -20,6 +20,7 @@ from shmcompute.arrays import SharedArray
 from shmcompute.chunking import (
     FRAME_HEAD,
     Arguments,
+    Block,
     Bound,
     Chunk,
     ChunkCall,
@@ -27,7 +28,9 @@ from shmcompute.chunking import (
     ChunkStart,
     ChunkStop,
     Constant,
+    Cut,
     OutputRow,
+    PaddedBlock,
     PaddedPart,
     Part,
     Scalar,
@@ -122,7 +125,10 @@ def native_call(
     words = chain.from_iterable(one.words for one in native)
     return NativeCall(
         trampoline.make_trampoline(
-            compiled.signature.return_type, argument_types, tuple(one.source for one in native)
+            compiled.signature.return_type,
+            argument_types,
+            tuple(one.source for one in native),
+            axes=len(arguments.lengths),
         ),
         np.array([code, *words], np.int64),
         sum(words_in_frame(view.ndim) for view in arguments.views()),
@@ -166,12 +172,8 @@ def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | str:
     match argument:
         case Scalar(index):
             return _Described(("value", index))
-        case PaddedPart():
-            return _describe_padded(argument, chunks)
-        case Part(view, axis, _, 0):
-            return _Described(("part", axis), [view.itemsize])
-        case Part(view, axis, _, margin):
-            return _Described(("window", axis), [margin, view.itemsize])
+        case Part() | Block():
+            return _describe_cut(argument, chunks)
         case WholeArray(view):
             return _Described(("whole", 0), [view.itemsize])
         case OutputRow(view):
@@ -184,6 +186,21 @@ def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | str:
     return "a random generator, made for each chunk"
 
 
+def _describe_cut(argument: Cut, chunks: Sequence[Chunk]) -> _Described | str:
+    match argument:
+        case PaddedPart():
+            return _describe_padded(argument, chunks)
+        case PaddedBlock():
+            return _describe_padded_block(argument, chunks)
+        case Part(view, axis, _, margin):
+            axes, margins = (axis,), [margin]
+        case Block(view, axes, _, margins):
+            pass
+    if any(margins):
+        return _Described(("window", axes), [*margins, view.itemsize])
+    return _Described(("part", axes), [view.itemsize])
+
+
 def _describe_padded(part: PaddedPart, chunks: Sequence[Chunk]) -> _Described | str:
     from shmcompute.kernels import padding  # noqa: PLC0415  # 6 ms, for few programs
 
@@ -192,7 +209,19 @@ def _describe_padded(part: PaddedPart, chunks: Sequence[Chunk]) -> _Described | 
         return "a halo beyond the ends, whose machine code is not to be had"
     words, kept = padding.padding_words(part, chunks)
     return _Described(
-        ("padded", part.axis), [part.view.itemsize, pad, *words], (kept, part.ends, part.fill)
+        ("padded", 0), [part.view.itemsize, pad, *words], (kept, part.ends, part.fill)
+    )
+
+
+def _describe_padded_block(block: PaddedBlock, chunks: Sequence[Any]) -> _Described | str:
+    from shmcompute.kernels import padding_blocks  # noqa: PLC0415  # for few programs
+
+    pad = padding_blocks.address_of_pad()
+    if pad is None:
+        return "a halo beyond the ends, whose machine code is not to be had"
+    words, kept = padding_blocks.padding_words(block, chunks)
+    return _Described(
+        ("padded", 0), [block.view.itemsize, pad, *words], (kept, block.ends, block.fill)
     )
 
 

@@ -147,8 +147,8 @@ def padding_words(part: PaddedPart, chunks: Sequence[Chunk]) -> tuple[list[int],
     Copies have room for the widest of these chunks, and strides that do for all.
     """
     width = max((part.copied(*chunk) for chunk in chunks), default=0)
-    strides = np.array(part.empty(width).strides, np.int64)
-    size = WORD * (1 + 2 * len(strides)) + part.bytes_for(width)
+    strides = np.array(part.empty(part.sizes(width)).strides, np.int64)
+    size = WORD * (1 + 2 * len(strides)) + part.bytes_for(part.sizes(width))
     rows = np.zeros((part.workers, -(-size // LINE) * LINE), np.uint8)
     loops = _loops(part, strides)
     words = [address(rows), rows.shape[1], part.before, part.after, *map(address, part.ends)]

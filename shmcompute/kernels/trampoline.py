@@ -31,11 +31,12 @@ from shmcompute.system.compiling import call_compiler
 from shmcompute.typing import Array
 
 Types = tuple[Any, ...]  # Numba's types
-# Where an argument comes from: ("part", axis), ("window", axis), which is a part and some elements
-# more, ("padded", axis), ("whole", 0) or ("row", 0), an array that the frame tells; ("fixed", 0) or
-# ("scratch", 0), one that the block tells; ("scalar", 0), in the block; ("value", its index among
-# the call's); ("start", 0), ("stop", 0) or ("number", 0), of the chunk.
-Source = tuple[str, int]
+# Where an argument comes from: ("part", axes), which of its own axes are the call's first and, if
+# it has one, its second; ("window", axes), which is a part and some elements more; ("padded", 0),
+# ("whole", 0) or ("row", 0), an array that the frame tells; ("fixed", 0) or ("scratch", 0), one
+# that the block tells; ("scalar", 0), in the block; ("value", its index among the call's);
+# ("start", 0), ("stop", 0) or ("number", 0), of the chunk.
+Source = tuple[str, Any]
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
 
@@ -43,6 +44,9 @@ _I64, _I32 = ir.IntType(64), ir.IntType(32)
 # are its address and so many words.
 PAD_TYPES: Types = (types.int64,) * 6
 PAD_WORDS = 12
+# In two dimensions they are two more: `padding_blocks.pad_block`.
+PAD_BLOCK_TYPES: Types = (types.int64,) * 8
+PAD_BLOCK_WORDS = 18
 
 _numbers = itertools.count()
 _libraries: list[Any] = []  # code is unmapped with its library, and is called by address alone
@@ -95,21 +99,25 @@ def scalar_bytes(value: Any) -> bytes | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def make_trampoline(return_type: Any, argument_types: Types, sources: tuple[Source, ...]) -> int:
+def make_trampoline(
+    return_type: Any, argument_types: Types, sources: tuple[Source, ...], axes: int = 1
+) -> int:
     """The address of a trampoline: a function ``i32 (block, frame, bases, values, start, ...)``.
 
-    The first four are addresses. What follows are the chunk's start, stop and number, the worker's
-    number, and the address `failure`. The frame holds the words of each array whose place a call
-    tells: which of `bases` it is in, its offset there, shape and strides. In the block are the
-    kernel's address and then, in turn, the words of each other argument: the item size of an array,
-    and, where the frame tells nothing of it, its address, shape and strides; 16 bytes of a scalar.
+    The first four are addresses. What follows are the chunk's start and stop along each axis of
+    the call, its number, the worker's number, and the address `failure`. The frame holds the words
+    of each array whose place a call tells: which of `bases` it is in, its offset there, shape and
+    strides. In the block are the kernel's address and then, in turn, the words of each other
+    argument: the item size of an array, and, where the frame tells nothing of it, its address,
+    shape and strides; 16 bytes of a scalar.
     The result is 0, or the code of what was raised, whose description `failure` then points to.
     """
 
     def write(builder: Any) -> None:
         _Trampoline(builder).build(return_type, argument_types, sources)
 
-    return compile_function("trampoline", ir.FunctionType(_I32, [_I64] * 9), write)
+    arguments = [_I64] * (7 + 2 * axes)
+    return compile_function("trampoline", ir.FunctionType(_I32, arguments), write)
 
 
 def compile_function(purpose: str, function_type: Any, write: Callable[[Any], None]) -> int:
@@ -139,8 +147,17 @@ class _Trampoline:
         self._builder = builder
         block, frame, self._bases, self._values, *chunk, self._failure = builder.function.args
         self._block, self._frame = _Words(builder, block), _Words(builder, frame)
-        self._start, self._stop, self._number, self._worker = chunk
-        self._of_chunk = {"start": self._start, "stop": self._stop, "number": self._number}
+        *edges, self._number, self._worker = chunk
+        self._starts, self._stops = edges[::2], edges[1::2]
+        self._of_chunk = {
+            "start": self._index(self._starts),
+            "stop": self._index(self._stops),
+            "number": self._number,
+        }
+
+    def _index(self, along: list[Any]) -> Any:
+        """A number, or in two dimensions a tuple of them."""
+        return along[0] if len(along) == 1 else cgutils.pack_array(self._builder, along)
 
     def build(self, return_type: Any, argument_types: Types, sources: Sequence[Source]) -> None:
         builder, convention = self._builder, self._context.call_conv
@@ -166,7 +183,7 @@ class _Trampoline:
             return self._fixed_array(kind, is_row=what == "scratch")
         if what == "padded":
             return self._padded_array(kind)
-        return self._framed_array(kind, what, axis=number)
+        return self._framed_array(kind, what, number)
 
     def _scalar(self, kind: Any, base: Any, offset: int) -> Any:
         model = self._context.data_model_manager[kind]
@@ -182,18 +199,20 @@ class _Trampoline:
             data = builder.add(data, builder.mul(self._worker, block.next()))
         return self._array(kind, itemsize, data, block.several(kind.ndim), block.several(kind.ndim))
 
-    def _framed_array(self, kind: Any, what: str, axis: int) -> Any:
+    def _framed_array(self, kind: Any, what: str, axes: Any) -> Any:
         """An array that the frame tells, or what the chunk sees of it."""
         builder, frame = self._builder, self._frame
         base, offset = frame.next(), frame.next()
         ndim = kind.ndim + (what == "row")
         shape, strides = frame.several(ndim), frame.several(ndim)
         data = builder.add(_Words(builder, self._bases).at(base), offset)
-        if what in ("part", "window"):
-            data = builder.add(data, builder.mul(self._start, strides[axis]))
-            shape[axis] = builder.sub(self._stop, self._start)
-        if what == "window":
-            shape[axis] = builder.add(shape[axis], self._block.next())
+        cuts = zip(axes, self._starts, self._stops, strict=True) if axes else ()
+        for axis, start, stop in cuts:
+            margin = self._block.next() if what == "window" else None
+            if axis is not None:
+                data = builder.add(data, builder.mul(start, strides[axis]))
+                width = builder.sub(stop, start)
+                shape[axis] = width if margin is None else builder.add(width, margin)
         if what == "row":
             data = builder.add(data, builder.mul(self._number, strides.pop(0)))
             del shape[0]
@@ -202,18 +221,22 @@ class _Trampoline:
     def _padded_array(self, kind: Any) -> Any:
         """What a function says that a chunk sees of an array that the frame tells."""
         builder, block, frame = self._builder, self._block, self._frame
+        several = len(self._starts) > 1
+        pad_types = PAD_BLOCK_TYPES if several else PAD_TYPES
+        count = PAD_BLOCK_WORDS if several else PAD_WORDS
         itemsize, function = block.next(), block.next()
         base, offset = frame.next(), frame.next()
         data = builder.add(_Words(builder, self._bases).at(base), offset)
         places = [
             builder.add(words.address, ir.Constant(_I64, words.skip(8 * count)))
-            for words, count in ((block, PAD_WORDS), (frame, 2 * kind.ndim))
+            for words, count in ((block, count), (frame, 2 * kind.ndim))
         ]
-        given = (data, *places, self._start, self._stop, self._worker)
+        edges = itertools.chain.from_iterable(zip(self._starts, self._stops, strict=True))
+        given = (data, *places, *edges, self._worker)
         convention = self._context.call_conv
-        pad = convention.get_function_type(types.int64, PAD_TYPES).as_pointer()
+        pad = convention.get_function_type(types.int64, pad_types).as_pointer()
         pointer = builder.inttoptr(function, pad)
-        _, place = convention.call_function(builder, pointer, types.int64, PAD_TYPES, given)
+        _, place = convention.call_function(builder, pointer, types.int64, pad_types, given)
         seen = _Words(builder, place)
         return self._array(
             kind, itemsize, seen.next(), seen.several(kind.ndim), seen.several(kind.ndim)

@@ -18,7 +18,7 @@ from numba.np.numpy_support import ufunc_find_matching_loop
 from numba.np.ufunc.dufunc import DUFunc
 from numba.np.ufunc.gufunc import GUFunc
 
-from shmcompute.chunking import Arguments, Chunk, Constant, Part, WholeArray
+from shmcompute.chunking import Arguments, Block, Chunk, Constant, Cut, WholeArray
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captures
@@ -26,6 +26,7 @@ from shmcompute.kernels.native_plan import NeedsPython
 from shmcompute.kernels.variants import bounded_gufunc
 from shmcompute.system.compiling import call_compiler
 
+_WORDS = ("first", "second")  # of the axes of a call
 UFUNCS = (np.ufunc, DUFunc, GUFunc)
 
 
@@ -61,30 +62,51 @@ class UfuncKernel(Kernel):
         given = [(f"argument {i}", bound[i]) for i in (*self.inputs, *self.outputs)]
         operands = [*zip([*held, *given], cores, strict=True)]
         target: Any = bound[out]
-        place = _place(target, cores[-len(self.outputs)])
-        for (which, operand), core in operands:
-            if isinstance(operand, Part) and operand.margin:
-                self._check_halo(which, operand, _place(operand, core), place)
-            elif isinstance(operand, Part) and _place(operand, core) != place:
+        for along in range(len(arguments.lengths)):
+            place = _place(target, cores[-len(self.outputs)], along)
+            assert place is not None  # noqa: S101  # what is written is cut along all
+            for (which, operand), core in operands:
+                self._check_operand(which, operand, core, along, place, (out, target))
+
+    def _check_operand(
+        self,
+        which: str,
+        operand: Any,
+        core: list[str],
+        along: int,
+        place: int | str,
+        target: tuple[int, Any],
+    ) -> None:
+        """Refuse one that is not matched along an axis of the call with what is written."""
+        own = _place(operand, core, along) if isinstance(operand, Cut) else None
+        if isinstance(operand, Cut) and own is not None:
+            if margin := _margin(operand, along):
+                self._check_halo(which, operand.view.shape, margin, own, place)
+            elif own != place:
                 raise KernelTypeError(
                     f"ufunc {self.name}: {which} (shape {operand.view.shape}) is split along an "
-                    f"axis that is not matched with the one along which argument {out} (shape "
-                    f"{target.view.shape}) is split, for NumPy matches from the last axis on; "
-                    "give both as many dimensions, x[:, np.newaxis], and split the same"
+                    f"axis that is not matched with the one along which argument {target[0]} "
+                    f"(shape {target[1].view.shape}) is split, for NumPy matches from the last "
+                    "axis on; give both as many dimensions, x[:, np.newaxis], and split the same"
                 )
-            if (shape := _whole_shape(operand)) is not None and _spreads(shape, core, place):
-                raise KernelTypeError(
-                    f"ufunc {self.name}: {which} (shape {shape}) is whole, so "
-                    "each chunk would be matched with all of it along the axis that is split; "
-                    "pass sc.read(x)"
-                )
+        elif (shape := _whole_shape(operand)) is not None and _spreads(shape, core, place):
+            how, pair = "whole", ""
+            if isinstance(operand, Block):
+                how, pair = f"not split along the call's {_WORDS[along]} axis", ", axis=(0, 1)"
+            raise KernelTypeError(
+                f"ufunc {self.name}: {which} (shape {shape}) is {how}, so "
+                "each chunk would be matched with all of it along the axis that is split; "
+                f"pass sc.read(x{pair})"
+            )
 
-    def _check_halo(self, which: str, part: Part, own: int | str, place: int | str) -> None:
+    def _check_halo(
+        self, which: str, shape: tuple[int, ...], margin: int, own: int | str, place: int | str
+    ) -> None:
         """Refuse a halo along an axis that NumPy matches with one that has none."""
         if isinstance(own, int) or isinstance(place, int) or own == place:
             raise KernelTypeError(
-                f"ufunc {self.name}: {which} (shape {part.view.shape}) is seen with a halo, so it "
-                f"is longer by {part.margin} than what it is matched with; pass shifted views, "
+                f"ufunc {self.name}: {which} (shape {shape}) is seen with a halo, so it "
+                f"is longer by {margin} than what it is matched with; pass shifted views, "
                 "sc.read(x[:-2]) and sc.read(x[2:]), or call the ufunc in a kernel"
             )
 
@@ -127,17 +149,28 @@ def _core_axes(function: Any) -> list[list[str]]:
 
 
 def _whole_shape(operand: Any) -> tuple[int, ...] | None:
-    """The shape of an operand that each chunk gets as it is."""
-    if isinstance(operand, WholeArray):
+    """The shape of an operand that each chunk gets as it is, or uncut along an axis of the call."""
+    if isinstance(operand, (WholeArray, Block)):
         return np.shape(operand.view)
     return np.shape(operand.value) if isinstance(operand, Constant) else None
 
 
-def _place(argument: Any, core: list[str]) -> int | str:
-    """Which axis is split: its name, or its number among those looped over, from the last."""
+def _place(argument: Any, core: list[str], along: int) -> int | str | None:
+    """Which axis is split: its name, or its number among those looped over, from the last.
+
+    It is the one that is the call's first, or second. None: it is not split along that one.
+    """
     core = _present(core, argument.view.ndim)
-    axis = argument.axis - argument.view.ndim
+    own = argument.axes[along] if isinstance(argument, Block) else argument.axis
+    if own is None:
+        return None
+    axis = own - argument.view.ndim
     return int(axis + len(core)) if -axis > len(core) else core[axis]
+
+
+def _margin(argument: Cut, along: int) -> int:
+    """How much more than its own a chunk sees along an axis of the call."""
+    return argument.margins[along] if isinstance(argument, Block) else argument.margin
 
 
 def _present(core: list[str], ndim: int) -> list[str]:
@@ -148,8 +181,10 @@ def _present(core: list[str], ndim: int) -> list[str]:
 
 def _spreads(shape: tuple[int, ...], core: list[str], place: int | str) -> bool:
     """Whether an operand that is whole has more than one element for the axis that is split."""
+    if isinstance(place, str):
+        return place in _present(core, len(shape))
     looped = shape[: len(shape) - len(_present(core, len(shape)))]
-    return isinstance(place, int) and len(looped) >= -place and looped[place] != 1
+    return len(looped) >= -place and looped[place] != 1
 
 
 _lone = threading.Lock()
@@ -224,7 +259,7 @@ def split_operands(
     """Which arguments a ufunc writes, and which it reads beside its partial ones."""
     count = len(arguments.bound)
     nin = ufunc.nin - partial_args
-    written = [i for i, arg in enumerate(arguments.bound) if isinstance(arg, Part) and arg.writes]
+    written = [i for i, arg in enumerate(arguments.bound) if isinstance(arg, Cut) and arg.writes]
     outputs = tuple(written[: ufunc.nout])
     separate = count == nin + ufunc.nout
     inputs = tuple(i for i in range(count) if not (separate and i in outputs))

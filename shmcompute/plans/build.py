@@ -13,6 +13,7 @@ from shmcompute import config
 from shmcompute.arrays import SharedArray
 from shmcompute.chunking import (
     ARRAY_MARKERS,
+    Arguments,
     Chunk,
     ChunkGenerator,
     ChunkNumber,
@@ -97,7 +98,10 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
     arguments, first = bind(args, _setting(options, target)), first_index(options)
     if any(isinstance(argument, Constant) for argument in arguments.bound):
         return None  # a plain array that is copied, or a number too many: its value is the form's
-    cut = cut_range(known, options, (first, first + arguments.length), target.workers)
+    if arguments.width is not None:
+        cut = _cut_blocks([arguments], options, target.workers)
+    else:
+        cut = cut_range(known, options, (first, first + arguments.length), target.workers)
     if not isinstance(kernel, NumbaKernel):
         kernel.check(arguments, cut)
     elif fingerprints(arguments, cut) != known.form.fingerprints:
@@ -216,7 +220,7 @@ def _meet_neighbours(links: Sequence[Link], retries: int) -> bool:
     """
     bound = [link.arguments for link in links]
     found = len(links) > 1 and meets_neighbours(
-        [one.accesses() for one in bound], [one.length for one in bound]
+        [one.accesses() for one in bound], [one.lengths for one in bound]
     )
     if found and retries:
         raise ValueError(
@@ -262,16 +266,28 @@ def _bytes_of_chunk(links: tuple[Link, ...], retries: int) -> int | None:
 def _cut(
     links: tuple[Link, ...], options: Options, workers: int, chunk_bytes: int | None
 ) -> Sequence[Chunk]:
-    length, chunksize = links[0].arguments.length, options.chunksize
+    arguments = [link.arguments for link in links]
+    if arguments[0].width is not None:
+        return _cut_blocks(arguments, options, workers)
+    length, chunksize = arguments[0].length, options.chunksize
     fine = per_worker(links, options)
     if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
-        total = bytes_of([link.arguments for link in links])
+        total = bytes_of(arguments)
         most = -(-length // (workers * (fine or 1)))
         chunksize = max(1, min(chunk_bytes * length // max(1, total), most))
     cut = chunks(length, workers, options.schedule, chunksize, first_index(options), fine)
-    bound = [argument for link in links for argument in link.arguments.bound]
+    bound = [argument for link in arguments for argument in link.bound]
     if any(isinstance(argument, ChunkGenerator) for argument in bound):
         # Neither the machine nor how the call is run may decide which numbers are drawn.
         cut = chunks(length, DRAWING, "static", options.chunksize, first_index(options))
     padded = [argument for argument in bound if isinstance(argument, PaddedPart)]
     return cut_ends(cut, padded) if padded else cut
+
+
+def _cut_blocks(arguments: Sequence[Arguments], options: Options, workers: int) -> Sequence[Chunk]:
+    from shmcompute.plans.block_cut import cut_blocks  # noqa: PLC0415  # for few programs
+
+    schedule, retries = options.schedule, options.retries > 0
+    return cut_blocks(
+        arguments, workers, schedule, options.chunksize, drawing=DRAWING, retries=retries
+    )

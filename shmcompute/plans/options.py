@@ -10,8 +10,8 @@ from shmcompute.chunking import Chunk
 class Options(NamedTuple):
     """How a call is cut and run; see `parallel_apply`."""
 
-    axis: int = 0
-    chunksize: int | None = None
+    axis: int | tuple[int, int] = 0
+    chunksize: int | tuple[int, int] | None = None
     schedule: str = "static"
     retries: int = 0
     debug: bool = False

@@ -16,7 +16,8 @@ from shmcompute.chunking import (
     Chunk,
     ChunkCall,
     Chunks,
-    Part,
+    Cut,
+    Grid,
     Place,
     Places,
     Values,
@@ -128,8 +129,12 @@ class Plan:
         )
 
     def _chunk_call(self, number: int, values: Values = (), worker: int = 0) -> ChunkCall:
-        among_all = number if self.numbers is None else self.numbers[number]
-        return ChunkCall(*self.chunks[number], among_all, worker, values)
+        chunks = self.chunks
+        if self.numbers is not None:
+            among_all = self.numbers[number]
+        else:
+            among_all = chunks.number(number) if isinstance(chunks, Grid) else number
+        return ChunkCall(*chunks[number], among_all, worker, values)
 
     def _call(self, call: ChunkCall) -> None:
         for link in self._guarded(call) if self.debug else self.links:
@@ -245,7 +250,7 @@ class Plan:
     def targets(self) -> list[Array]:
         """The arrays among its arguments that chunks write."""
         parts = itertools.chain.from_iterable(link.arguments.bound for link in self.links)
-        return [part.view for part in parts if isinstance(part, Part) and part.writes]
+        return [part.view for part in parts if isinstance(part, Cut) and part.writes]
 
     def blame(self, error: BaseException, number: int) -> None:
         """Say in which chunk an error arose."""
@@ -277,9 +282,7 @@ class Plan:
             )
         if self.sweeps is not None:
             return self.sweeps.native(calls)
-        return make_native_plan(
-            calls, () if isinstance(self.chunks, Chunks) else _edges(self.chunks)
-        )
+        return make_native_plan(calls, _edges(self.chunks))
 
     def _native_calls(self) -> Sequence[NativeCall | NeedsPython]:
         """How machine code calls each kernel, or why it can't."""
@@ -311,4 +314,6 @@ def _edges(chunks: Sequence[Chunk]) -> list[int]:
     """The edges of chunks that are contiguous, where no rule tells them."""
     if isinstance(chunks, Chunks):
         return []
+    if isinstance(chunks, Grid):
+        return [edge for cuts in chunks.axes() for edge in _edges(cuts)]
     return [start for start, _ in chunks[:1]] + [stop for _, stop in chunks]

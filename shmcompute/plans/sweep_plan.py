@@ -46,6 +46,8 @@ def plan_of_sweeps(
     """
     if options.schedule != "static" or options.debug:
         return None
+    if isinstance(options.axis, tuple) or isinstance(options.chunksize, tuple):
+        return None  # blocks in two dimensions, or what `build_plan` refuses
     length, parts = links[0].arguments.length, target.workers
     shortest = 1 if options.extent is not None else SHORTEST
     if length < max(shortest, parts) or not all(map(_is_plain, links)):
@@ -112,7 +114,8 @@ def _footprints(arguments: Arguments) -> list[Footprint]:
             depth = max(part.before, part.after)
             found.append(_footprint(part.view, part.axis, False, depth, depth))
         else:
-            found.append(_footprint(access.view, access.axis, access.writes, 0, access.margin))
+            ((axis, margin),) = access.cuts()
+            found.append(_footprint(access.view, axis, access.writes, 0, margin))
     return found
 
 

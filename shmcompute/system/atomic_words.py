@@ -279,10 +279,30 @@ def call(
     failure: Any,
 ) -> tuple[Signature, Generator]:
     """Call a trampoline (see `kernels.trampoline`); 0, or the code of what the kernel raised."""
+    return types.int64(*[types.int64] * 10), _call
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(_I32, [_I64] * 9)
-        function = builder.inttoptr(args[0], kind.as_pointer())
-        return builder.sext(builder.call(function, args[1:]), _I64)
 
-    return types.int64(*[types.int64] * 10), generate
+@_intrinsic
+def call_on_block(
+    _: Any,
+    function: Any,
+    block: Any,
+    frame: Any,
+    bases: Any,
+    values: Any,
+    start: Any,
+    stop: Any,
+    start2: Any,
+    stop2: Any,
+    number: Any,
+    worker: Any,
+    failure: Any,
+) -> tuple[Signature, Generator]:
+    """The same for a chunk that is a block: a range along each of two axes."""
+    return types.int64(*[types.int64] * 12), _call
+
+
+def _call(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    kind = ir.FunctionType(_I32, [_I64] * (len(args) - 1))
+    function = builder.inttoptr(args[0], kind.as_pointer())
+    return builder.sext(builder.call(function, args[1:]), _I64)

@@ -17,6 +17,7 @@ from shmcompute.system import atomic_words
 from shmcompute.system.atomic_words import (
     add,
     call,
+    call_on_block,
     core,
     give_way,
     jitted,
@@ -85,8 +86,10 @@ LINK = 3 * WORD
 # Or, where LINKS is below 0, a plan whose chunks are parts with a way of their own:
 WAY = 8  # the address of what goes it; see `kernels.sweeping`
 
-# The frame's rule of chunks
-COUNT, START, LENGTH, SIZE = FRAME_AT, FRAME_AT + 8, FRAME_AT + 16, FRAME_AT + 24
+# A rule of chunks, with which the frame begins,
+COUNT, START, LENGTH, SIZE = 0, 8, 16, 24
+# and, in two dimensions, the band of blocks (see `chunking.grid`), the rule of rows, of columns
+BAND, ROWS, COLUMNS = FRAME_AT + 32, FRAME_AT + 40, FRAME_AT + 72
 
 # ns within which a worker that was woken should have begun: in a virtual machine an idle core alone
 # takes half as long to come back.
@@ -236,13 +239,13 @@ def note(control: int, slot: int, run: int, number: int, began: int) -> None:
 
 
 @_jitted
-def edge(control: int, edges: int, number: int) -> Any:
+def edge(rule: int, edges: int, number: int) -> Any:
     """Where the chunk of that number starts, and the one before it ends: see `Chunks`."""
-    size = load(control + SIZE)
+    size = load(rule + SIZE)
     if size > 0:
-        return load(control + START) + min(number * size, load(control + LENGTH))
+        return load(rule + START) + min(number * size, load(rule + LENGTH))
     if size == 0:
-        return load(control + START) + load(control + LENGTH) * number // load(control + COUNT)
+        return load(rule + START) + load(rule + LENGTH) * number // load(rule + COUNT)
     return load(edges + WORD * number)
 
 
@@ -312,11 +315,77 @@ def pass_through(
 
 
 @_jitted
+def column_in_band(position: int, rows: int, columns: int, band: int) -> Any:
+    """The row and column of what is dealt so late, in bands of rows: see `chunking.grid`."""
+    first = position // (band * columns) * band
+    within, height = position - first * columns, min(band, rows - first)
+    return first + within % height, within // height
+
+
+@_jitted
+def place_in_grid(position: int, rows: int, columns: int, band: int) -> Any:
+    """The row and column of the block that is dealt so late."""
+    if band > 0:
+        return column_in_band(position, rows, columns, band)
+    column, row = column_in_band(position, columns, rows, -band)
+    return row, column
+
+
+@_jitted
+def share_of_blocks(control: int, slot: int, plan: int, bases: int) -> Any:
+    """Do what falls to this slot of a plan whose chunks are blocks in two dimensions."""
+    count, links = load(control + FRAME_AT + COUNT), load(plan + LINKS)
+    rows, columns = load(control + ROWS + COUNT), load(control + COLUMNS + COUNT)
+    band, worker = load(control + BAND), (slot - control - SLOTS_AT) // SLOT
+    edges = plan + FIRST_LINK + LINK * links
+    edges2 = edges + WORD * (rows + 1)
+    run = load(control + RUN)
+    position = take(control, slot, NONE)
+    while 0 <= position < count:
+        row, column = place_in_grid(position, rows, columns, band)
+        start, stop = edge(control + ROWS, edges, row), edge(control + ROWS, edges, row + 1)
+        start2 = edge(control + COLUMNS, edges2, column)
+        stop2 = edge(control + COLUMNS, edges2, column + 1)
+        code, link = 0, plan + FIRST_LINK
+        if run != 0:
+            begin(control, slot, run, position)
+        for _ in range(links):
+            code = call_on_block(
+                load(link),
+                load(link + WORD),
+                control + FRAME_AT + load(link + 2 * WORD),
+                bases,
+                control + VALUES_AT,
+                start,
+                stop,
+                start2,
+                stop2,
+                row * columns + column,
+                worker,
+                slot + FAILURE,
+            )
+            if code != 0:
+                break
+            link += LINK
+        if run != 0:
+            end(control, slot)
+        if code != 0:
+            fail(control, slot, code)
+            return code
+        position = take(control, slot, position)
+    store(slot + CURRENT, NONE)
+    return 0
+
+
+@_jitted
 def share(control: int, slot: int, plan: int, bases: int) -> Any:
     """Do what falls to this slot; 0, or the code of what a kernel raised, which stops all."""
-    count, links = load(control + COUNT), load(plan + LINKS)
+    rule = control + FRAME_AT
+    count, links = load(rule + COUNT), load(plan + LINKS)
     if links < 0:
         return share_of_sweeps(control, slot, plan, bases)
+    if load(control + BAND) != 0:
+        return share_of_blocks(control, slot, plan, bases)
     edges = plan + FIRST_LINK + LINK * links
     worker = (slot - control - SLOTS_AT) // SLOT
     run = load(control + RUN)
@@ -324,7 +393,7 @@ def share(control: int, slot: int, plan: int, bases: int) -> Any:
     while 0 <= number < count:
         if run != 0:
             begin(control, slot, run, number)
-        start, stop = edge(control, edges, number), edge(control, edges, number + 1)
+        start, stop = edge(rule, edges, number), edge(rule, edges, number + 1)
         code = pass_through(control, slot, plan, links, bases, start, stop, number, worker)
         if run != 0:
             end(control, slot)

@@ -9,7 +9,7 @@ doorbell has told that a kernel raised. So when the answers are in, both ends ar
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class PackedPlan:
     links: tuple[tuple[bytes, bytes], ...]  # kernel and arguments of each
     kinds: tuple[Hashable, ...]  # what is equal where machine code finds arrays of the same types
     types: tuple[type[Number], ...]  # of the numbers that come with a call
-    chunks: tuple[Chunk, ...] | None  # None: each frame has a rule of its own
+    chunks: Sequence[Chunk] | None  # None: each frame has a rule of its own
     numbers: tuple[int, ...] | None
     journal: bytes
     sweeps: bytes

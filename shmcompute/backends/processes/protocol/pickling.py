@@ -6,14 +6,14 @@ import functools
 import io
 import pickle
 import weakref
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 from shmcompute.backends.processes.protocol.messages import PackedPlan, Result, Task
 from shmcompute.backends.processes.protocol.pickler import Pickler, ResultPickler, TaskPickler
-from shmcompute.chunking import Chunks
+from shmcompute.chunking import Chunk, Chunks, Grid
 from shmcompute.errors import KernelSerializationError, ShmComputeError
 from shmcompute.kernels import Kernel, NumbaKernel, fingerprints
 from shmcompute.plans import Link, Plan
@@ -52,7 +52,7 @@ def pack(plan: Plan) -> PackedPlan:
     types = tuple(map(type, plan.values))
     journal, kept = _dumps(plan.journal, lambda: "a journal")
     sweeps, state = _dumps(plan.sweeps, lambda: "the state of sweeps")
-    chunks = None if isinstance(plan.chunks, Chunks) else tuple(plan.chunks)
+    chunks = _chunks_to_send(plan.chunks)
     size = sum(map(len, chain.from_iterable(links))) + 16 * len(chunks or ())
     context = _pack_context(plan.context)
     return PackedPlan(
@@ -68,6 +68,13 @@ def pack(plan: Plan) -> PackedPlan:
         handles | kept | state,
         size,
     )
+
+
+def _chunks_to_send(chunks: Sequence[Chunk]) -> Sequence[Chunk] | None:
+    """Those that a worker is told with the plan, as no frame tells them."""
+    if isinstance(chunks, Grid):
+        return None if chunks.is_ruled else chunks
+    return None if isinstance(chunks, Chunks) else tuple(chunks)
 
 
 def _kinds(link: Link, plan: Plan) -> Hashable:
