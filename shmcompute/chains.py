@@ -32,6 +32,8 @@ def run_chain(plan: Plan, values: Values, workers: Backend, timeout: float | Non
         return
     with _told(plan, timeout):
         if plan.skewed is None or not _run_skewed(plan.skewed, run, timeout):
+            for stage in plan.stages[1:]:  # the first has run when it would show by itself
+                workers.admit(stage)
             for stage in plan.stages:
                 if plan.debug:
                     run_watched(run, stage)

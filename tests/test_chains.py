@@ -428,3 +428,27 @@ def test_what_a_kernel_raises_says_where(some_pool):
         with pytest.raises(ZeroDivisionError) as caught:
             sc.parallel_apply(links, pool=some_pool)
         assert any("of kernel" in note and "fails" in note for note in caught.value.__notes__)
+
+
+def test_what_does_not_travel_is_refused_before_the_first_link_runs(pools):
+    lock = threading.Lock()
+
+    def second(x, y):
+        with lock:
+            x += y[1:-1]
+
+    with Twins(2, 50) as twins:
+        a, b = twins.arrays
+        links = [(weigh, b[1:-1], sc.halo(a, 1), 1.0), (second, a[1:-1], sc.halo(b, 1))]
+        with pytest.raises(sc.errors.KernelSerializationError):
+            sc.parallel_apply(links, pool=pools["forkserver"])
+        twins.agree()
+
+
+@pytest.mark.parametrize("kernel", [weigh, weigh_python], ids=["jitted", "python"])
+def test_whichever_backend_is_chosen(kernel):
+    with sc.Pool(2, backend="auto") as pool, Twins(3, 400) as twins:
+        for _ in range(12):
+            sc.parallel_apply(smoothing(*twins.arrays, kernel), pool=pool)
+            one_after_another(smoothing(*twins.others))
+        twins.agree()

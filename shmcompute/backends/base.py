@@ -81,6 +81,10 @@ class Backend(ABC):
         """
         return Prospect(plan.reasons)
 
+    def admit(self, plan: Plan) -> None:
+        """Raise what would keep a plan from its workers, before anything runs."""
+        return
+
     @abstractmethod
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]

@@ -72,10 +72,8 @@ class Plan:
     careful: bool = False  # and whether they do it as if others wrote there, too
     context: CallContext | None = None  # the caller's, where another process is to have it
     sweeps: Sweeps | None = None  # where it repeats itself; links are then those of two sweeps
-    # Of a chain of which links see what others do to neighbouring chunks: each goes over all chunks
-    # before the next does (`stages`), or they go one behind the other, if machine code can.
-    apart: bool = False
-    skewed: Plan | None = None
+    apart: bool = False  # whether links see neighbouring chunks: so one after another (`stages`),
+    skewed: Plan | None = None  # or, if machine code can, one behind the other
     numbers: tuple[int, ...] | None = None  # of a plan of some chunks: their numbers among all
     form: Form = field(default_factory=Form)
 
@@ -120,13 +118,9 @@ class Plan:
 
     @cached_property
     def stages(self) -> tuple[Plan, ...]:
-        """What is run one after another: a plan of each link where they are apart, else this."""
-        if not self.apart:
-            return (self,)
-        return tuple(
-            replace(self, links=(link,), apart=False, skewed=None, form=Form())
-            for link in self.links
-        )
+        """A plan of each link, where these are apart, to be run one after another."""
+        alone = replace(self, apart=False, skewed=None)
+        return tuple(replace(alone, links=(link,), form=Form()) for link in self.links)
 
     def _chunk_call(self, number: int, values: Values = (), worker: int = 0) -> ChunkCall:
         chunks = self.chunks

@@ -208,6 +208,9 @@ class Processes(Backend):
         # In the thread of tasks callbacks of futures run.
         return self._tasks.thread is threading.current_thread() or self._waits_for_itself()
 
+    def admit(self, plan: Plan) -> None:
+        self._group.registry.packed(plan)  # which may fail
+
     def ready(self, timeout: float | None = None) -> None:
         if self._initializer is not None:
             self._initializer()
