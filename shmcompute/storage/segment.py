@@ -93,8 +93,8 @@ class Segment:
         self.holder: weakref.ref[Any] | None = None  # the latest array object over it
         self._watchers: list[Callable[[Handle], None]] = []
         self._finally = finally_
+        _handles[handle] = self  # first: see `is_made`
         _register[self.address] = self
-        _handles[handle] = self
         # No `weakref.finalize`, which does nothing any more once the program has begun to end.
         self._base = weakref.ref(base, self._unmapped)
         _segments.add(self)
@@ -203,6 +203,19 @@ def live() -> list[Segment]:
 def mapped(handle: Handle) -> Segment | None:
     """The segment of that handle, if this process has it mapped already."""
     return _handles.get(handle)
+
+
+def is_made(handle: Handle) -> bool:
+    """Whether its segment is whole, and ends with its last view; one half made is forgotten.
+
+    To be asked by who was interrupted while he made it.
+    """
+    segment = _handles.get(handle)
+    if segment is None or segment in _segments:
+        return segment is not None
+    _register.pop(segment.address, None)
+    _handles.pop(handle, None)
+    return False
 
 
 def locate(view: Array) -> tuple[Segment, int] | None:

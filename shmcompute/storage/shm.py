@@ -24,6 +24,7 @@ import os
 import stat
 import struct
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from shmcompute.storage import liveness, own_names, segment_cache
 from shmcompute.storage.layout import Layout
 from shmcompute.storage.mapping import map_file
 from shmcompute.storage.names import PREFIX, candidates, check_name
-from shmcompute.storage.segment import Segment
+from shmcompute.storage.segment import Segment, is_made
 from shmcompute.storage.shm_space import FOLDER, reserve
 from shmcompute.system import limits
 from shmcompute.system.file_locks import FileLocks, HolderNote
@@ -116,15 +117,56 @@ def create(layout: Layout, name: str | None) -> tuple[Segment, Array]:
 
 
 def _create_new(layout: Layout, data: int, tail: bytes, name: str | None) -> tuple[Segment, Array]:
-    cacheable = segment_cache.cacheable(data + len(tail))
     build = partial(_fill, data=data, tail=tail)
-    fd, handle, lock = (_create_linux if _nameless() else _create_posix)(name, build)
-    if cacheable and lock is None:
-        with suppress(OSError, ValueError):  # raised again below, unless it can do without
-            return _lend(
-                segment_cache.CachedBlock(fd, FOLDER / handle.name, data), layout, handle.name
-            )
-    return _map(fd, handle, layout, lock, partial(remove, handle.name, handle.serial))
+    if not _nameless():
+        fd, handle, lock = _create_posix(name, build)
+        return _map(fd, handle, layout, lock, partial(remove, handle.name, handle.serial))
+    made = _Making()
+    try:
+        return _create_linux(
+            made, layout, data, segment_cache.cacheable(data + len(tail)), name, build
+        )
+    except BaseException:
+        made.undo()
+        raise
+
+
+class _Making:
+    """What there is so far of a segment in the making.
+
+    An interrupt may come between any two instructions, and take with it what a call has just
+    returned. So descriptors are put where they can be found by the instruction that opens them.
+
+    Attributes
+    ----------
+    folder, opened : list of int
+        The folder's descriptor, and the segment's, while they are to be closed.
+    handle : ShmHandle or None
+        From before it has a name.
+    lends : bool
+        Whether a segment, once it is whole, closes the descriptor.
+    """
+
+    def __init__(self) -> None:
+        self.folder: list[int] = []
+        self.opened: list[int] = []
+        self.handle: ShmHandle | None = None
+        self.lends = False
+
+    def undo(self) -> None:
+        """Close, and take away the name, unless the segment is whole and does so."""
+        whole = self.handle is not None and is_made(self.handle)
+        if self.handle is not None and not whole:
+            remove(self.handle.name, self.handle.serial)
+        if not (whole and self.lends):
+            _close(self.opened)
+        _close(self.folder)
+
+
+def _close(descriptors: list[int]) -> None:
+    """Close them, each once: it is out of the list when it is closed, in one instruction."""
+    with suppress(IndexError):
+        deque(map(os.close, iter(descriptors.pop, None)), 0)
 
 
 def _create_cached(
@@ -279,35 +321,59 @@ def _nameless() -> bool:
 
 
 def _create_linux(
-    name: str | None, build: Callable[[int], None]
-) -> tuple[int, ShmHandle, int | None]:
-    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    made: _Making,
+    layout: Layout,
+    data: int,
+    cacheable: bool,
+    name: str | None,
+    build: Callable[[int], None],
+) -> tuple[Segment, Array]:
     try:
-        fd = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        _open_nameless(made)
     except OSError as error:
-        os.close(folder)
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
-            return _create_posix(name, build)  # a sandbox whose /dev/shm has no O_TMPFILE
+            # A sandbox whose /dev/shm has no O_TMPFILE.
+            _close(made.folder)
+            fd, handle, lock = _create_posix(name, build)
+            return _map(fd, handle, layout, lock, partial(remove, handle.name, handle.serial))
         raise StorageError(f"{FOLDER} takes no new segment: {error}") from error
-    try:
-        build(fd)
-        liveness.hold(fd, "")
-        serial = os.fstat(fd).st_ino  # before it has a name: after that nothing may fail
-        for free_name in candidates(name):
-            try:
-                with own_names.given(free_name, partial(remove, free_name, serial)):
-                    os.link(
-                        f"/proc/self/fd/{fd}", free_name, dst_dir_fd=folder, follow_symlinks=True
-                    )
-                return fd, ShmHandle(free_name, serial), None
-            except FileExistsError:
-                continue
-        raise _name_exists(name)
-    except BaseException:
-        os.close(fd)
-        raise
-    finally:
-        os.close(folder)
+    fd = made.opened[0]
+    build(fd)
+    liveness.hold(fd, "")
+    handle = _link(made, name)
+    _close(made.folder)
+    if cacheable:
+        with suppress(OSError, ValueError):  # raised again below, unless it can do without
+            made.lends = True
+            block = segment_cache.CachedBlock(fd, FOLDER / handle.name, data)
+            return _lend(block, layout, handle.name)
+        made.lends = False
+    mapped = _map(fd, handle, layout, None, partial(remove, handle.name, handle.serial), keep=True)
+    _close(made.opened)
+    return mapped
+
+
+def _open_nameless(made: _Making) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    made.folder[:] = map(os.open, (FOLDER,), (flags,))
+    within = partial(os.open, dir_fd=made.folder[0])
+    flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+    made.opened[:] = map(within, (".",), (flags,), (0o600,))
+
+
+def _link(made: _Making, name: str | None) -> ShmHandle:
+    """Give it a name."""
+    (fd,), (folder,) = made.opened, made.folder
+    serial = os.fstat(fd).st_ino  # before it has a name: after that nothing may fail
+    for free_name in candidates(name):
+        made.handle = ShmHandle(free_name, serial)
+        with (
+            suppress(FileExistsError),
+            own_names.given(free_name, partial(remove, free_name, serial)),
+        ):
+            os.link(f"/proc/self/fd/{fd}", free_name, dst_dir_fd=folder, follow_symlinks=True)
+            return made.handle
+    raise _name_exists(name)
 
 
 def _create_posix(
@@ -373,7 +439,9 @@ def _map(
     remove: Callable[[], None] | None,
     *,
     close_on_error: bool = True,
+    keep: bool = False,
 ) -> tuple[Segment, Array]:
+    close_on_error = close_on_error and not keep
     try:
         base = map_file(fd, layouts.padded(layout.nbytes) or os.fstat(fd).st_size)
     except (OSError, ValueError) as error:
@@ -389,7 +457,8 @@ def _map(
     array = layout.over(memory)
     finally_ = None if lock is None else partial(os.close, lock)
     segment = Segment(handle, layout, base, memory, remove, finally_=finally_)
-    os.close(fd)  # `base` keeps its description, and with it the lock
+    if not keep:
+        os.close(fd)  # `base` keeps its description, and with it the lock
     return segment, array
 
 

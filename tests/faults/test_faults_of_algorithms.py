@@ -64,9 +64,13 @@ ON_THREADS = {  # what only reads the array
     "searchsorted": lambda arr: np.searchsorted(arr, arr.array),
     "nonzero": np.nonzero,
     "clip": lambda arr: np.clip(arr, 0.2, 0.7),
+    "reduce": lambda arr: sc.parallel_reduce(
+        np.sum, sc.read(arr), combine=np.add, backend="threads"
+    ),
 }
 IN_PLACE = {
     "cumsum": in_out(np.cumsum),
+    "scan": lambda arr: sc.parallel_scan(np.maximum, arr),
     "clip": lambda arr: np.clip(arr, 0.2, 0.7, out=arr),
     "apply": lambda arr: sc.parallel_apply(np.sqrt, arr, chunksize=999, backend="threads"),
     "chain": lambda arr: sc.parallel_apply([np.sqrt, np.negative], arr, backend="threads"),
