@@ -147,7 +147,7 @@ class BoundPlan:
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
         run_it = run_debugged if plan.debug else run
-        return run_it(plan, values, pool, self._timeout)
+        return run_it(plan, values, pool, self._timeout, self._progress)
 
     def _changed(self, changed: tuple[Any, ...]) -> tuple[Plan, Values]:
         """The plan of another range, and the numbers to run it with."""

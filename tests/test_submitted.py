@@ -144,6 +144,15 @@ def test_what_it_makes_arrives_in_the_future(any_pool):
             assert made.array.ravel().tolist() == [4, 4]
 
 
+def test_its_progress_is_told(pools):
+    told = []
+    with sc.SharedArray(np.ones(8)) as arr:
+        tell = lambda *done: told.append(done)  # noqa: E731
+        step = sc.plan(np.negative, arr, pool=pools["threads"], chunksize=2, progress=tell)
+        step.submit().result(60)
+    assert told[-1] == (4, 4)
+
+
 def test_numbers_that_do_not_fit_are_refused_at_once(any_pool):
     with sc.SharedArray(np.ones(2)) as arr:
         step = sc.plan(_append, arr, 1, pool=any_pool)
