@@ -151,6 +151,20 @@ class TestCalls:
         logistic(expected, 3)
         assert (arr.array == expected).all()
 
+    @pytest.mark.parametrize("kernel", [relax, relax.py_func])
+    @pytest.mark.parametrize("debug", [False, True])
+    def test_a_chain_that_sees_neighbours_is_one_work(self, kernel, debug, any_pool):
+        """Its total is the chunks of all links, whether they go skewed or one after another."""
+        start, made = numbers(), []
+        for progress in (None, Told()):
+            with sc.SharedArray(start) as x, sc.SharedArray(start) as y:
+                links = [(kernel, y[1:-1], sc.halo(x, 1)), (kernel, x[1:-1], sc.halo(y, 1))]
+                how = {"pool": any_pool, "debug": debug, "progress": progress}
+                sc.parallel_apply(links, chunksize=100, **how)
+                made.append(x.array.copy())
+        progress.check(20)
+        assert (made[0] == made[1]).all()
+
     def test_a_plan_tells_each_time(self, any_pool, arr):
         told = Told()
         step = sc.plan(square, arr, chunksize=100, pool=any_pool, progress=told)
