@@ -29,6 +29,8 @@ class Serial(Backend):
 
     @classmethod
     def prospect(cls, plan: Plan, terms: Terms) -> Prospect:  # noqa: ARG003  # others ask
+        if plan.sweeps is not None:
+            return Prospect(plan.reasons)
         alone = "one thread runs all chunks, and calls it from Python for each"
         return Prospect(tuple(reason or alone for reason in plan.reasons))
 

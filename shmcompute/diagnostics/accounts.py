@@ -27,6 +27,7 @@ from shmcompute.diagnostics.explanation import (
     ArgumentAccount,
     ChunkAccount,
     KernelAccount,
+    Order,
     VersionAccount,
     Way,
 )
@@ -158,6 +159,13 @@ def chunk_account(plan: Plan, options: Options, workers: int) -> ChunkAccount:
     )
 
 
+def order_of(plan: Plan) -> Order:
+    """In which order the kernels of a chain go."""
+    if not plan.apart:
+        return "chunk by chunk"
+    return "one after another" if plan.skewed is None else "one behind the other"
+
+
 def traffic(plan: Plan, chunks: ChunkAccount) -> tuple[int, int]:
     """Bytes that chunks read and write, if each kernel goes over its arrays once.
 
@@ -176,7 +184,7 @@ def traffic(plan: Plan, chunks: ChunkAccount) -> tuple[int, int]:
                 read.setdefault(place, []).append(times * view.nbytes)
             if getattr(argument, "writes", False):
                 written.setdefault(place, []).append(view.nbytes)
-    cached = chunks.nbytes <= cores.cache()
+    cached = plan.skewed is not None or (not plan.apart and chunks.nbytes <= cores.cache())
     combined = max if cached else sum
     return sum(map(combined, read.values())), sum(map(combined, written.values()))
 

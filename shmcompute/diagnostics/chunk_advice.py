@@ -91,7 +91,14 @@ def _uneven(case: Case) -> Found:
 
 
 def _beyond_cache(case: Case) -> Found:
-    if len(case.plan.links) > 1 and case.chunks.nbytes > cores.cache():
+    plan = case.plan
+    if plan.apart and plan.skewed is None:
+        yield (
+            "kernels see what others do to neighbours, and do not go one behind the other in "
+            "blocks that stay in cache, so each goes through memory",
+            'Have all of them jitted and called by machine code, with schedule="static"',
+        )
+    elif len(plan.links) > 1 and not plan.apart and case.chunks.nbytes > cores.cache():
         yield (
             f"a chunk of the chain is {size(case.chunks.nbytes)}, more than a core's second-level "
             f"cache of {size(cores.cache())}: each kernel fetches it from memory again",

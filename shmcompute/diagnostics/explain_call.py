@@ -11,6 +11,7 @@ from shmcompute.diagnostics.accounts import (
     chunk_account,
     copied_bytes,
     kernel_account,
+    order_of,
     traffic,
     versions_of,
 )
@@ -43,9 +44,18 @@ class _Target:
             self.caller_runs = runner.pool.running.caller_runs
 
     def prospect(self, plan: Plan, timeout: float | None) -> Prospect:
-        """How it would run a plan."""
+        """How it would run a plan, or all that is run in its place."""
         terms = Terms(self.workers, timeout is not None, self.caller_runs)
-        return self.kind.prospect(plan, terms)
+        parts = plan.stages if plan.skewed is None else (plan.skewed,)
+        found = [self.kind.prospect(part, terms) for part in parts]
+        sent = [one.sent for one in found if one.sent is not None]
+        return Prospect(
+            # One that goes skewed has its links twice.
+            tuple(reason for one in found for reason in one.reasons)[: len(plan.links)],
+            next((one.own for one in found if one.own), None),
+            sum(sent) if sent else None,
+            tuple(source for one in found for source in one.sources)[: len(plan.links)],
+        )
 
 
 def explain(
@@ -136,7 +146,7 @@ def _explanation(
     before: frozenset[int],
     anew: str | None,
 ) -> Explanation:
-    chunks = chunk_account(plan, options, target.workers)
+    chunks = chunk_account(plan.skewed or plan, options, target.workers)
     sources = prospect.sources or (None,) * len(plan.links)
     kernels = tuple(
         kernel_account(link, plan, reason, source, before)
@@ -153,6 +163,7 @@ def _explanation(
         workers=target.workers,
         started=started,
         chunks=chunks,
+        order=order_of(plan),
         kernels=kernels,
         own=prospect.own,
         sent=prospect.sent,

@@ -9,6 +9,7 @@ from typing import Literal
 from shmcompute.chunking import Chunk
 from shmcompute.diagnostics.rendering import as_html, as_text
 
+Order = Literal["chunk by chunk", "one behind the other", "one after another"]
 Way = Literal["machine code", "dispatcher", "ufunc", "Python"]
 
 
@@ -90,6 +91,9 @@ class Explanation:
         Whether they are there; else the first call starts them.
     chunks : ChunkAccount
         How the work is cut: `count`, `smallest`, `largest`, `nbytes`, `ranges`, `taker(number)`.
+    order : str
+        How a chain goes: each chunk through all kernels ("chunk by chunk"); where one sees what
+        another does to neighbours, "one behind the other", or over all chunks "one after another".
     kernels : tuple of KernelAccount
         Of each its `way` ("machine code", "dispatcher", "ufunc" or "Python") and, if it is not
         machine code, the `reason`; its compiled `versions` and its `arguments`.
@@ -113,6 +117,7 @@ class Explanation:
     workers: int
     started: bool
     chunks: ChunkAccount
+    order: Order
     kernels: tuple[KernelAccount, ...]
     own: str | None
     sent: int | None
@@ -147,6 +152,8 @@ class Explanation:
     def lines(self) -> Iterator[tuple[str, str]]:
         """What is shown: headings and texts; a line without a heading goes on with the last."""
         yield "chunks", _chunks(self.chunks)
+        if len(self.kernels) > 1:
+            yield "chain", _ORDERS[self.order]
         for kernel in self.kernels:
             yield "kernel", _way(kernel)
             for version in kernel.versions:
@@ -173,6 +180,13 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         return as_html(self.headline, self.lines(), map(str, self.advice))
+
+
+_ORDERS: dict[Order, str] = {
+    "chunk by chunk": "each chunk goes through all kernels before the next does",
+    "one behind the other": "kernels see neighbours, so they go one behind the other, in blocks",
+    "one after another": "kernels see neighbours, so each goes over all before the next does",
+}
 
 
 def size(nbytes: float) -> str:

@@ -260,8 +260,32 @@ def test_a_chain_goes_one_way(arr, threads, runs):
     jitted, ufunc = told.kernels
     assert (jitted.way, ufunc.way) == ("dispatcher", "ufunc")
     assert jitted.reason == "another kernel of the chain needs Python, and a chain goes one way"
-    assert told.anew is None
+    assert (told.order, told.anew) == ("chunk by chunk", None)
     assert runs([plus_one, np.sqrt], arr, pool=threads) == told.chunks.count
+
+
+def test_chains_that_see_neighbours_go_one_behind_the_other(any_chain_pool, runs):
+    with sc.SharedArray(np.ones(5000)) as new, sc.SharedArray(np.ones(5000)) as old:
+        seen = sc.halo(old, 1, boundary="edge")
+        links = [(plus_one, old), (mean, new, seen)]
+        told = sc.explain(links, pool=any_chain_pool)
+        assert (told.order, told.way) == ("one behind the other", "machine code")
+        assert runs(links, pool=any_chain_pool) == 0
+        told = sc.explain([(np.negative, old), (mean, new, seen)], pool=any_chain_pool)
+        assert told.order == "one after another"
+        assert [kernel.way for kernel in told.kernels] == ["ufunc", "machine code"]
+        assert "chain" in told.topics
+
+
+@pytest.fixture(params=["threads", "caller"])
+def any_chain_pool(request, pools):
+    return pools[request.param]
+
+
+@nb.njit(nogil=True)
+def mean(new, old):
+    for i in range(new.size):
+        new[i] = 0.5 * (old[i] + old[i + 2])
 
 
 def test_serial_calls_come_from_python(arr, runs):
@@ -622,6 +646,7 @@ def test_why_a_call_is_bound_anew_is_why_no_plan_is_kept(arr):
         (python_kernel, (arr,)),
         (lambda x: None, (arr,)),
         ([scale, scale], (arr, 2.0)),
+        ([scale, python_kernel_with(None)], (arr, 2.0)),
         (add_first, (arr, [1.0])),
         (add_first, (arr, "text")),
         (scale, (arr, *many)),
