@@ -18,6 +18,7 @@ from benchmarks.bars import (
     reductions,
     speed,
     sweeps,
+    trace,
     wavefronts,
 )
 from benchmarks.results import QUIET
@@ -59,6 +60,7 @@ TOPICS = [
     huge_pages.huge,
     costs.start,
     costs.safety,
+    trace.trace,
     costs.lost,
     costs.imports,
     costs.idle,
