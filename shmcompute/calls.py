@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 from shmcompute import config
 from shmcompute.arrays import SharedArray
 from shmcompute.backends import Backend
-from shmcompute.chains import run_chain
+from shmcompute.chains import run_chain, size_of_work
 from shmcompute.chunking import Values, is_split, range_start, range_stop
 from shmcompute.errors import KernelTimeoutError
 from shmcompute.kernels import name_of
@@ -223,7 +223,7 @@ def run(
 ) -> Outputs:
     """Run a plan; what it makes."""
     if progress is not None:
-        with Meter(progress, len(plan.chunks), "chunk", plan.name) as meter:
+        with Meter(progress, size_of_work(plan), "chunk", plan.name) as meter:
             return with_outputs(plan, lambda made: run_chunks(made, values, pool, timeout, meter))
     if plan.outputs:
         return with_outputs(plan, lambda made: run_chunks(made, values, pool, timeout))
@@ -245,7 +245,7 @@ def run_debugged(
     if progress is None:
         meter = None
         return with_outputs(plan, watched)
-    with Meter(progress, len(plan.chunks), "chunk", plan.name) as meter:
+    with Meter(progress, size_of_work(plan), "chunk", plan.name) as meter:
         return with_outputs(plan, watched)
 
 
@@ -256,8 +256,9 @@ def run_chunks(
     if plan.chunks and pool.submitted.busy:
         timeout = await_turn(pool, timeout)
     if plan.apart:
-        run_chain(plan, values, pool.running, timeout)
-    elif plan.chunks:
+        run_chain(plan, values, pool.running, timeout, meter)
+        return
+    if plan.chunks:
         pool.running.run(plan, values, timeout, meter)
     if meter is not None:
         meter.add(len(plan.chunks))
