@@ -29,6 +29,7 @@ from shmcompute.plans import (
     why_bound_anew,
 )
 from shmcompute.pool import Pool
+from shmcompute.progress import Asked, asked_for
 from shmcompute.tuned import choice_of
 
 
@@ -69,6 +70,7 @@ def explain(
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,
+    progress: Asked = None,
 ) -> Explanation:
     """Say what a call would do: who would run it, in which parts, which way, and why so.
 
@@ -77,7 +79,7 @@ def explain(
 
     Parameters
     ----------
-    kernel, *args, axis, chunksize, schedule, pool, backend, timeout, retries, debug
+    kernel, *args, axis, chunksize, schedule, pool, backend, timeout, retries, debug, progress
         As for `parallel_apply`, or, with a `range` before all other arguments, for `parallel_for`.
 
     Returns
@@ -106,6 +108,8 @@ def explain(
     by_default = config.switched_on("DEBUG") if chosen.pool is None else chosen.pool.debug
     guarded = by_default if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
+    if progress is not None:
+        options = options._replace(fine=asked_for(progress) is not None)
     calls, options = over_range(calls_of(kernel, args), options)
     chosen = _of_one_kind(chosen, calls, options, seconds)
     target = _Target(chosen)

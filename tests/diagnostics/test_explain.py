@@ -763,6 +763,11 @@ def test_a_range_is_that_of_a_parallel_for(threads):
             sc.explain(kernel, range(0, 9, 2), sc.shared(out), pool=threads)
 
 
+def test_what_a_call_with_progress_is_cut_into(arr, threads):
+    told = sc.explain(scale, arr, 2.0, pool=threads, progress=print)
+    assert told.chunks.ranges == sc.plan(scale, arr, 2.0, pool=threads, progress=print).chunks
+
+
 @pytest.mark.parametrize("schedule", ["static", "dynamic", "guided"])
 def test_chunks_are_those_of_the_plan(schedule, arr, threads):
     options = {"schedule": schedule, "pool": threads, "chunksize": 7000}
