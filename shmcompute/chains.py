@@ -21,7 +21,7 @@ from shmcompute.progress import Meter
 
 def size_of_work(plan: Plan) -> int:
     """How many chunks there are to do: of all links, where they are apart."""
-    return len(plan.chunks) * len(plan.stages)
+    return len(plan.chunks) * (len(plan.links) if plan.apart else 1)
 
 
 def run_chain(

@@ -24,6 +24,7 @@ SETTINGS = (
     "SEND_DESCRIPTORS",
     "START_METHOD",
     "STORAGE",
+    "TRACE",
     "WAIT",
     "WARM_BYTES",
     "WORKERS",
