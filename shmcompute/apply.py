@@ -33,7 +33,7 @@ from shmcompute.plans import (
 )
 from shmcompute.pool import Pool, default_pool
 from shmcompute.progress import Asked, asked_for
-from shmcompute.system import context, recording
+from shmcompute.system import context
 from shmcompute.system.tracebacks import shorten
 
 if TYPE_CHECKING:  # imported by who asks for it
@@ -86,8 +86,6 @@ class BoundPlan:
         ClosedError
             If one of its arrays was closed.
         """
-        if recording.recorder is not None:
-            recording.recorder.call()
         for array in self._arrays:
             array.array  # noqa: B018  # raises ClosedError
         pool = default_pool("serial") if context.inside_kernel() else self._pool

@@ -83,8 +83,6 @@ def call(
     progress : optional
         As `asked_for` returns it.
     """
-    if recording.recorder is not None:
-        recording.recorder.call()
     seconds = None if timeout is None else config.timeout(timeout)
     if chosen.records is not None:
         return _call_tuned(kernel, args, options, chosen, seconds, extent, progress)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shmcompute.system.recording import Recorder, Task
 from shmcompute.system.records import COMPILING, Happening, Lane, Record, Run, Span
+
+PREPARING = ("plan", "send", "wait")  # what a call does before its run
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Traced:
         return cls(
             began,
             ended,
-            _calls(runs, records, ended),
+            _calls(runs, records, spans, ended),
             [_task(task, records[task.number], ended) for task in tasks],
             [_closed(span, ended) for span in spans],
             _starts(happenings, began, ended),
@@ -118,12 +121,19 @@ def _closed(span: Span, ended: int) -> Span:
     return copy
 
 
-def _calls(runs: Iterable[Run], records: dict[int, list[Record]], ended: int) -> list[Call]:
+def _calls(
+    runs: Iterable[Run], records: dict[int, list[Record]], spans: Iterable[Span], ended: int
+) -> list[Call]:
     calls: list[Call] = []
     latest: dict[Lane, Call] = {}  # of each thread
+    prepared: dict[Lane | None, list[tuple[int, int]]] = defaultdict(list)
+    for span in spans:
+        if span.kind in PREPARING and span.ended and not span.error:
+            prepared[span.lane].append((span.began, span.ended))
     for run in runs:
         if run.job.numbers is None or run.lane not in latest:
-            call = Call(run.job.name, run.job.workers.pool, run.lane, run.called, run.began, 0)
+            called = _called(run, latest.get(run.lane), prepared[run.lane])
+            call = Call(run.job.name, run.job.workers.pool, run.lane, called, run.began, 0)
             calls.append(call)
             latest[run.lane] = call
         else:  # what was left of the same call is run again
@@ -132,6 +142,13 @@ def _calls(runs: Iterable[Run], records: dict[int, list[Record]], ended: int) ->
         call.ended, call.error = min(run.ended or ended, ended), run.error
         _add(call, run, records[run.number])
     return calls
+
+
+def _called(run: Run, before: Call | None, prepared: Sequence[tuple[int, int]]) -> int:
+    """When a call began: with what its thread did before its run, and for no other one."""
+    since = 0 if before is None else before.ended if before.ended <= run.began else before.began
+    own = prepared[bisect_left(prepared, (since, 0)) : bisect_left(prepared, (run.began, 0))]
+    return min((began for began, ended in own if ended <= run.began), default=run.began)
 
 
 def _add(call: Call, run: Run, records: Sequence[Record]) -> None:

@@ -16,7 +16,6 @@ from shmcompute.iterate.program import find_program
 from shmcompute.plans import Calls, Options, Plan, run_watched
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, Meter
-from shmcompute.system import recording
 from shmcompute.typing import Array
 
 
@@ -113,8 +112,6 @@ class Call:
         left = self.left()
         if left is not None and left <= 0:  # else quick sweeps would never notice
             raise KernelTimeoutError(f"kernel {self.name} overran its timeout", [])
-        if recording.recorder is not None:
-            recording.recorder.call()
         if plan.chunks:
             if self.pool.submitted.busy:
                 left = await_turn(self.pool, left)

@@ -72,7 +72,7 @@ class Recorder:
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit = limit
         # Flat, for each object that stays costs a garbage collection its time. Of runs the first
-        # six fields, and of those that have ended number, end and error; of what this process
+        # five fields, and of those that have ended number, end and error; of what this process
         # has recorded by itself, the first four.
         self._runs: list[Any] = []
         self._ends: list[Any] = []
@@ -84,14 +84,9 @@ class Recorder:
         self.happenings: list[Happening] = []
         self.lost: list[list[int]] = []
         self._room = limit
-        self._called: dict[int, int] = {}  # by thread: when its call began
         self._lanes: dict[int, Lane] = {}  # by thread
         self._rings: set[Rings] = set()
         self._lock = threading.RLock()  # of who takes records
-
-    def call(self) -> None:
-        """A call begins in this thread."""
-        self._called[get_ident()] = clock()
 
     def job(self, plan: Planned, workers: Workers) -> Job:
         """What runs of this plan by these workers have in common."""
@@ -143,20 +138,19 @@ class Recorder:
 
     def _new_run(self, plan: Planned, job: Job) -> int:
         ident, now, number = get_ident(), clock(), next(_numbers)
-        called = self._called.pop(ident, now)
         self._room -= 1
         if self._room < 0:
             self._lose(1)
             return 0
         lane = self._lanes.get(ident) or self._lane(ident)
-        self._runs += number, lane, called, now, plan.chunks, job
+        self._runs += number, lane, now, plan.chunks, job
         return number
 
     def runs(self) -> list[Run]:
         """All runs so far, in the order in which they began."""
         ends, runs = self._ends[:], self._runs[:]
         ended = {number: end for number, *end in _parts(ends, 3)}
-        return [Run(*run, *ended.get(run[0], ())) for run in _parts(runs, 6)]
+        return [Run(*run, *ended.get(run[0], ())) for run in _parts(runs, 5)]
 
     def records(self) -> Iterator[Record]:
         """What was taken of workers, and what was recorded in this process."""

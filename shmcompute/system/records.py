@@ -69,7 +69,6 @@ class Run(NamedTuple):
 
     number: int
     lane: Lane
-    called: int  # when its call began
     began: int
     chunks: Sequence[tuple[int, int]]
     job: Job
