@@ -35,6 +35,7 @@ from shmcompute.pool import Pool, default_pool
 from shmcompute.progress import Asked, asked_for
 from shmcompute.system import context
 from shmcompute.system.tracebacks import shorten
+from shmcompute.typing import BackendName, ScheduleName
 
 if TYPE_CHECKING:  # imported by who asks for it
     from shmcompute.diagnostics import Explanation
@@ -250,9 +251,9 @@ def plan(
     *args: Any,
     axis: int | tuple[int, int] = 0,
     chunksize: int | tuple[int, int] | None = None,
-    schedule: str = "static",
+    schedule: ScheduleName = "static",
     pool: Pool | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,
@@ -329,9 +330,9 @@ def parallel_apply(
     *args: Any,
     axis: int | tuple[int, int] = 0,
     chunksize: int | tuple[int, int] | None = None,
-    schedule: str = "static",
+    schedule: ScheduleName = "static",
     pool: Pool | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,

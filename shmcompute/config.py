@@ -9,12 +9,26 @@ import numbers
 import operator
 import os
 from collections.abc import Iterable
+from typing import TypeVar
 
-STORAGES = ("auto", "shm", "file", "array")
-BACKENDS = ("processes", "threads", "serial")
-CHOICES = (*BACKENDS, "auto")  # what arguments and the environment may say
+from shmcompute.typing import (
+    BackendName,
+    NewOrderName,
+    OrderName,
+    ScheduleName,
+    StartMethodName,
+    StorageName,
+)
+
+W = TypeVar("W", bound=str)
+
+STORAGES: tuple[StorageName, ...] = ("auto", "shm", "file", "array")
+BACKENDS: tuple[BackendName, ...] = ("processes", "threads", "serial")
+CHOICES: tuple[BackendName, ...] = (*BACKENDS, "auto")  # what arguments and the environment may say
 WAITS = ("futex", "poll")
-SCHEDULES = ("static", "dynamic", "guided")
+SCHEDULES: tuple[ScheduleName, ...] = ("static", "dynamic", "guided")
+ORDERS: tuple[OrderName, ...] = ("K", "A", "C", "F")
+NEW_ORDERS: tuple[NewOrderName, ...] = ("C", "F")  # of an array that is like no other
 # Names of settings, without what they begin with.
 SETTINGS = (
     "BACKEND",
@@ -30,7 +44,7 @@ SETTINGS = (
     "WORKERS",
 )
 LONGEST = 1e6  # seconds of a timeout, twelve days: the system's calls overflow above
-START_METHODS = ("fork", "spawn", "forkserver")
+START_METHODS: tuple[StartMethodName, ...] = ("fork", "spawn", "forkserver")
 
 
 def setting(name: str) -> str | None:
@@ -38,16 +52,16 @@ def setting(name: str) -> str | None:
     return os.environ.get(f"SHMCOMPUTE_{name}") or None
 
 
-def one_of(what: str, value: object, known: Iterable[str]) -> str:
+def one_of(what: str, value: object, known: Iterable[W]) -> W:
     """`value`, if it is one of the known words; else a ValueError that lists them."""
     words = tuple(known)
-    if not isinstance(value, str) or value not in words:
-        listed = ", ".join(repr(word) for word in words)
-        raise ValueError(f"unknown {what}: {value!r}; known: {listed}")
-    return value
+    if isinstance(value, str) and value in words:
+        return value
+    listed = ", ".join(repr(word) for word in words)
+    raise ValueError(f"unknown {what}: {value!r}; known: {listed}")
 
 
-def chosen(what: str, value: str | None, name: str, known: Iterable[str], default: str) -> str:
+def chosen(what: str, value: str | None, name: str, known: Iterable[W], default: W) -> W:
     """The argument if there is one, else the environment's setting, else `default`; checked."""
     if value is None:
         value = setting(name)

@@ -11,6 +11,7 @@ from shmcompute.plans import Options
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, asked_for
 from shmcompute.system.tracebacks import shorten
+from shmcompute.typing import BackendName, ScheduleName
 
 
 def parallel_for(
@@ -19,9 +20,9 @@ def parallel_for(
     stop: int,
     *args: Any,
     chunksize: int | None = None,
-    schedule: str = "static",
+    schedule: ScheduleName = "static",
     pool: Pool | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,

@@ -23,6 +23,7 @@ from shmcompute.storage import segment_cache
 from shmcompute.system import context, cores, daemon_threads
 from shmcompute.system.context import inside_kernel
 from shmcompute.tasks import CallQueue, Executor, Function, Initializer
+from shmcompute.typing import BackendName, StartMethodName
 
 if TYPE_CHECKING:  # imported by who asks for it
     from shmcompute.backends.auto import Auto
@@ -106,8 +107,8 @@ class Pool(Executor):
         self,
         workers: int | None = None,
         *,
-        backend: str | None = None,
-        start_method: str | BaseContext | None = None,
+        backend: BackendName | None = None,
+        start_method: StartMethodName | BaseContext | None = None,
         caller_runs: bool = False,
         threads_per_worker: int = 1,
         pin: bool = False,
@@ -317,7 +318,7 @@ class Pool(Executor):
         return f"Pool(backend={self.backend!r}, {state})"
 
 
-def default_start_method() -> str:
+def default_start_method() -> StartMethodName:
     """The start method where neither argument nor environment names one."""
     known = multiprocessing.get_all_start_methods()
     return "forkserver" if sys.platform == "linux" and "forkserver" in known else "spawn"
@@ -414,7 +415,7 @@ def default_pool(backend: str | None = None) -> Pool:
         return pool
 
 
-def default_backend(backend: str | None = None) -> tuple[str, str]:
+def default_backend(backend: str | None = None) -> tuple[BackendName, str]:
     """The backend of the pool that calls without one get which name this backend, and why."""
     possible = _possible()
     name = config.chosen("backend", backend, "BACKEND", config.CHOICES, possible)
@@ -426,7 +427,7 @@ def default_backend(backend: str | None = None) -> tuple[str, str]:
     return name, "it is the default" if possible == "processes" else daemonic
 
 
-def _possible() -> str:
+def _possible() -> BackendName:
     # Of daemonic processes, such as workers of multiprocessing.Pool, there is often one a core.
     return "threads" if multiprocessing.current_process().daemon else "processes"
 

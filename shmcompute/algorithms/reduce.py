@@ -40,6 +40,7 @@ from shmcompute.plans import Options, call_key
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, asked_for
 from shmcompute.system.tracebacks import shorten
+from shmcompute.typing import BackendName, ScheduleName
 
 SMALLEST = 1 << 15  # bytes of a chunk: to call a Python kernel costs as much as to add these
 
@@ -55,9 +56,9 @@ def parallel_reduce(
     initial: Any = None,
     axis: int = 0,
     chunksize: int | None = None,
-    schedule: str = "static",
+    schedule: ScheduleName = "static",
     pool: Pool | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     timeout: float | None = None,
     retries: int = 0,
     debug: bool | None = None,

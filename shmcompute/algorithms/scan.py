@@ -21,7 +21,7 @@ from shmcompute.chunking import chunk, per_chunk, read, split, whole
 from shmcompute.plans import Options
 from shmcompute.pool import Pool
 from shmcompute.system.tracebacks import shorten
-from shmcompute.typing import Array
+from shmcompute.typing import Array, BackendName
 
 SMALLEST = 1 << 20  # bytes of a part: NumPy goes through them in half a millisecond
 BLOCK = 1 << 17  # bytes that stay in a core's cache while they are copied and gone through
@@ -40,7 +40,7 @@ def parallel_scan(
     exclusive: bool = False,
     initial: Any = None,
     pool: Pool | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
 ) -> A:
     """Replace each element along `axis` by `op` of all up to it, as ``op.accumulate`` does.
 

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from shmcompute.arrays.shared_array import Shape, SharedArray
 from shmcompute.arrays.subclasses import refuse_subclass
 from shmcompute.errors import ClosedError, SegmentExistsError, ShmComputeError
+from shmcompute.typing import NewOrderName
 
 _Server: Any = SharedMemoryManager._Server  # type: ignore[attr-defined]  # typeshed leaves it out
 
@@ -35,7 +36,7 @@ class _Directory:
         self._arrays: dict[str, SharedArray] = {}  # by key
         self._own: dict[str, SharedArray] = {}  # by name
 
-    def make(self, shape: Shape, dtype: DTypeLike, order: str) -> SharedArray:
+    def make(self, shape: Shape, dtype: DTypeLike, order: NewOrderName) -> SharedArray:
         """A new array of this process, so that it outlives who asked for it."""
         array = SharedArray.zeros(shape, dtype, order, storage="shm")
         with self._lock:
@@ -125,7 +126,7 @@ class ArraysProxy(BaseProxy, MutableMapping[str, SharedArray]):
     def __len__(self) -> int:
         return len(self._asked("keys"))
 
-    def zeros(self, shape: Shape, dtype: DTypeLike, order: str = "C") -> SharedArray:
+    def zeros(self, shape: Shape, dtype: DTypeLike, order: NewOrderName = "C") -> SharedArray:
         """An array of zeros that the manager makes."""
         return self._asked("make", shape, np.dtype(dtype), order)  # type: ignore[no-any-return]
 
@@ -224,7 +225,9 @@ class SharedArrayManager(SharedMemoryManager):
             self._proxy = self._directory()  # type: ignore[attr-defined]  # registered below
         return self._proxy
 
-    def zeros(self, shape: Shape, dtype: DTypeLike = float, order: str = "C") -> SharedArray:
+    def zeros(
+        self, shape: Shape, dtype: DTypeLike = float, order: NewOrderName = "C"
+    ) -> SharedArray:
         """An array of zeros, which lives until the manager ends."""
         return self.arrays.zeros(shape, dtype, order)
 

@@ -10,12 +10,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from types import TracebackType
-from typing import Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Generic, Self, SupportsIndex, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from shmcompute import storage
+from shmcompute import config, storage
 from shmcompute.arrays.content import is_hashed
 from shmcompute.arrays.element_swaps import refuse_swap
 from shmcompute.arrays.lock import ArrayLock
@@ -24,12 +24,21 @@ from shmcompute.arrays.numpy_protocols import plain
 from shmcompute.arrays.subclasses import refuse_subclass
 from shmcompute.errors import ClosedError, StorageError
 from shmcompute.storage import Handle, Segment, locate
-from shmcompute.typing import Array
+from shmcompute.typing import Array, NewOrderName, OrderName, StorageName
 
+if TYPE_CHECKING:  # a default, which `typing` has from Python 3.13 on: bare, of any dtype
+    from typing_extensions import TypeVar
+
+    S_co = TypeVar("S_co", bound=np.generic, default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    S_co = TypeVar("S_co", covariant=True)
+D = TypeVar("D", bound=np.generic)
 Shape = SupportsIndex | Iterable[SupportsIndex]
 
 
-class SharedArray(NdarrayMethods):
+class SharedArray(NdarrayMethods, Generic[S_co]):
     """A NumPy array that other processes work on in place.
 
     Copies `data` into shared memory once. The process that made it owns it: leaving the ``with``
@@ -91,14 +100,44 @@ class SharedArray(NdarrayMethods):
     _owned: bool
     _dependents: list[weakref.finalize[..., Any]]
 
+    @overload
+    def __init__(
+        self: SharedArray[D],
+        data: SharedArray[D] | NDArray[D],
+        *,
+        dtype: None = None,
+        order: OrderName = "K",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: SharedArray[D],
+        data: ArrayLike | SharedArray,
+        *,
+        dtype: type[D] | np.dtype[D],
+        order: OrderName = "K",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> None: ...
+    @overload
     def __init__(
         self,
         data: ArrayLike | SharedArray,
         *,
         dtype: DTypeLike | None = None,
-        order: str = "K",
+        order: OrderName = "K",
         name: str | os.PathLike[str] | None = None,
-        storage: str = "auto",
+        storage: StorageName = "auto",
+    ) -> None: ...
+    def __init__(
+        self,
+        data: ArrayLike | SharedArray,
+        *,
+        dtype: DTypeLike | None = None,
+        order: OrderName = "K",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
     ) -> None:
         self._array = None  # so that a failure below leaves something that can be dropped
         self._dependents = []
@@ -128,15 +167,45 @@ class SharedArray(NdarrayMethods):
         segment.holder = weakref.ref(self)
         return self
 
+    @overload
+    @classmethod
+    def empty(
+        cls,
+        shape: Shape,
+        dtype: type[np.float64] = ...,
+        order: NewOrderName = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> SharedArray[np.float64]: ...
+    @overload
+    @classmethod
+    def empty(
+        cls,
+        shape: Shape,
+        dtype: type[D] | np.dtype[D],
+        order: NewOrderName = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> SharedArray[D]: ...
+    @overload
+    @classmethod
+    def empty(
+        cls,
+        shape: Shape,
+        dtype: DTypeLike,
+        order: NewOrderName = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> Self: ...
     @classmethod
     def empty(
         cls,
         shape: Shape,
         dtype: DTypeLike = float,
-        order: str = "C",
+        order: NewOrderName = "C",
         name: str | os.PathLike[str] | None = None,
-        storage: str = "auto",
-    ) -> Self:
+        storage: StorageName = "auto",
+    ) -> SharedArray[Any]:
         """A new array whose memory is reserved, not written.
 
         It may read as what an array of yours left there that was closed before.
@@ -160,15 +229,45 @@ class SharedArray(NdarrayMethods):
         """
         return cls._of(*_created(shape, dtype, order, name, storage), owned=True)
 
+    @overload
+    @classmethod
+    def zeros(
+        cls,
+        shape: Shape,
+        dtype: type[np.float64] = ...,
+        order: NewOrderName = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> SharedArray[np.float64]: ...
+    @overload
+    @classmethod
+    def zeros(
+        cls,
+        shape: Shape,
+        dtype: type[D] | np.dtype[D],
+        order: NewOrderName = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> SharedArray[D]: ...
+    @overload
+    @classmethod
+    def zeros(
+        cls,
+        shape: Shape,
+        dtype: DTypeLike,
+        order: NewOrderName = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> Self: ...
     @classmethod
     def zeros(
         cls,
         shape: Shape,
         dtype: DTypeLike = float,
-        order: str = "C",
+        order: NewOrderName = "C",
         name: str | os.PathLike[str] | None = None,
-        storage: str = "auto",
-    ) -> Self:
+        storage: StorageName = "auto",
+    ) -> SharedArray[Any]:
         """A new array of zeros: see `SharedArray.empty` for its parameters.
 
         Examples
@@ -182,16 +281,38 @@ class SharedArray(NdarrayMethods):
         self._segment.clear()
         return self
 
+    @overload
+    @classmethod
+    def full(
+        cls,
+        shape: Shape,
+        fill_value: Any,
+        dtype: type[D] | np.dtype[D],
+        order: NewOrderName = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> SharedArray[D]: ...
+    @overload
     @classmethod
     def full(
         cls,
         shape: Shape,
         fill_value: Any,
         dtype: DTypeLike | None = None,
-        order: str = "C",
+        order: NewOrderName = "C",
         name: str | os.PathLike[str] | None = None,
-        storage: str = "auto",
-    ) -> Self:
+        storage: StorageName = "auto",
+    ) -> Self: ...
+    @classmethod
+    def full(
+        cls,
+        shape: Shape,
+        fill_value: Any,
+        dtype: DTypeLike | None = None,
+        order: NewOrderName = "C",
+        name: str | os.PathLike[str] | None = None,
+        storage: StorageName = "auto",
+    ) -> SharedArray[Any]:
         """A new array that holds `fill_value` everywhere.
 
         Parameters
@@ -275,7 +396,7 @@ class SharedArray(NdarrayMethods):
         return cls._of(*storage.open_file(path, mode), owned=False)
 
     @property
-    def array(self) -> Array:
+    def array(self) -> NDArray[S_co]:
         """The array itself, no copy."""
         if self._array is None:
             raise ClosedError(
@@ -305,7 +426,7 @@ class SharedArray(NdarrayMethods):
         return self._segment.layout.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[S_co]:
         """Type of its elements."""
         return self._segment.layout.dtype
 
@@ -436,9 +557,10 @@ class SharedArray(NdarrayMethods):
 
     def __copy__(self) -> Self:
         """A new array with the same content, as of an ndarray; what pickles is the same array."""
-        kind = self.storage if self.storage != "file" else "auto"  # a path of its own it has not
-        order = "F" if self._segment.layout.fortran else "C"
-        copy = self.empty(self.shape, self.dtype, order, storage=kind)
+        # A path of its own it has not.
+        kind: Any = self.storage if self.storage != "file" else "auto"
+        order: NewOrderName = "F" if self._segment.layout.fortran else "C"
+        copy: Self = self.empty(self.shape, self.dtype, order, storage=kind)
         copy._fill(self.array)
         if hasattr(self, "__dict__"):  # of a subclass
             vars(copy).update(vars(self))
@@ -483,9 +605,8 @@ def _asks_elements(dtype: DTypeLike | None) -> bool:
 
 
 def _order(order: str, source: Array) -> str:
-    if order not in ("K", "A", "C", "F"):
-        raise ValueError(f"unknown order: {order!r}; known: 'K', 'A', 'C', 'F'")
-    if order in ("C", "F"):
+    config.one_of("order", order, config.ORDERS)
+    if order in config.NEW_ORDERS:
         return order
     return "F" if source.flags.f_contiguous and not source.flags.c_contiguous else "C"
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from shmcompute import config
+from shmcompute.typing import BoundaryName
 
 Axis = int | tuple[int | None, int | None] | None
 Depth = int | tuple[int | tuple[int, int], int | tuple[int, int]]
@@ -323,7 +324,7 @@ def halo(
     depth: Depth,
     *,
     axis: Axis = None,
-    boundary: str | complex | np.generic | None = None,
+    boundary: BoundaryName | complex | np.generic | None = None,
 ) -> Halo:
     """Split `x` along `axis`, read-only; each chunk sees `depth` more elements on each side.
 

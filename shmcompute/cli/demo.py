@@ -24,11 +24,12 @@ from shmcompute.pool import Pool, shutdown
 from shmcompute.progress import counted
 from shmcompute.storage import reaper, shm_space
 from shmcompute.system import memory
-from shmcompute.typing import Array
+from shmcompute.typing import Array, BackendName, StartMethodName
 
 LEAST, MOST = 8, 256  # MiB of the largest array by default; storage="array" needs no /dev/shm
 COPIES = 4  # input, expected and shared array, and the memory of a comparison
-BACKENDS = ("serial", "threads", "processes")  # serial first: the others are compared with it
+# Serial first: the others are compared with it.
+BACKENDS: tuple[BackendName, ...] = ("serial", "threads", "processes")
 EXACT = "exact"
 
 
@@ -47,7 +48,7 @@ def demo(
     size: int | None = None,
     repeat: int = 3,
     workers: int | None = None,
-    start_method: str | None = None,
+    start_method: StartMethodName | None = None,
 ) -> int:
     """Run every kernel on every backend, compare, time, and print.
 

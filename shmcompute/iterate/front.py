@@ -20,7 +20,7 @@ from shmcompute.plans.swapping import Pair, looks_into, swapped
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, asked_for
 from shmcompute.system.tracebacks import shorten
-from shmcompute.typing import Array
+from shmcompute.typing import Array, BackendName, ScheduleName
 
 T = TypeVar("T")
 
@@ -35,9 +35,9 @@ def parallel_iterate(
     combine: Callable[[Any, Any], Any] = np.maximum,
     axis: int | tuple[int, int] = 0,
     chunksize: int | tuple[int, int] | None = None,
-    schedule: str = "static",
+    schedule: ScheduleName = "static",
     pool: Pool | None = None,
-    backend: str | None = None,
+    backend: BackendName | None = None,
     timeout: float | None = None,
     debug: bool | None = None,
     progress: Asked = None,

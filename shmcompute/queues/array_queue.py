@@ -17,7 +17,7 @@ from shmcompute.queues import slot_ring
 from shmcompute.queues.reservation import Peek, Reservation
 from shmcompute.queues.slot_table import SlotTable
 from shmcompute.storage import Layout
-from shmcompute.typing import Array
+from shmcompute.typing import Array, StorageName
 
 
 class ArrayQueue:
@@ -82,7 +82,7 @@ class ArrayQueue:
     """
 
     def __init__(
-        self, shape: Shape, dtype: DTypeLike, slots: int, *, storage: str = "auto"
+        self, shape: Shape, dtype: DTypeLike, slots: int, *, storage: StorageName = "auto"
     ) -> None:
         if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # numba is not fully typed
             raise RuntimeError(

@@ -23,6 +23,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import DTypeLike
 
+from shmcompute import config
 from shmcompute.errors import SegmentFormatError
 from shmcompute.storage import npy_header as npy
 from shmcompute.storage.dtype_traits import has_metadata, traits, with_traits
@@ -63,8 +64,7 @@ class Layout:
         # Let NumPy settle subarray dtypes (their shape joins the array's) and "S" without a length.
         normalized = np.empty(0, dtype)
         full_shape = sizes + normalized.shape[1:]
-        if order not in ("C", "F"):
-            raise ValueError(f"unknown order: {order!r}; known: 'C', 'F'")
+        config.one_of("order", order, config.NEW_ORDERS)
         layout = cls(full_shape, _storable(normalized.dtype), order == "F" and len(full_shape) > 1)
         # NumPy multiplies the sizes that are not 0, and so must what it is to take.
         extent = math.prod(filter(None, full_shape)) * max(1, layout.dtype.itemsize)

@@ -9,7 +9,7 @@ from concurrent import futures
 from concurrent.futures import Future
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from shmcompute import config
 from shmcompute.progress import Asked, asked_for
@@ -18,6 +18,8 @@ from shmcompute.tasks.map_results import Results, Unordered, flat, in_order
 from shmcompute.tasks.tally import Tally
 from shmcompute.tasks.work_item import Function, describe, each
 
+A = TypeVar("A")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 SHARES = 4  # chunks for each worker that `starmap` cuts, as multiprocessing.Pool does
@@ -36,7 +38,7 @@ class Executor(futures.Executor):
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]: ...
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Have a worker call ``fn(*args, **kwargs)``.
 
         Shared arrays and views of them travel as handles, and what a worker writes to them is
@@ -158,8 +160,8 @@ class Executor(futures.Executor):
 
     def imap(
         self,
-        fn: Callable[[Any], T],
-        iterable: Iterable[Any],
+        fn: Callable[[A], T],
+        iterable: Iterable[A],
         chunksize: int = 1,
         progress: Asked = None,
     ) -> Results[T]:
@@ -196,8 +198,8 @@ class Executor(futures.Executor):
 
     def imap_unordered(
         self,
-        fn: Callable[[Any], T],
-        iterable: Iterable[Any],
+        fn: Callable[[A], T],
+        iterable: Iterable[A],
         chunksize: int = 1,
         progress: Asked = None,
     ) -> Results[T]:
