@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Never, NoReturn
 
 from shmcompute import config
 from shmcompute.arrays import SharedArray
@@ -258,6 +258,7 @@ def plan(
     retries: int = 0,
     debug: bool | None = None,
     progress: Asked = None,
+    **unknown: Never,
 ) -> BoundPlan:
     """Bind a call once; calling the result runs it, as often as you like.
 
@@ -271,6 +272,8 @@ def plan(
     Parameters
     ----------
     kernel, *args, axis, chunksize, schedule, pool, backend, timeout, retries, debug, progress
+        As for `parallel_apply`.
+    **unknown
         As for `parallel_apply`.
 
     Returns
@@ -308,6 +311,8 @@ def plan(
      [1 2 0]
      [2 0 0]]
     """
+    if unknown:
+        config.refuse_unknown("plan", unknown)
     seconds, chosen = config.timeout(timeout), pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)
@@ -337,6 +342,7 @@ def parallel_apply(
     retries: int = 0,
     debug: bool | None = None,
     progress: Asked = None,
+    **unknown: Never,
 ) -> Outputs:
     """Run `kernel` on every chunk of the arrays, in place, on every core.
 
@@ -401,6 +407,8 @@ def parallel_apply(
         calling thread; what it raises ends the call, when no worker writes any more. Without a
         `chunksize`, each worker gets up to 64 chunks then, to be seen on their way, unless
         arguments tell chunks apart (`chunk`, `per_chunk`).
+    **unknown
+        There are no others; what other libraries call these is refused with the name here.
 
     Returns
     -------
@@ -474,6 +482,8 @@ def parallel_apply(
     1 2
     2 2
     """
+    if unknown:
+        config.refuse_unknown("parallel_apply", unknown)
     chosen = pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(axis, chunksize, schedule, retries, guarded)

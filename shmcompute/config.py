@@ -8,8 +8,8 @@ from __future__ import annotations
 import numbers
 import operator
 import os
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from typing import NoReturn, TypeVar
 
 from shmcompute.typing import (
     BackendName,
@@ -47,6 +47,36 @@ LONGEST = 1e6  # seconds of a timeout, twelve days: the system's calls overflow 
 START_METHODS: tuple[StartMethodName, ...] = ("fork", "spawn", "forkserver")
 
 
+# What multiprocessing, concurrent.futures, joblib, mpire and Dask call options of ours.
+HABITS = {
+    **dict.fromkeys(
+        (
+            "max_workers",
+            "n_jobs",
+            "n_processes",
+            "n_threads",
+            "n_workers",
+            "num_processes",
+            "num_threads",
+            "num_workers",
+            "nworkers",
+            "processes",
+            "threads",
+        ),
+        "workers",
+    ),
+    "batch_size": "chunksize",
+    "chunk_size": "chunksize",
+    "maxtasksperchild": "max_tasks_per_child",
+    "mp_context": "start_method",
+    "prefer": "backend",
+    "progress_bar": "progress",
+    "scheduler": "backend",
+    "verbose": "progress",
+}
+OF_POOLS = {"workers", "start_method", "max_tasks_per_child"}  # not of a call
+
+
 def setting(name: str) -> str | None:
     """The value of ``SHMCOMPUTE_<name>``, or None if it is unset or empty."""
     return os.environ.get(f"SHMCOMPUTE_{name}") or None
@@ -61,6 +91,26 @@ def one_of(what: str, value: object, known: Iterable[W]) -> W:
     raise ValueError(f"unknown {what}: {value!r}; known: {listed}")
 
 
+def refuse_unknown(function: str, unknown: Mapping[str, object]) -> NoReturn:
+    """Raise the TypeError of keywords that a function does not have, with the name of ours.
+
+    Parameters
+    ----------
+    function : str
+        What was called.
+    unknown : mapping
+        The keywords, at least one.
+    """
+    name, value = next(iter(unknown.items()))
+    ours = HABITS.get(name, name if name in OF_POOLS else None)
+    told = ""
+    if ours in OF_POOLS and function != "Pool":
+        told = f"; {ours} is an option of the pool: pool=sc.Pool({ours}={value!r})"
+    elif ours is not None:
+        told = f"; here it is called {ours}"
+    raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{told}")
+
+
 def chosen(what: str, value: str | None, name: str, known: Iterable[W], default: W) -> W:
     """The argument if there is one, else the environment's setting, else `default`; checked."""
     if value is None:
@@ -69,8 +119,8 @@ def chosen(what: str, value: str | None, name: str, known: Iterable[W], default:
     return one_of(what, default if value is None else value, known)
 
 
-def count(what: str, value: object, least: int = 1) -> int:
-    """`value` as a whole number, not below `least`."""
+def count(what: str, value: object, least: int = 1, hint: str = "") -> int:
+    """`value` as a whole number, not below `least`; else an error that ends with the hint."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -78,7 +128,7 @@ def count(what: str, value: object, least: int = 1) -> int:
     if whole is None:
         raise TypeError(f"{what}: expected a whole number, got {value!r} ({type(value).__name__})")
     if whole < least:
-        raise ValueError(f"{what}: expected at least {least}, got {whole}")
+        raise ValueError(f"{what}: expected at least {least}, got {whole}{hint}")
     return whole
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import Any, Never
 
+from shmcompute import config
 from shmcompute.calls import Outputs, call, pool_for
 from shmcompute.chunking import range_start, range_stop
 from shmcompute.plans import Options
@@ -27,6 +28,7 @@ def parallel_for(
     retries: int = 0,
     debug: bool | None = None,
     progress: Asked = None,
+    **unknown: Never,
 ) -> Outputs:
     """Run ``kernel(first, last, *args)`` for parts ``[first, last)`` of ``[start, stop)``.
 
@@ -43,6 +45,8 @@ def parallel_for(
         Arrays are passed in `whole`, to be read, or in `shared`, to be written; `chunk`, `scratch`,
         `per_chunk` and all else as for `parallel_apply`.
     chunksize, schedule, pool, backend, timeout, retries, debug, progress
+        As for `parallel_apply`.
+    **unknown
         As for `parallel_apply`.
 
     Returns
@@ -72,6 +76,8 @@ def parallel_for(
      [1 1 0]
      [2 0 0]]
     """
+    if unknown:
+        config.refuse_unknown("parallel_for", unknown)
     extent = _whole("start", start), _whole("stop", stop)
     chosen = pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)

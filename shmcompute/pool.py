@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
 from multiprocessing.context import BaseContext
-from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, cast
 
 from shmcompute import config
 from shmcompute.backends import Backend, make_backend
@@ -74,6 +74,8 @@ class Pool(Executor):
         How many tasks (of `submit` and the maps; a chunk of a map is one) a worker process does
         before another one takes its place, so that what they leak does not pile up. Calls of
         kernels don't count. By default as many as there are.
+    **unknown
+        There are no others; what other libraries call these is refused with the name here.
 
     Attributes
     ----------
@@ -115,9 +117,12 @@ class Pool(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
+        **unknown: Never,
     ) -> None:
         self.running: Backend = _unusable(ClosedError("this pool was not made"))
         self._own: Backend | None = None  # which this process is to close
+        if unknown:
+            config.refuse_unknown("Pool", unknown)
         self.debug = config.switched_on("DEBUG")
         self.plans = PlanCache()
         self.records: Records | None = None  # of what calls have taken, where it chooses by that
@@ -357,7 +362,8 @@ def _default_start_seconds(kind: str) -> float:
 
 def _workers(workers: int | None) -> int:
     if workers is not None:
-        return config.count("workers", workers)
+        hint = "; leave it out for as many as there are cores that this process may use"
+        return config.count("workers", workers, hint=hint)
     asked = config.workers()
     return cores.granted() if asked is None else asked
 

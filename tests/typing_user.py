@@ -94,9 +94,9 @@ def words(x: sc.SharedArray[np.float64]) -> None:
 
 def habits(x: sc.SharedArray[np.float64]) -> None:
     """What other libraries call it."""
-    sc.Pool(n_jobs=2)  # type: ignore[call-arg]
-    sc.Pool(max_workers=2)  # type: ignore[call-arg]
-    sc.parallel_apply(scale, x, 2.0, n_jobs=2)  # type: ignore[call-arg]
+    sc.Pool(n_jobs=2)  # type: ignore[arg-type]
+    sc.Pool(max_workers=2)  # type: ignore[arg-type]
+    sc.parallel_apply(scale, x, 2.0, n_jobs=2)  # type: ignore[arg-type]
 
 
 def tasks(pool: sc.Pool, x: sc.SharedArray[np.float64]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 import numpy as np
 
@@ -63,6 +63,7 @@ def parallel_reduce(
     retries: int = 0,
     debug: bool | None = None,
     progress: Asked = None,
+    **unknown: Never,
 ) -> Any:
     """Combine what `kernel` returns for each chunk of the arrays.
 
@@ -88,6 +89,8 @@ def parallel_reduce(
         As for `parallel_apply`. Another `chunksize` may change the last bits of floats.
     schedule : {'static', 'dynamic', 'guided'}
         Who takes which chunk. All have the same chunks; ``'guided'`` is ``'dynamic'`` here.
+    **unknown
+        As for `parallel_apply`.
 
     Returns
     -------
@@ -117,6 +120,8 @@ def parallel_reduce(
     ...     print(low, high, total)
     0.0 999.0 499500.0
     """
+    if unknown:
+        config.refuse_unknown("parallel_reduce", unknown)
     chosen, combiner = pool_for(pool, backend), Combine(combine)
     if timeout is not None:
         config.timeout(timeout)  # raises

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def parallel_iterate(
     timeout: float | None = None,
     debug: bool | None = None,
     progress: Asked = None,
+    **unknown: Never,
 ) -> Any:
     """Repeat a `parallel_apply`, with two arrays that change places after each time.
 
@@ -83,6 +84,8 @@ def parallel_iterate(
     progress : bool, str or callable, optional
         As for `parallel_apply`, but that it tells of sweeps: ``(done, times)``. Where `until` ends
         them, less than `times` is done in the end.
+    **unknown
+        As for `parallel_apply`.
 
     Returns
     -------
@@ -130,6 +133,8 @@ def parallel_iterate(
      [ 1  3  6 10]
      [ 1  4 10 20]]
     """
+    if unknown:
+        config.refuse_unknown("parallel_iterate", unknown)
     sweeps = config.count("times", times, 0)
     seconds, chosen = config.timeout(timeout), pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
