@@ -2,6 +2,7 @@
 
 from shmcompute.chunking.aliasing import Access, crossing, meets_neighbours, overlap
 from shmcompute.chunking.arguments import Arguments, bytes_of
+from shmcompute.chunking.array_likes import lent_array
 from shmcompute.chunking.binding import Setting, bind, is_split
 from shmcompute.chunking.bound import (
     Attached,
@@ -129,6 +130,7 @@ __all__ = [
     "halo",
     "is_number",
     "is_split",
+    "lent_array",
     "meets_neighbours",
     "offset",
     "overlap",

@@ -15,6 +15,7 @@ from shmcompute.arrays import SharedArray, refuse_subclass
 from shmcompute.chunking import blocks
 from shmcompute.chunking.aliasing import Access, check_chunks, check_shared
 from shmcompute.chunking.arguments import Arguments
+from shmcompute.chunking.array_likes import is_array_like, kind_of, lent_array
 from shmcompute.chunking.bound import (
     Block,
     Bound,
@@ -120,6 +121,7 @@ def _length(bound: Sequence[Bound], setting: Setting) -> int:
         _check_nothing_is_split(parts)
         return max(0, setting.extent[1] - setting.extent[0])
     if not parts:
+        _refuse_unlent(bound)
         raise ValueError(
             "nothing to split: pass at least one SharedArray, or a view of one, that is not "
             "whole() or shared(); to run over a range of numbers, sc.parallel_for"
@@ -128,6 +130,21 @@ def _length(bound: Sequence[Bound], setting: Setting) -> int:
     if len(lengths) > 1 or min(lengths) < 0:
         _refuse_lengths(parts)
     return int(lengths.pop())
+
+
+def _refuse_unlent(bound: Sequence[Bound]) -> None:
+    """Raise the TypeError of an array of another library that might have been meant to be split."""
+    for position, arg in enumerate(bound):
+        if isinstance(arg, Constant) and is_array_like(arg.value):
+            raise TypeError(_unlent(position, arg.value))
+
+
+def _unlent(position: int, value: Any) -> str:
+    return (
+        f"argument {position} is a {kind_of(value)}, which has no memory of its own that chunks "
+        "could work on (it must be read, computed or put together first): copy it in, "
+        "sc.SharedArray(np.asarray(x)), and what you need of the result back"
+    )
 
 
 def _refuse_lengths(parts: Sequence[tuple[int, Part]]) -> NoReturn:
@@ -171,12 +188,16 @@ def _bound(position: int, arg: Any, setting: Setting, values: list[Number]) -> B
     if isinstance(arg, (SharedArray, np.ndarray)):
         return argument.part(arg, None, writes=True)
     refuse_generators(f"argument {position}", arg)
+    # What lends no memory (a zarr array) is passed as it is, and may be read by the kernel.
+    if lent_array(arg) is not None:
+        return argument.part(arg, None, writes=True)
     return Constant(arg)
 
 
 def is_split(arg: Any) -> bool:
     """Whether an argument is an array that chunks get parts of."""
-    return isinstance(arg, (SharedArray, np.ndarray, Split, Read, Write, Halo))
+    known = isinstance(arg, (SharedArray, np.ndarray, Split, Read, Write, Halo))
+    return known or lent_array(arg) is not None
 
 
 @dataclass(frozen=True)
@@ -288,19 +309,46 @@ def _array(position: int, value: Any, shared: bool) -> Array:
             "is written is no halo, read or whole as well: pass another array for these"
         )
     if not isinstance(value, np.ndarray):
+        return _lent(position, value, shared)
+    refuse_subclass(f"argument {position}", value)
+    if shared and value.size and locate(value) is None:
+        _refuse_plain(position, value)
+    # Records keep their attributes. A memmap would be pickled with the file behind it.
+    return value if type(value) is np.recarray else value.view(np.ndarray)
+
+
+def _lent(position: int, value: Any, shared: bool) -> Array:
+    """The memory of another library's array, if workers see it."""
+    view = lent_array(value)
+    if view is None and is_array_like(value):
+        raise TypeError(_unlent(position, value))
+    if view is None:
         raise TypeError(
             f"argument {position}: expected a SharedArray or an ndarray inside split(), read(), "
             f"whole() or another marker, got {type(value).__name__}"
         )
-    refuse_subclass(f"argument {position}", value)
-    if shared and value.size and locate(value) is None:
+    if shared and view.size and locate(view) is None:
         raise TypeError(
-            f"argument {position} is a plain ndarray of shape {value.shape}, which worker "
-            "processes can't write in place: wrap it, sc.SharedArray(x); or pass sc.whole(x) to "
-            'send each worker a read-only copy; or choose backend="threads"'
+            f"argument {position} is a {kind_of(value)} of shape {view.shape} whose memory worker "
+            "processes don't see: copy it in, sc.SharedArray(np.asarray(x)), and make the "
+            f"{kind_of(value)} of its .array; or pass sc.whole(x) to send each worker a read-only "
+            'copy; or choose backend="threads"'
         )
-    # Records keep their attributes. A memmap would be pickled with the file behind it.
-    return value if type(value) is np.recarray else value.view(np.ndarray)
+    return view
+
+
+def _refuse_plain(position: int, array: Array) -> NoReturn:
+    if isinstance(array, np.memmap):
+        raise TypeError(
+            f"argument {position} is a numpy.memmap of shape {array.shape}, which worker processes "
+            "don't map: open a .npy file by sc.SharedArray.open(path), which they do; copy others "
+            'in, sc.SharedArray(x); or choose backend="threads"'
+        )
+    raise TypeError(
+        f"argument {position} is a plain ndarray of shape {array.shape}, which worker "
+        "processes can't write in place: wrap it, sc.SharedArray(x); or pass sc.whole(x) to "
+        'send each worker a read-only copy; or choose backend="threads"'
+    )
 
 
 def _read_only(view: Array) -> Array:

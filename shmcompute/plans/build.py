@@ -27,6 +27,7 @@ from shmcompute.chunking import (
     bytes_of,
     chunks,
     cut_ends,
+    lent_array,
     meets_neighbours,
     refuse_generators,
 )
@@ -198,8 +199,11 @@ def shared_arrays(calls: Calls) -> tuple[SharedArray, ...]:
 
 
 def plain_arrays(calls: Calls) -> tuple[Array, ...]:
-    """The ndarrays among the arguments, marked or not."""
-    return tuple(value for value in _given(calls) if isinstance(value, np.ndarray))
+    """The ndarrays among the arguments, marked or not, and those that others lend."""
+    given = _given(calls)
+    arrays = [value for value in given if isinstance(value, np.ndarray)]
+    others = [value for value in given if not isinstance(value, (np.ndarray, SharedArray))]
+    return (*arrays, *(view for value in others if (view := lent_array(value)) is not None))
 
 
 def _given(calls: Calls) -> list[Any]:

@@ -24,6 +24,7 @@ from shmcompute.chunking import (
     Scratch,
     Values,
     is_number,
+    lent_array,
 )
 from shmcompute.plans.build import Calls, calls_of
 from shmcompute.plans.options import Options
@@ -237,10 +238,13 @@ def _part_key(arg: Any) -> Hashable | None:
     if kind is np.ndarray:
         return address(arg), arg.shape, arg.strides, arg.dtype, arg.flags.writeable
     if kind in _HOW:
-        inner = _part_key(arg.value) if type(arg.value) in (SharedArray, np.ndarray) else None
+        inner = None if type(arg.value) in ARRAY_MARKERS else _part_key(arg.value)
         return None if inner is None else (kind, inner, _HOW[kind](arg))
-    key: Hashable = arg if kind in _CONSTANTS else None
-    return key
+    if kind in _CONSTANTS:
+        key: Hashable = arg
+        return key
+    view = lent_array(arg)
+    return None if type(view) is not np.ndarray else _part_key(view)
 
 
 def _kernel_key(kernel: Any) -> tuple[Hashable | None, ...]:

@@ -1,0 +1,49 @@
+"""Other libraries' arrays: the memory that a Series, a tensor or a DataArray lends, uncopied.
+
+None of these libraries is imported: NumPy asks them, by the protocols that they speak.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from shmcompute.typing import Array
+
+PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
+
+
+def is_array_like(value: Any) -> bool:
+    """Whether a value is neither an ndarray nor a scalar, and NumPy can make an array of it."""
+    kind = type(value)
+    return not issubclass(kind, (np.ndarray, np.generic, type)) and any(
+        hasattr(kind, name) for name in PROTOCOLS
+    )
+
+
+def lent_array(value: Any) -> Array | None:
+    """A view of the memory of an array-like; None if it is none, or has no memory to lend.
+
+    Such as has to be read (zarr, h5py), computed (Dask) or brought from another device, or lies in
+    several pieces (a DataFrame's columns).
+    """
+    if not is_array_like(value) or _is_lazy(value):
+        return None
+    try:
+        view = np.asarray(value, copy=False)
+    except Exception:  # noqa: BLE001  # each library has errors of its own for that
+        return None
+    return view if isinstance(view, np.ndarray) else None
+
+
+def kind_of(value: Any) -> str:
+    """What messages call a value's type: ``pandas.Series``."""
+    kind = type(value)
+    return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
+
+
+def _is_lazy(value: Any) -> bool:
+    """Whether it is a graph of Dask's, or holds one, which asking for memory would compute."""
+    graph = getattr(value, "__dask_graph__", None)
+    return graph is not None and graph() is not None
