@@ -290,8 +290,10 @@ ALLOWED = {
     "shmcompute.storage.npy_header": {"literal_eval"},
     "shmcompute.kernels.measured": {"exec"},  # a line made of numbered names alone
     "shmcompute": {"import_module"},  # of its own table
+    "shmcompute.cli.bench_peers": {"recv"},  # a pipe to a process that it has started
 }
 NAMESAKES = {
+    "shmcompute.diagnostics.host": {"import_module"},  # one of Numba's threading layers, by name
     "shmcompute.algorithms": {"import_module"},
     "shmcompute.algorithms.storing": {"exec"},  # text that it made of numbers
     "shmcompute.storage.npy_header": {"compile"},  # regular expressions
