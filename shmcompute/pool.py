@@ -296,7 +296,8 @@ class Pool(Executor):
 
     def _end_workers(self, number: int) -> None:
         if self._own is not None:
-            self.submitted.close(cancel=True)
+            if self.backend not in ("threads", "serial"):  # these refuse, and stay as they are
+                self.submitted.close(cancel=True)
             self._own.end_workers(number)
             self._close()
 

@@ -491,3 +491,11 @@ def test_calls_whose_backend_is_chosen_keep_their_order(own):
             assert last.result() is None
             with pytest.raises(ClosedError):
                 step.submit(2)
+
+
+def test_a_pool_whose_workers_can_not_be_ended_takes_calls_still():
+    with sc.Pool(2, backend="threads") as pool, sc.SharedArray.zeros(4) as arr:
+        with pytest.raises(NotImplementedError):
+            pool.terminate_workers()
+        sc.plan(np.add, arr, 1.0, pool=pool).submit().result(timeout=60)
+        assert (arr.array == 1).all()

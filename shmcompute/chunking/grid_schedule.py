@@ -56,7 +56,7 @@ class Cutting(NamedTuple):
     def _default(self, outer: int, inner: int) -> tuple[Chunks, Chunks]:
         """Nearly square blocks, equally many for each worker."""
         blocks = self.workers * PER_WORKER if self.blocks is None else self.blocks
-        area = max(1, min(self.area, outer * inner // blocks))
+        area = max(1, min(self.area, outer * inner // max(1, blocks)))
         height = min(outer, math.isqrt(area))
         width = min(inner, area // height)
         across = _every(inner, _even(inner, width))

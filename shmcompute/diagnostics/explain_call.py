@@ -47,7 +47,9 @@ class _Target:
     def prospect(self, plan: Plan, timeout: float | None) -> Prospect:
         """How it would run a plan, or all that is run in its place."""
         terms = Terms(self.workers, timeout is not None, self.caller_runs)
-        parts = plan.stages if plan.skewed is None else (plan.skewed,)
+        parts: tuple[Plan, ...] = (plan,)
+        if plan.apart:
+            parts = plan.stages if plan.skewed is None else (plan.skewed,)
         found = [self.kind.prospect(part, terms) for part in parts]
         sent = [one.sent for one in found if one.sent is not None]
         return Prospect(
