@@ -271,8 +271,8 @@ class TestErrors:
         [
             (
                 ["--workers", "0"],
-                "shmcompute: workers: expected at least 1, got 0; leave it out for as many as there "
-                "are cores that this process may use\n",
+                "shmcompute: workers: expected at least 1, got 0; leave it out for as many as "
+                "there are cores that this process may use\n",
             ),
             (["--repeat", "0"], "shmcompute: --repeat: expected at least 1, got 0\n"),
             (["--size", "-1"], "shmcompute: --size: expected at least 1, got -1\n"),
