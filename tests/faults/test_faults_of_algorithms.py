@@ -20,6 +20,10 @@ import shmcompute as sc
 from shmcompute.errors import KernelTimeoutError, WorkerLostError
 
 SIZE = 1 << 18
+# Python reports what a handler raises within a callback of a weak reference, such as that in which
+# an array's memory goes back, and goes on.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 DELAYS = [3e-5 * 3**step for step in range(6)]  # seconds; the last is 7 ms
 NUMBERS = np.random.default_rng(0).random(SIZE)
 WORDS = np.random.default_rng(0).integers(0, 10**6, SIZE // 4).astype("U6")
