@@ -227,11 +227,6 @@ class DoorbellRun:
             raised.append(RuntimeError(f"chunks {undone} were left; this is a fault of shmcompute"))
 
 
-def _known_to_all(workers: Sequence[WorkerProcess]) -> frozenset[NumberedSegment]:
-    known = [frozenset(worker.segments) for worker in workers]
-    return known[0].intersection(*known[1:])
-
-
 def _worker_lost(
     plan: Plan, gone: Sequence[WorkerProcess], numbers: Sequence[int]
 ) -> WorkerLostError:
