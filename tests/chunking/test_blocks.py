@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import pickle
 
 import numba as nb
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from told_arrays import array_at
 
 import shmcompute as sc
 from shmcompute.chunking import Block, ChunkCall, PaddedBlock, Setting, bind, cut_ends_of_blocks
@@ -120,19 +120,13 @@ def test_blocks_see_what_numpy_pads(data, given, depth, boundary):
 def _seen_by_machine_code(block, start, stop, grid=None):
     padding_blocks.prepare()
     words, kept = padding_blocks.padding_words(block, grid or [(start, stop)])
-    view, ndim = block.view, block.view.ndim
+    view = block.view
     place, geometry = np.array(words), np.array([*view.shape, *view.strides])
     edges = [edge for pair in zip(start, stop, strict=True) for edge in pair]
     told = padding_blocks.pad_block(
         view.ctypes.data, place.ctypes.data, geometry.ctypes.data, *edges, block.workers - 1
     )
-    found = np.ctypeslib.as_array((ctypes.c_int64 * (1 + 2 * ndim)).from_address(told))
-    data, *rest = found.tolist()
-    shape, strides = rest[:ndim], rest[ndim:]
-    low = sum(min(0, (size - 1) * step) for size, step in zip(shape, strides, strict=True))
-    high = sum(max(0, (size - 1) * step) for size, step in zip(shape, strides, strict=True))
-    memory = (ctypes.c_uint8 * (high - low + view.itemsize)).from_address(data + low)
-    return np.ndarray(shape, view.dtype, memory, -low, strides), kept
+    return array_at(told, view), kept
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import pickle
 
 import numba as nb
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from told_arrays import array_at
 
 import shmcompute as sc
 from shmcompute.chunking import ChunkCall, PaddedPart, Setting, bind, chunks, cut_ends
@@ -94,17 +94,11 @@ def _equal(one, other):
 def _seen_by_machine_code(part, start, stop):
     padding.prepare()
     words, kept = padding.padding_words(part, [(start, stop)])
-    view, ndim = part.view, part.view.ndim
+    view = part.view
     block, geometry = np.array(words), np.array([*view.shape, *view.strides])
     data, worker = view.ctypes.data, part.workers - 1
     place = padding.pad(data, block.ctypes.data, geometry.ctypes.data, start, stop, worker)
-    found = np.ctypeslib.as_array((ctypes.c_int64 * (1 + 2 * ndim)).from_address(place))
-    data, *rest = found.tolist()
-    shape, strides = rest[:ndim], rest[ndim:]
-    low = sum(min(0, (size - 1) * step) for size, step in zip(shape, strides, strict=True))
-    high = sum(max(0, (size - 1) * step) for size, step in zip(shape, strides, strict=True))
-    memory = (ctypes.c_uint8 * (high - low + view.itemsize)).from_address(data + low)
-    return np.ndarray(shape, view.dtype, memory, -low, strides), kept
+    return array_at(place, view), kept
 
 
 @settings(max_examples=80, deadline=None)
