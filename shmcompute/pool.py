@@ -22,7 +22,7 @@ from shmcompute.plans import PlanCache
 from shmcompute.storage import segment_cache
 from shmcompute.system import context, cores, daemon_threads
 from shmcompute.system.context import inside_kernel
-from shmcompute.tasks import CallQueue, Executor, Function, Initializer
+from shmcompute.tasks import CallQueue, Executor, Function, Initializer, TaskThreads
 from shmcompute.typing import BackendName, StartMethodName
 
 if TYPE_CHECKING:  # imported by who asks for it
@@ -472,6 +472,7 @@ def _close_all() -> None:
 def _exit() -> None:
     global _exiting
     _exiting = True
+    TaskThreads.end_all()
     daemon_threads.end_silently()
 
 

@@ -10,7 +10,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
 from types import FrameType
@@ -44,7 +44,7 @@ from shmcompute.system.interrupts import call_with_lock, deadline_of, holds, in_
 from shmcompute.system.recording import Recorder
 from shmcompute.system.records import Lane, Workers
 from shmcompute.system.unpatched import threading
-from shmcompute.tasks import Function, Initializer
+from shmcompute.tasks import Function, Initializer, TaskThreads
 
 END = 1.0  # seconds that threads have to end when the program does
 
@@ -73,8 +73,7 @@ class Threads(Backend):
         self.workers = workers
         self._initializer = initializer
         # Of their own: a task may wait for a plan.
-        self._executor: ThreadPoolExecutor | None = None
-        self._executor_lock = threading.RLock()  # reentrant, for handlers of signals
+        self._tasks = TaskThreads(workers, "shmcompute-task")
         self._pin = pin
         self._lock = threading.Lock()
         self._current = _Current()
@@ -131,19 +130,15 @@ class Threads(Backend):
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
-        with self._executor_lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self.workers, "shmcompute-task")
         task = recording.submitted(function.name, self._name)
         work = function if task is None else partial(task.run, function)
         run = copy_context().run
         if self._initializer is not None:
-            return self._executor.submit(_initialized, self._initializer, run, work, args, keywords)
-        return self._executor.submit(run, work, args, keywords)
+            return self._tasks.submit(_initialized, self._initializer, run, work, args, keywords)
+        return self._tasks.submit(run, work, args, keywords)
 
     def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait, cancel_futures=cancel_futures)
+        self._tasks.shutdown(wait=wait, cancel_futures=cancel_futures)
         self.close(wait=wait)
 
     def close(self, *, wait: bool = True) -> None:

@@ -3,6 +3,7 @@
 from shmcompute.tasks.call_queue import CallQueue, run_at_once
 from shmcompute.tasks.executor import Executor
 from shmcompute.tasks.initializer import Initializer, refusal
+from shmcompute.tasks.task_threads import TaskThreads
 from shmcompute.tasks.work_item import Function, WorkItem, describe
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "Executor",
     "Function",
     "Initializer",
+    "TaskThreads",
     "WorkItem",
     "describe",
     "refusal",
