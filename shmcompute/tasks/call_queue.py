@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from shmcompute.errors import ClosedError
-from shmcompute.system.interrupts import Latch, deadline_of, in_call
+from shmcompute.system.interrupts import Latch, call_uninterrupted, deadline_of, in_call
 from shmcompute.system.tracebacks import shorten
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class CallQueue:
         if self._serving.setdefault(None, thread) is not thread:
             return
         try:
-            thread.start()
+            call_uninterrupted(thread.start, insists=True)  # in `start()`, one may leave it stuck
         except BaseException:  # no thread to be had; or Ctrl-C, and then it finds nothing to do
             self._drop_waiting()
             self._serving.clear()
