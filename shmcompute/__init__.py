@@ -20,6 +20,7 @@ from shmcompute.arrays import (
     compare_exchange,
     provide_parallel_forms,
 )
+from shmcompute.chunked import applied
 from shmcompute.chunking import (
     chunk,
     halo,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         parallel_sort,
     )
     from shmcompute.arrays import SharedArrayManager
+    from shmcompute.backends.processes import dump_kernel, load_kernel
     from shmcompute.diagnostics import explain
     from shmcompute.diagnostics.trace import trace
     from shmcompute.iterate import parallel_iterate
@@ -56,14 +58,17 @@ __all__ = [
     "Pool",
     "SharedArray",
     "SharedArrayManager",
+    "applied",
     "atomic_add",
     "atomic_max",
     "atomic_min",
     "chunk",
     "compare_exchange",
+    "dump_kernel",
     "errors",
     "explain",
     "halo",
+    "load_kernel",
     "offset",
     "parallel_apply",
     "parallel_argsort",
@@ -98,6 +103,8 @@ provide_parallel_forms(_parallel_forms)
 # What few programs need is imported at first use, so that ``import shmcompute`` stays quick.
 _LATER = {
     "ArrayQueue": "queues",
+    "dump_kernel": "backends.processes",
+    "load_kernel": "backends.processes",
     "SharedArrayManager": "arrays",
     "explain": "diagnostics",
     "parallel_argsort": "algorithms",

@@ -21,7 +21,7 @@ from shmcompute.calls import (
     run_debugged,
     submit,
 )
-from shmcompute.chunking import Chunk, Grid, Values, is_number
+from shmcompute.chunking import Chunk, Grid, UnlentError, Values, is_number
 from shmcompute.plans import (
     Calls,
     Options,
@@ -492,6 +492,21 @@ def parallel_apply(
         options = options._replace(fine=progress is not None)
     try:
         return call(kernel, args, options, chosen, timeout, None, progress)
+    except UnlentError as error:
+        if _elsewhere is not None and _elsewhere(kernel, args, options, chosen, timeout, progress):
+            return None
+        shorten(error)
+        raise
     except BaseException as error:
         shorten(error)
         raise
+
+
+# Runs a call on arrays that are no memory, and answers whether it did; see `chunked`.
+_elsewhere: Callable[..., bool] | None = None
+
+
+def provide_elsewhere(run: Callable[..., bool]) -> None:
+    """Have this function asked where arguments have no memory that chunks could work on."""
+    global _elsewhere
+    _elsewhere = run

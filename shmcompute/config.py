@@ -24,7 +24,11 @@ W = TypeVar("W", bound=str)
 
 STORAGES: tuple[StorageName, ...] = ("auto", "shm", "file", "array")
 BACKENDS: tuple[BackendName, ...] = ("processes", "threads", "serial")
-CHOICES: tuple[BackendName, ...] = (*BACKENDS, "auto")  # what arguments and the environment may say
+CHOICES: tuple[BackendName, ...] = (
+    *BACKENDS,
+    "auto",
+    "dask",
+)  # what may be asked for
 WAITS = ("futex", "poll")
 SCHEDULES: tuple[ScheduleName, ...] = ("static", "dynamic", "guided")
 ORDERS: tuple[OrderName, ...] = ("K", "A", "C", "F")
@@ -109,6 +113,13 @@ def refuse_unknown(function: str, unknown: Mapping[str, object]) -> NoReturn:
     elif ours is not None:
         told = f"; here it is called {ours}"
     raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{told}")
+
+
+def refuse_given(what: str, why: str, **options: object) -> None:
+    """Raise a TypeError if one of these options, None if not given, does not go with something."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise TypeError(f"{what}: {given[0]}= has no meaning there: {why}")
 
 
 def chosen(what: str, value: str | None, name: str, known: Iterable[W], default: W) -> W:

@@ -44,11 +44,13 @@ class Pool(Executor):
     workers : int, optional
         How many run at the same time. By default ``SHMCOMPUTE_WORKERS``, else the cores that
         affinity and cgroup grant this process.
-    backend : {'processes', 'threads', 'serial', 'auto'}
+    backend : {'processes', 'threads', 'serial', 'auto', 'dask'}, or a Backend
         Who they are: isolated processes, threads of this one, or the caller itself. In a worker,
         so within a task, always the caller itself. With ``'auto'`` each call gets what suits it
         best, by what calls like it have taken; workers are started when it could pay, or by
-        `ready`; tasks go to processes. See docs/backends.md.
+        `ready`; tasks go to processes. See docs/backends.md. With ``'dask'`` those of a cluster,
+        which see copies of chunks. Any object of a subclass of `shmcompute.backends.Backend` does
+        as well; the pool closes it.
     start_method : {'forkserver', 'spawn', 'fork'} or context, optional
         How processes start, by name or as `multiprocessing.get_context` returns it:
         ``SHMCOMPUTE_START_METHOD``, else ``forkserver`` on Linux and ``spawn`` elsewhere.
@@ -74,6 +76,9 @@ class Pool(Executor):
         How many tasks (of `submit` and the maps; a chunk of a map is one) a worker process does
         before another one takes its place, so that what they leak does not pile up. Calls of
         kernels don't count. By default as many as there are.
+    client : distributed.Client, optional
+        Of the cluster whose workers ``backend='dask'`` uses, and which it leaves open. By default
+        a `LocalCluster` of `workers` processes, bound to loopback, that ends with the pool.
     **unknown
         There are no others; what other libraries call these is refused with the name here.
 
@@ -109,7 +114,7 @@ class Pool(Executor):
         self,
         workers: int | None = None,
         *,
-        backend: BackendName | None = None,
+        backend: BackendName | Backend | None = None,
         start_method: StartMethodName | BaseContext | None = None,
         caller_runs: bool = False,
         threads_per_worker: int = 1,
@@ -117,6 +122,7 @@ class Pool(Executor):
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         max_tasks_per_child: int | None = None,
+        client: Any = None,
         **unknown: Never,
     ) -> None:
         self.running: Backend = _unusable(ClosedError("this pool was not made"))
@@ -128,8 +134,14 @@ class Pool(Executor):
         self.records: Records | None = None  # of what calls have taken, where it chooses by that
         self.submitted = CallQueue()  # calls that nobody waits for
         self._pid = os.getpid()
-        self.backend = config.chosen("backend", backend, "BACKEND", config.CHOICES, "processes")
-        if context.in_worker:  # where all is run by the task or kernel itself
+        given = backend if isinstance(backend, Backend) else None
+        asked = cast("BackendName | None", backend if given is None else None)
+        self.backend: str = config.chosen("backend", asked, "BACKEND", config.CHOICES, "processes")
+        if client is not None and (given is not None or self.backend != "dask"):
+            raise ValueError('client: only a pool of backend="dask" has one')
+        if given is not None:
+            self.backend = type(given).__name__
+        elif context.in_worker:  # where all is run by the task or kernel itself
             self.backend = "serial"
         method = config.chosen(
             "start method",
@@ -142,7 +154,7 @@ class Pool(Executor):
         if pin:
             cores.check_pinning()
         count, caller_runs, pin = _workers(workers), bool(caller_runs), bool(pin)
-        tasks = _max_tasks(max_tasks_per_child, backend)
+        tasks = _max_tasks(max_tasks_per_child, asked)
         first = _initializer(initializer, initargs)
         if self.backend == "auto":
             of_kind = partial(
@@ -156,6 +168,8 @@ class Pool(Executor):
                 max_tasks_per_child=tasks,
             )
             self._become_auto(count, of_kind)
+        elif given is not None:
+            self.running = self._own = given
         else:
             self.running = self._own = make_backend(
                 self.backend,
@@ -166,6 +180,7 @@ class Pool(Executor):
                 pin=pin,
                 initializer=first,
                 max_tasks=tasks,
+                client=client,
             )
         self._max_workers = self.running.workers  # where Dask looks, as in concurrent.futures
         _open.add(self)

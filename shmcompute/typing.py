@@ -9,7 +9,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 # The words of `config` and `markers`, for type checkers; tests/test_typing.py compares them.
-BackendName = Literal["processes", "threads", "serial", "auto"]
+BackendName = Literal["processes", "threads", "serial", "auto", "dask"]
 ScheduleName = Literal["static", "dynamic", "guided"]
 StorageName = Literal["auto", "shm", "file", "array"]
 StartMethodName = Literal["fork", "spawn", "forkserver"]

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import kernels
@@ -218,6 +219,8 @@ def pytest_collection_modifyitems(config, items):
         both = {"any_storage"} < {"any_pool", "process_pool", "any_storage"} & _indices(item).keys()
         wanted = both if config.option.matrix else not both or not _distance(item)
         (taken if wanted else dropped).append(item)
+        if item.name == "shmcompute.chunked.applied.applied" and find_spec("dask") is None:
+            item.add_marker(pytest.mark.skip(reason="its example needs Dask"))
     items[:] = taken
     config.hook.pytest_deselected(items=dropped)
 

@@ -97,7 +97,7 @@ class StoringCall:
         self._pid = os.getpid()  # a forked child must not write what its parent does
 
     def __call__(self, request: Request, values: Values) -> Partials:
-        if self._options.retries or self._options.debug:
+        if self._options.retries or self._options.debug or request.pool.running.copies:
             return self._with_own_rows(request)
         if self._pid != os.getpid():
             self._free, self._pid = [], os.getpid()

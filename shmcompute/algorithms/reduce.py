@@ -13,9 +13,10 @@ from shmcompute import config
 from shmcompute.algorithms.combine import Combine, Partials
 from shmcompute.algorithms.known_calls import DirectCall, KnownCalls, StoringCall
 from shmcompute.algorithms.part_sizes import part_length
-from shmcompute.algorithms.returned_values import ROW, Sending, received
+from shmcompute.algorithms.returned_values import ROW, Sending, received, together
 from shmcompute.algorithms.storing import layout, stored, storing
 from shmcompute.calls import await_turn, call, pool_for
+from shmcompute.chunked import kind_of_chunked, results_of_blocks
 from shmcompute.chunking import (
     Arguments,
     Chunk,
@@ -122,6 +123,18 @@ def parallel_reduce(
     """
     if unknown:
         config.refuse_unknown("parallel_reduce", unknown)
+    if (library := kind_of_chunked(args)) is not None:
+        config.refuse_given(
+            "parallel_reduce of chunked arrays",
+            "it is a task for each block, which Dask's own scheduler runs if they are Dask's",
+            chunksize=chunksize, timeout=timeout, retries=retries or None, debug=debug or None,
+            progress=progress,
+        )  # fmt: skip
+        _check_kernel(kernel)
+        blocks = results_of_blocks(
+            library, "parallel_reduce", kernel, args, axis, pool_for(pool, backend)
+        )
+        return _reduce_blocks(kernel, blocks, Combine(combine), initial)
     chosen, combiner = pool_for(pool, backend), Combine(combine)
     if timeout is not None:
         config.timeout(timeout)  # raises
@@ -137,6 +150,21 @@ def parallel_reduce(
     except BaseException as error:
         shorten(error)
         raise
+
+
+def _reduce_blocks(kernel: Any, blocks: Any, combiner: Combine, initial: Any) -> Any:
+    """The result of a kernel over arrays that lie in blocks; each block is a chunk."""
+    call, lengths, results = blocks
+    partials = together(results, name_of(kernel))
+    ((_, *given),) = call.calls([kernel], 0, call.samples(lengths[0]))
+    arguments = bind(given, Setting(0, shared=False))  # its markers name the axis
+    jitted = kernel_of(kernel, arguments).threaded()
+    dtype = _layout(jitted, arguments, [(0, lengths[0])])
+    if dtype is not None:  # Python has made int64 and float64 of all that it returned
+        kinds = [dtype] if dtype.names is None else [dtype[name] for name in dtype.names]
+        columns = [one.astype(kind) for one, kind in zip(partials.columns, kinds, strict=True)]
+        partials = partials._replace(columns=tuple(columns))
+    return combiner(partials, initial)
 
 
 def _reduce(request: _Request, combiner: Combine, initial: Any, keyed: Keyed) -> Any:

@@ -6,7 +6,7 @@ writes; a larger one goes to a file of its own. Only numbers and arrays of them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,21 @@ def received(rows: Array, folder: str) -> Partials:
     TypeError
         If it is not of one type and shape.
     """
-    results = [_unpack(_bytes(row, Path(folder, str(i)))) for i, row in enumerate(rows)]
+    return _together([_unpack(_bytes(row, Path(folder, str(i)))) for i, row in enumerate(rows)])
+
+
+def together(results: Iterable[Any], name: str) -> Partials:
+    """What a kernel of that name has returned for each chunk, as `Partials`.
+
+    Raises
+    ------
+    TypeError, KernelTypeError
+        If it is not of one type and shape, or no numbers.
+    """
+    return _together([(isinstance(one, tuple), _parts(one, name)) for one in results])
+
+
+def _together(results: Sequence[tuple[bool, list[Array]]]) -> Partials:
     several = {(several, len(parts)) for several, parts in results}
     if len(several) > 1:
         kinds = sorted(f"tuples of {count}" if many else "no tuples" for many, count in several)
@@ -76,6 +90,14 @@ _PYTHONS = frozenset(map(np.dtype, (int, float, complex)))
 
 def _pack(result: Any, name: str) -> Array:
     """Words of a length, of whether it is a tuple and of how many parts; then each part."""
+    arrays = _parts(result, name)
+    packed = b"".join(map(_pack_part, arrays))
+    head = _words(3 * _WORD + len(packed), isinstance(result, tuple), len(arrays))
+    return np.frombuffer(head + packed, np.uint8)
+
+
+def _parts(result: Any, name: str) -> list[Array]:
+    """The parts of a result, or the one that it is, as arrays."""
     parts = result if isinstance(result, tuple) else (result,)
     arrays = [np.asarray(part) for part in parts]
     if not arrays or any(array.dtype.kind not in _KINDS for array in arrays):
@@ -83,9 +105,7 @@ def _pack(result: Any, name: str) -> Array:
             f"kernel {name} returned {_described(result)}: expected a number, a tuple of numbers, "
             "or an array of numbers, the result of its chunk"
         )
-    packed = b"".join(map(_pack_part, arrays))
-    head = _words(3 * _WORD + len(packed), isinstance(result, tuple), len(arrays))
-    return np.frombuffer(head + packed, np.uint8)
+    return arrays
 
 
 def _pack_part(array: Array) -> bytes:

@@ -65,7 +65,8 @@ def parallel_scan(
     initial : optional
         Comes before the first element: a number, or an array of what one step along the axis has.
     pool, backend
-        Whose workers. By default the common threads: code of our own needs no isolation.
+        Whose workers. By default the common threads: code of our own needs no isolation. These run
+        large sums of numbers (`numpy.add` along a line) in any case, as `numpy.cumsum` does.
 
     Returns
     -------
@@ -100,6 +101,14 @@ def parallel_scan(
     ufunc, dtype = associative(op, target.dtype, source.dtype)
     source, target = np.moveaxis(source, axis, 0), np.moveaxis(target, axis, 0)
     start = _start(ufunc, dtype, target.shape[1:], exclusive, initial)
+    if target.ndim == 1 and not exclusive and start is None and dtype == target.dtype:
+        from shmcompute.algorithms import cumulative  # noqa: PLC0415  # it brings machine code
+
+        # By whichever pool, so that bits do not depend on it.
+        accumulate: Any = getattr(ufunc, "accumulate", None)
+        form = cumulative.FUNCTIONS.get(accumulate)
+        if form is not None and form(source, 0, dtype, target) is not NotImplemented:
+            return given
     if target.size:
         kept = _source(source, target)
         scan = _Scan(_Steps(ufunc, dtype, bool(exclusive)), target, kept, start, chosen)

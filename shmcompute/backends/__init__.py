@@ -10,4 +10,5 @@ __all__ = [
     "auto",  # for who asks for it
     "backend_class",
     "make_backend",
+    "processes",  # for its `dump_kernel` and `load_kernel`
 ]

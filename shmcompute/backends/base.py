@@ -51,12 +51,15 @@ class Backend(ABC):
         Whether they run in several threads of this one.
     caller_runs : bool
         Whether the calling thread runs some of them.
+    copies : bool
+        Whether they see copies of chunks, so that no two of them can write one array.
     """
 
     workers: int
     shared: bool = False
     threaded: bool = False
     caller_runs: bool = True
+    copies: bool = False
 
     @abstractmethod
     def run(

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
 from shmcompute.backends.base import Backend
 from shmcompute.tasks import Initializer
+
+if TYPE_CHECKING:
+    from shmcompute.backends.dask import Dask
 
 # ruff: noqa: PLC0415  # each is imported for who uses it: together they take as long as all the rest
 
@@ -18,9 +24,22 @@ def backend_class(name: str) -> type[Backend]:
         from shmcompute.backends.threads import Threads
 
         return Threads
+    if name == "dask":
+        return _dask()
     from shmcompute.backends.processes import Processes
 
     return Processes
+
+
+def _dask() -> type[Dask]:
+    if importlib.util.find_spec("distributed") is None:
+        raise ImportError(
+            'backend="dask" needs Dask\'s distributed, which is not installed: '
+            "pip install 'shmcompute[dask]'"
+        )
+    from shmcompute.backends.dask import Dask
+
+    return Dask
 
 
 def make_backend(
@@ -33,6 +52,7 @@ def make_backend(
     pin: bool,
     initializer: Initializer | None = None,
     max_tasks: int | None = None,
+    client: Any = None,
 ) -> Backend:
     """A new backend; see `Pool` for what the parameters mean."""
     if name == "serial":
@@ -43,6 +63,8 @@ def make_backend(
         from shmcompute.backends.threads import Threads
 
         return Threads(workers, pin=pin, initializer=initializer)
+    if name == "dask":
+        return _dask()(workers, client, initializer=initializer)
     from shmcompute.backends.processes import start_server_ahead
 
     if workers > caller_runs:

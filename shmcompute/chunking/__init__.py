@@ -2,7 +2,7 @@
 
 from shmcompute.chunking.aliasing import Access, crossing, meets_neighbours, overlap
 from shmcompute.chunking.arguments import Arguments, bytes_of
-from shmcompute.chunking.array_likes import lent_array
+from shmcompute.chunking.array_likes import UnlentError, is_array_like, kind_of, lent_array
 from shmcompute.chunking.binding import Setting, bind, is_split
 from shmcompute.chunking.bound import (
     Attached,
@@ -45,8 +45,14 @@ from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
     ChunkMarker,
     Halo,
+    OffsetFrom,
     PerChunk,
+    Read,
     Scratch,
+    Shared,
+    Split,
+    Whole,
+    Write,
     chunk,
     halo,
     offset,
@@ -101,6 +107,7 @@ __all__ = [
     "Halo",
     "Number",
     "NumberedSegment",
+    "OffsetFrom",
     "Outline",
     "OutputRow",
     "PaddedBlock",
@@ -109,14 +116,20 @@ __all__ = [
     "PerChunk",
     "Place",
     "Places",
+    "Read",
     "Rng",
     "Scalar",
     "Scratch",
     "ScratchRow",
     "Setting",
+    "Shared",
+    "Split",
     "SweepNumber",
+    "UnlentError",
     "Values",
+    "Whole",
     "WholeArray",
+    "Write",
     "bind",
     "bytes_of",
     "bytes_of_frame",
@@ -128,8 +141,10 @@ __all__ = [
     "find_places",
     "grid_schedule",  # imported where it is needed
     "halo",
+    "is_array_like",
     "is_number",
     "is_split",
+    "kind_of",
     "lent_array",
     "meets_neighbours",
     "offset",

@@ -11,6 +11,11 @@ import numpy as np
 
 from shmcompute.typing import Array
 
+
+class UnlentError(TypeError):
+    """An array of another library has no memory to lend, but is to be split."""
+
+
 PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
 
 
@@ -28,7 +33,7 @@ def lent_array(value: Any) -> Array | None:
     Such as has to be read (zarr, h5py), computed (Dask) or brought from another device, or lies in
     several pieces (a DataFrame's columns).
     """
-    if not is_array_like(value) or _is_lazy(value):
+    if not is_array_like(value) or is_lazy(value):
         return None
     try:
         view = np.asarray(value, copy=False)
@@ -43,7 +48,7 @@ def kind_of(value: Any) -> str:
     return f"{kind.__module__.partition('.')[0]}.{kind.__qualname__}"
 
 
-def _is_lazy(value: Any) -> bool:
+def is_lazy(value: Any) -> bool:
     """Whether it is a graph of Dask's, or holds one, which asking for memory would compute."""
     graph = getattr(value, "__dask_graph__", None)
     return graph is not None and graph() is not None

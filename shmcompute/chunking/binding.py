@@ -6,7 +6,7 @@ There is a function for each marker. What they refuse is refused before anything
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -15,7 +15,7 @@ from shmcompute.arrays import SharedArray, refuse_subclass
 from shmcompute.chunking import blocks
 from shmcompute.chunking.aliasing import Access, check_chunks, check_shared
 from shmcompute.chunking.arguments import Arguments
-from shmcompute.chunking.array_likes import is_array_like, kind_of, lent_array
+from shmcompute.chunking.array_likes import UnlentError, is_array_like, is_lazy, kind_of, lent_array
 from shmcompute.chunking.bound import (
     Block,
     Bound,
@@ -38,6 +38,7 @@ from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
     ChunkMarker,
     Halo,
+    OffsetFrom,
     PerChunk,
     Read,
     Scratch,
@@ -136,14 +137,16 @@ def _refuse_unlent(bound: Sequence[Bound]) -> None:
     """Raise the TypeError of an array of another library that might have been meant to be split."""
     for position, arg in enumerate(bound):
         if isinstance(arg, Constant) and is_array_like(arg.value):
-            raise TypeError(_unlent(position, arg.value))
+            raise UnlentError(_unlent(position, arg.value))
 
 
 def _unlent(position: int, value: Any) -> str:
+    lazily = "; or sc.applied(kernel, ...) makes new ones of it, block by block"
     return (
         f"argument {position} is a {kind_of(value)}, which has no memory of its own that chunks "
         "could work on (it must be read, computed or put together first): copy it in, "
         "sc.SharedArray(np.asarray(x)), and what you need of the result back"
+        f"{lazily if is_lazy(value) else ''}"
     )
 
 
@@ -181,6 +184,8 @@ def _bound(position: int, arg: Any, setting: Setting, values: list[Number]) -> B
     if is_number(arg) and len(values) < VALUES:
         values.append(arg)
         return Scalar(len(values) - 1)
+    if type(arg) is OffsetFrom:
+        return _start_from(arg, setting, values)
     binder = _BINDERS.get(type(arg))
     argument = _Argument(position, setting)
     if binder is not None:
@@ -192,6 +197,16 @@ def _bound(position: int, arg: Any, setting: Setting, values: list[Number]) -> B
     if lent_array(arg) is not None:
         return argument.part(arg, None, writes=True)
     return Constant(arg)
+
+
+def _start_from(arg: OffsetFrom, setting: Setting, values: list[Number]) -> ChunkStart:
+    """The chunk's start in an array of which the call has a region; its base is a number."""
+    if isinstance(setting.axis, tuple):
+        raise TypeError("sc.offset + base: a call along two axes has no such offset")
+    if len(values) == VALUES:
+        raise ValueError(f"sc.offset + base: no room beside {VALUES} numbers among the arguments")
+    values.append(arg.base)
+    return ChunkStart(len(values) - 1)
 
 
 def is_split(arg: Any) -> bool:
@@ -207,8 +222,11 @@ class _Argument:
     position: int
     setting: Setting
 
-    def split(self, marker: Split | Write) -> Cut:
+    def split(self, marker: Split) -> Cut:
         return self.part(marker.value, marker.axis, writes=True)
+
+    def write(self, marker: Write) -> Cut:
+        return replace(self.part(marker.value, marker.axis, writes=True), reads=False)
 
     def read(self, marker: Read) -> Cut:
         return self.part(marker.value, marker.axis, writes=False)
@@ -288,7 +306,7 @@ _OF_CHUNKS: dict[str, Callable[[], Bound]] = {
 }
 _BINDERS: dict[type[Any], Callable[[_Argument, Any], Bound]] = {
     Split: _Argument.split,
-    Write: _Argument.split,
+    Write: _Argument.write,
     Read: _Argument.read,
     Halo: _Argument.halo,
     Whole: _Argument.whole,
@@ -321,7 +339,7 @@ def _lent(position: int, value: Any, shared: bool) -> Array:
     """The memory of another library's array, if workers see it."""
     view = lent_array(value)
     if view is None and is_array_like(value):
-        raise TypeError(_unlent(position, value))
+        raise UnlentError(_unlent(position, value))
     if view is None:
         raise TypeError(
             f"argument {position}: expected a SharedArray or an ndarray inside split(), read(), "

@@ -8,7 +8,7 @@ the arrays are, they are told with each call.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -67,6 +67,7 @@ class Part:
     margin: int = (
         0  # how many elements more than its own a chunk sees, the first of them at `start`
     )
+    reads: bool = field(default=True, kw_only=True)  # whether what stood there before matters
 
     @property
     def length(self) -> int:
@@ -97,6 +98,7 @@ class Block:
     axes: tuple[int | None, int | None]  # its own, in the call's order; None: all of it is seen
     writes: bool
     margins: tuple[int, int] = (0, 0)  # as of a `Part`, along each
+    reads: bool = field(default=True, kw_only=True)  # as of a `Part`
 
     @property
     def lengths(self) -> tuple[int | None, int | None]:
@@ -161,8 +163,10 @@ class Scalar:
 class ChunkStart:
     """The chunk's start index; in two dimensions, those of its row and its column."""
 
+    base: int | None = None  # which of the call's numbers is to be added, if one is
+
     def at(self, call: ChunkCall) -> Any:
-        return call.start
+        return call.start if self.base is None else call.start + call.values[self.base]
 
 
 @dataclass(frozen=True, eq=False)

@@ -106,8 +106,22 @@ class ChunkMarker:
     def __reduce__(self) -> str:
         return self.name  # there is but one, also where it is copied or sent to
 
+    def __add__(self, base: int) -> OffsetFrom:
+        if self is not offset or not isinstance(base, (int, np.integer)):
+            return NotImplemented
+        return OffsetFrom(int(base))
+
+
+@dataclass(frozen=True)
+class OffsetFrom:
+    """Where the chunk starts, where the call's own axis starts at `base` of a longer one."""
+
+    base: int
+
 
 _OFFSET = """An argument: where the chunk starts along the split axis: an int, or a pair of them.
+
+``sc.offset + base`` is that of a call on a region of a longer array, which starts there.
 
 Examples
 --------

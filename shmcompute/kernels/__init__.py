@@ -19,7 +19,7 @@ from shmcompute.kernels.native_plan import (
 )
 from shmcompute.kernels.trampoline import make_trampoline, native_error
 from shmcompute.kernels.ufunc import UfuncKernel
-from shmcompute.kernels.variants import dispatchers_of, original_of
+from shmcompute.kernels.variants import dispatchers_of, nogil, original_of
 
 __all__ = [
     "Captured",
@@ -39,6 +39,7 @@ __all__ = [
     "measured",  # imported where it is needed
     "name_of",
     "native_error",
+    "nogil",
     "original_of",
     "own_symbols",
     "reduce_dispatcher",

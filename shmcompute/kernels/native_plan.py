@@ -167,6 +167,8 @@ class _Described(NamedTuple):
 
 def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | str:
     """How machine code passes an argument; or what it is, if Python has to."""
+    if isinstance(argument, ChunkStart) and argument.base is not None:
+        return _Described(("start_from", argument.base))
     if type(argument) in _OF_CHUNKS:
         return _Described((_OF_CHUNKS[type(argument)], 0))
     match argument:

@@ -35,7 +35,8 @@ Types = tuple[Any, ...]  # Numba's types
 # it has one, its second; ("window", axes), which is a part and some elements more; ("padded", 0),
 # ("whole", 0) or ("row", 0), an array that the frame tells; ("fixed", 0) or ("scratch", 0), one
 # that the block tells; ("scalar", 0), in the block; ("value", its index among the call's);
-# ("start", 0), ("stop", 0) or ("number", 0), of the chunk.
+# ("start", 0), ("stop", 0) or ("number", 0), of the chunk; ("start_from", index), its start and one
+# of the call's values.
 Source = tuple[str, Any]
 
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
@@ -177,6 +178,9 @@ class _Trampoline:
             return self._of_chunk[what]
         if what == "value":
             return self._scalar(kind, self._values, VALUE * number)
+        if what == "start_from":
+            base = self._scalar(kind, self._values, VALUE * number)
+            return self._builder.add(self._of_chunk["start"], base)
         if what == "scalar":
             return self._scalar(kind, self._block.address, self._block.skip(VALUE))
         if what in ("fixed", "scratch"):

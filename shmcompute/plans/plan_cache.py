@@ -20,6 +20,7 @@ from shmcompute.chunking import (
     VALUES,
     ChunkMarker,
     Halo,
+    OffsetFrom,
     PerChunk,
     Scratch,
     Values,
@@ -195,8 +196,8 @@ def call_key(
     parts: list[Any] = [*_kernel_key(kernel), options, *map(type, options)]
     is_known = parts[0] is not None
     for arg in args:
-        if is_number(arg):
-            values.append(arg)
+        if is_number(arg) or type(arg) is OffsetFrom:
+            values.append(arg.base if type(arg) is OffsetFrom else arg)
             parts.append(type(arg))
         else:
             parts.append(part := _part_key(arg))
@@ -220,7 +221,7 @@ def why_bound_anew(calls: Calls, views: Sequence[Array]) -> str | None:
         if _kernel_key(kernel)[0] is None:
             return "its kernel is not from an imported module, so it may change between calls"
         for position, arg in enumerate(args):
-            if not is_number(arg) and _part_key(arg) is None:
+            if not is_number(arg) and type(arg) is not OffsetFrom and _part_key(arg) is None:
                 kind = type(arg).__name__
                 return f"argument {position}, of type {kind}, may change between calls"
     if sum(is_number(arg) for _, *args in calls for arg in args) > VALUES:
@@ -267,7 +268,8 @@ def form_key(kernel: Any, args: tuple[Any, ...], options: Options) -> Hashable |
         return None
     parts: list[Hashable] = [kernel, options, *map(type, options)]
     for arg in args:
-        part: Any = type(arg) if is_number(arg) else _outline_key(arg)
+        of_value = is_number(arg) or type(arg) is OffsetFrom
+        part: Any = type(arg) if of_value else _outline_key(arg)
         if part is None:
             return None
         parts.append(part)

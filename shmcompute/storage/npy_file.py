@@ -7,14 +7,17 @@ no trailer and no lock, for it is meant to stay; only ``unlink()`` removes it.
 from __future__ import annotations
 
 import errno
+import functools
 import mmap
 import os
+import platform
 import shutil
 import stat
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,14 @@ MODES = ("r", "r+")
 _NO_WAIT: int = getattr(os, "O_NONBLOCK", 0)  # to open a FIFO would wait for a writer
 
 
+@functools.cache
+def _host() -> str:
+    """What tells this machine, as long as it is up, from others."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return platform.node()
+
+
 @dataclass(frozen=True)
 class FileHandle:
     """An absolute path, how it is opened, the device and inode behind it, its header's checksum.
@@ -54,10 +65,18 @@ class FileHandle:
     serial: tuple[int, int]
     header: int = 0
     dtype: np.dtype[Any] | None = field(default=None, compare=False)
+    host: str = field(default_factory=_host)
     kind = "file"
 
     def map(self) -> tuple[Segment, Array]:
         """Map the file; shape, dtype and order come from it."""
+        if self.host != _host():
+            # On a file system that hosts share, each would see what it has in its own memory.
+            raise StorageError(
+                f"{self.name!r} is an array of another machine: a mapped file is shared by the "
+                "processes of one alone. Send its content, x.array; or have each machine open the "
+                "file for itself, SharedArray.open(path, mode='r')"
+            )
         fd = _open(self.name, self.mode)
         try:
             if file_id(fd) != self.serial:

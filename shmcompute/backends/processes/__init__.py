@@ -19,8 +19,13 @@ from shmcompute.backends.processes.start import start_server_ahead
 
 if TYPE_CHECKING:
     from shmcompute.backends.processes.backend import Processes
+    from shmcompute.backends.processes.protocol.kernel_bytes import (
+        dump_kernel,
+        fingerprint,
+        load_kernel,
+    )
 
-__all__ = ["Processes", "start_server_ahead"]
+__all__ = ["Processes", "dump_kernel", "fingerprint", "load_kernel", "start_server_ahead"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,4 +34,8 @@ def __getattr__(name: str) -> Any:
         from shmcompute.backends.processes.backend import Processes  # noqa: PLC0415
 
         return Processes
+    if name in __all__:
+        from shmcompute.backends.processes.protocol import kernel_bytes  # noqa: PLC0415
+
+        return getattr(kernel_bytes, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,4 +8,12 @@ from shmcompute.backends.processes.protocol import (
 )
 from shmcompute.backends.processes.protocol.pipe import Lost, Pipe
 
-__all__ = ["Lost", "Pipe", "exception_pickling", "messages", "module_globals", "pickling"]
+__all__ = [
+    "Lost",
+    "Pipe",
+    "exception_pickling",
+    "kernel_bytes",  # imported where it is needed
+    "messages",
+    "module_globals",
+    "pickling",
+]

@@ -1,0 +1,348 @@
+"""`Dask`: the workers of a Dask cluster, for calls on this process's own arrays.
+
+Chunks travel as pure tasks: a worker calls the kernel on copies, and returns what it has written.
+Only the calling thread writes to the arrays, and each chunk once. So Dask may run a task again,
+or twice at once, when it loses a worker; one that was cut off and goes on harms nobody.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+import dask
+import numpy as np
+
+from shmcompute.backends.base import Backend, Prospect, Report, Terms, overrun
+from shmcompute.backends.processes import dump_kernel, fingerprint, load_kernel
+from shmcompute.backends.serial import Serial
+from shmcompute.chunking import Bound, ChunkCall, Cut, OutputRow, ScratchRow, Values, WholeArray
+from shmcompute.errors import WorkerLostError
+from shmcompute.kernels import Kernel, NumbaKernel
+from shmcompute.plans import Plan
+from shmcompute.system.addresses import address
+from shmcompute.system.call_context import CallContext, call_context
+from shmcompute.system.interrupts import SLICE, deadline_of
+from shmcompute.tasks import Function, Initializer
+from shmcompute.typing import Array
+
+BY_DASK = "a task of Dask's calls it from Python, once for each chunk"
+LARGE = 1 << 16  # bytes: what all chunks see goes to each worker once if it is larger
+AHEAD = 2  # tasks for each thread of the cluster that are on their way at once
+
+
+class _Sent(NamedTuple):
+    """An array that a chunk sees, and where it goes: several arguments may be one array."""
+
+    key: tuple[Any, ...]
+    view: Array
+    writes: bool
+    fetched: bool
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An array that a task makes: scratch, or what is written without being read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def array(self) -> Array:
+        return np.zeros(self.shape, self.dtype)
+
+
+class Dask(Backend):
+    """The workers of a `distributed.Client`, or of a cluster of this machine's own.
+
+    Parameters
+    ----------
+    client : distributed.Client, optional
+        By default one of a new `LocalCluster` of `workers` processes, bound to loopback, which
+        ends with the pool.
+    """
+
+    threaded = True  # kernels let go of the GIL: a worker of Dask's may have several threads
+    caller_runs = False
+    copies = True
+
+    def __init__(
+        self, workers: int, client: Any = None, *, initializer: Initializer | None = None
+    ) -> None:
+        self._own = _local_client(workers) if client is None else None
+        self._client = client if self._own is None else self._own
+        self._initializer = initializer
+        self._kernels: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], bytes]]
+        self._kernels = weakref.WeakKeyDictionary()
+        self._checked = False
+
+    @property
+    def workers(self) -> int:  # type: ignore[override]  # it changes while workers come and go
+        """How many threads the cluster's workers have in all, now."""
+        return max(1, int(sum(self._client.nthreads().values())))
+
+    @classmethod
+    def prospect(cls, plan: Plan, terms: Terms) -> Prospect:  # noqa: ARG003  # others ask
+        return Prospect(tuple(reason or BY_DASK for reason in plan.reasons))
+
+    def admit(self, plan: Plan) -> None:
+        for link in plan.links:
+            for position, one in enumerate(link.arguments.bound):
+                if isinstance(one, WholeArray) and one.writes:
+                    raise TypeError(
+                        f"argument {position} is shared(), to be written by all chunks, but the "
+                        "workers of a Dask cluster see copies: choose another backend, or pass "
+                        "sc.per_chunk(shape) and combine what chunks return"
+                    )
+
+    def run(
+        self, plan: Plan, values: Values, timeout: float | None, report: Report | None = None
+    ) -> None:
+        if plan.sweeps is not None or plan.debug:  # these look into memory, which is here
+            Serial(self._initializer).run(plan, values, timeout, report)
+            return
+        self.admit(plan)
+        self._warn_of_others()
+        kernels = [self._packed(link.kernel) for link in plan.links]
+        run = _Run(self._client, plan, values, kernels, call_context())
+        try:
+            run.all(self.workers * AHEAD, timeout, report)
+        finally:
+            run.cancel()
+
+    def _packed(self, kernel: Kernel) -> bytes:
+        """A kernel as bytes; a jitted one is what it was when Numba compiled it."""
+        if not isinstance(kernel, NumbaKernel) or kernel.function is not kernel.dispatcher:
+            return dump_kernel(kernel)
+        versions = tuple(map(id, kernel.dispatcher.overloads.values()))
+        known = self._kernels.get(kernel.dispatcher)
+        if known is None or known[0] != versions:
+            known = self._kernels[kernel.dispatcher] = versions, dump_kernel(kernel)
+        return known[1]
+
+    def _warn_of_others(self) -> None:
+        """Warn, once, of workers on hosts of another kind: their code rounds as it likes."""
+        if self._checked:
+            return
+        self._checked = True
+        import warnings  # noqa: PLC0415  # once for each pool
+
+        found = self._client.run(fingerprint)
+        others = sorted(address for address, one in found.items() if one != fingerprint())
+        if others:
+            warnings.warn(
+                f"{len(others)} of {len(found)} workers of the cluster ({others[0]}, ...) have "
+                "another CPU, C library, Python, NumPy or Numba than this process: they compile "
+                "kernels anew, and the last bits of results may differ from chunk to chunk",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def submit(
+        self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Future[Any]:
+        result: Future[Any] = Future()
+        sent = self._client.submit(_call, function.function, args, keywords, pure=False)
+        sent.add_done_callback(lambda done: _settle(result, done))
+        return result
+
+    def ready(self, timeout: float | None = None) -> None:
+        self._client.wait_for_workers(1, timeout=timeout)
+
+    def shutdown(self, *, wait: bool, cancel_futures: bool) -> None:  # tasks are Dask's
+        self.close(wait=wait)
+
+    def close(self, *, wait: bool = True) -> None:  # Dask knows its own end
+        if self._own is not None:
+            own, self._own = self._own, None
+            cluster = own.cluster
+            own.close()
+            cluster.close()
+
+
+def _local_client(workers: int) -> Any:
+    from distributed import Client, LocalCluster  # noqa: PLC0415  # for who has no client
+
+    cluster = LocalCluster(
+        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    )
+    return Client(cluster, set_as_default=False)
+
+
+def _call(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return function(*args, **keywords)
+
+
+def _settle(result: Future[Any], done: Any) -> None:
+    if done.cancelled():
+        result.cancel()
+    elif (error := done.exception()) is not None:
+        result.set_exception(error)
+    else:
+        result.set_result(done.result())
+
+
+class _Run:
+    """One call: its chunks on their way, and the one thread that writes what they bring."""
+
+    def __init__(
+        self, client: Any, plan: Plan, values: Values, kernels: Sequence[Any], context: CallContext
+    ) -> None:
+        self._client, self._plan, self._values = client, plan, values
+        self._kernels, self._context = kernels, context
+        self._whole: dict[tuple[Any, ...], Any] = {}  # what all chunks see: sent once
+        self._pending: dict[Any, tuple[int, list[Array]]] = {}  # what each task is to write
+        self._ended: SimpleQueue[Any] = SimpleQueue()  # tasks, by whichever thread hears of it
+
+    def all(self, ahead: int, timeout: float | None, report: Report | None) -> None:
+        """Run all chunks, so many of them on their way at once."""
+        deadline = math.inf if timeout is None else deadline_of(timeout)
+        numbers = iter(range(len(self._plan.chunks)))
+        done: set[int] = set()
+        while True:
+            while len(self._pending) < ahead and (number := next(numbers, None)) is not None:
+                self._send(number)
+            if not self._pending:
+                return
+            for future in self._finished(deadline):
+                done.add(self._write(future))
+            if report is not None:
+                report(len(done))
+            if time.monotonic() > deadline and len(done) < len(self._plan.chunks):
+                left = [i for i in range(len(self._plan.chunks)) if i not in done]
+                raise overrun(self._plan, timeout, left)
+
+    def _send(self, number: int) -> None:
+        call = self._plan._chunk_call(number, self._values)
+        sent: dict[tuple[Any, ...], Any] = {}
+        written: dict[tuple[Any, ...], Array] = {}
+        links = []
+        for link in self._plan.links:
+            arguments, earlier = [], set(written)
+            for one in link.arguments.bound:
+                seen = _seen(one, call)
+                if isinstance(seen, _Sent):
+                    whole = isinstance(one, WholeArray)
+                    if seen.key not in sent or (seen.fetched and seen.key not in earlier):
+                        sent[seen.key] = self._content(seen, whole=whole)
+                    if seen.writes:
+                        written[seen.key] = seen.view
+                    arguments.append(_At(list(sent).index(seen.key)))
+                else:
+                    arguments.append(seen)
+            links.append(arguments)
+        returned = [list(sent).index(key) for key in written]
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}):
+            future = self._client.submit(
+            _run_chunk, self._kernels, links, list(sent.values()), returned, self._context,
+            pure=False, key=f"shmcompute-chunk-{number}-{id(self):x}-{time.monotonic_ns():x}",
+        )  # fmt: skip
+        self._pending[future] = number, list(written.values())
+        future.add_done_callback(self._ended.put)
+
+    def _content(self, seen: _Sent, *, whole: bool) -> Any:
+        """What goes to the worker for an array that its chunk sees."""
+        if not seen.fetched:
+            return _Made(seen.view.shape, seen.view.dtype)
+        return self._whole_array(seen) if whole and seen.view.nbytes > LARGE else seen.view
+
+    def _whole_array(self, seen: _Sent) -> Any:
+        if seen.key not in self._whole:
+            # To all of them: what one worker has alone is lost with it.
+            sent = self._client.scatter([np.array(seen.view)], broadcast=True, hash=False)
+            self._whole[seen.key] = sent[0]
+        return self._whole[seen.key]
+
+    def _finished(self, deadline: float) -> Iterator[Any]:
+        """Tasks that have ended; none if that takes long."""
+        left = min(SLICE, max(0.0, deadline - time.monotonic()))
+        with suppress(Empty):
+            yield self._ended.get(timeout=left)
+            while True:
+                yield self._ended.get_nowait()
+
+    def _write(self, future: Any) -> int:
+        """Write what a task has returned; the number of its chunk."""
+        number, written = self._pending[future]
+        self._raise_of(future, number)
+        for view, content in zip(written, future.result(), strict=True):
+            view[...] = content
+        del self._pending[future]
+        return number
+
+    def _raise_of(self, future: Any, number: int) -> None:
+        if future.status == "finished":
+            return
+        error = future.exception() if future.status == "error" else None
+        if type(error).__name__ == "KilledWorker" or error is None:
+            chunks = [self._plan.chunks[one] for one, _ in self._pending.values()]
+            raise WorkerLostError(
+                f"the cluster lost the workers that ran kernel {self._plan.name} "
+                f"({error or future.status}); {len(chunks)} chunks read as before (see .chunks)",
+                None, sorted(chunks),
+            ) from error  # fmt: skip
+        self._plan.blame(error, number)
+        raise error
+
+    def cancel(self) -> None:
+        """Nobody waits for what is left: what it returns is dropped."""
+        if self._pending:
+            self._client.cancel(list(self._pending), force=True)
+            self._pending.clear()
+
+
+@dataclass(frozen=True)
+class _At:
+    """An argument that is one of the arrays of a task."""
+
+    index: int
+
+
+def _seen(one: Bound, call: ChunkCall) -> Any:
+    """What a chunk sees of an argument."""
+    if isinstance(one, ScratchRow):
+        return _Made(one.shape, one.dtype)
+    if isinstance(one, (Cut, WholeArray, OutputRow)):
+        view = one.at(call)
+        writes = isinstance(one, OutputRow) or one.writes
+        key = address(view), view.shape, view.strides, view.dtype.str
+        return _Sent(key, view, writes, fetched=getattr(one, "reads", True))
+    return one.at(call)
+
+
+def _run_chunk(
+    kernels: Sequence[bytes],
+    links: Sequence[Sequence[Any]],
+    arrays: Sequence[Any],
+    returned: Sequence[int],
+    context: CallContext,
+) -> list[Array]:
+    """Call the kernels on copies of a chunk, in a worker; what they have written."""
+    own = list(_own(arrays, set(returned)))
+    for kernel, arguments in zip(map(load_kernel, kernels), links, strict=True):
+        context.run(kernel, [_argument(one, own) for one in arguments])
+    return [own[index] for index in returned]
+
+
+def _own(arrays: Sequence[Any], written: set[int]) -> Iterator[Array]:
+    for index, array in enumerate(arrays):
+        if isinstance(array, _Made):
+            yield array.array()
+        elif index in written:
+            yield np.array(array, order="K")  # what came may be others', or read-only
+        else:
+            view = array.view()
+            view.flags.writeable = False
+            yield view
+
+
+def _argument(one: Any, own: Sequence[Array]) -> Any:
+    if isinstance(one, _At):
+        return own[one.index]
+    return one.array() if isinstance(one, _Made) else one
