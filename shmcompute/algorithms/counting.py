@@ -22,6 +22,32 @@ def count(a: Any, counts: Any) -> None:
 
 
 @jitted
+def extremes(a: Any) -> Any:
+    """The least and the greatest; by itself, for LLVM to make vectors of its loop."""
+    low = high = a[0]
+    for i in range(a.size):
+        low = min(low, a[i])
+        high = max(high, a[i])
+    return low, high
+
+
+@jitted
+def count_until(a: Any, counts: Any, block: Any) -> Any:
+    """Count integers, block by block, up to the first that has one without a bin.
+
+    Returns how many are counted, and the least and the greatest of that block. So memory is read
+    once: the block that was looked at is in the cache when it is counted.
+    """
+    for first in range(0, a.size, block):
+        part = a[first : first + block]
+        low, high = extremes(part)
+        if low < 0 or high >= counts.size:
+            return first, low, high
+        count(part, counts)
+    return a.size, a[0], a[0]
+
+
+@jitted
 def add_up(a: Any, weights: Any, sums: Any) -> None:
     """Add weights to the bins of integers."""
     for i in range(a.size):

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from shmcompute.algorithms.counting import add_up, count, count_even
+from shmcompute.algorithms.counting import add_up, count_even, count_until
 from shmcompute.algorithms.parts import edges, plain_array, run_parts, unwrapped, workers
 from shmcompute.typing import Array
 
 SIZE = 1 << 16  # elements: fewer NumPy counts as quickly
 BLOCK = 1 << 16  # elements whose weights NumPy's histogram adds up at once
 PARTS = 16  # of weights, for bincount
+COUNTED = 1 << 14  # elements that bincount looks at and then counts, while they are in the cache
 EXACT = 1 << 53  # integers up to here are floats
 
 
@@ -132,29 +133,62 @@ def bincount(x: Any, /, weights: Any = None, minlength: Any = 0) -> Any:
     array, weighed = plain_array(x), plain_array(weights)
     if array is None or not _countable(array) or not isinstance(minlength, (int, np.integer)):
         return np.bincount(x, weights, minlength)
+    found = None
+    if minlength >= 0 and weights is None:
+        found = _bincount(array, int(minlength))
+    elif minlength >= 0 and weighed is not None and weighed.shape == array.shape:
+        found = _bincount_weighed(array, weighed, int(minlength))
+    return np.bincount(x, weights, minlength) if found is None else found
+
+
+def _bincount(array: Array, minlength: int) -> Array | None:
+    """How often each integer is there; None if NumPy is to say, or needs less memory."""
+    bounds = edges(array.size, workers())
+    most = array.size // (len(bounds) - 1)
+    counted: dict[int, Array] = {}
+
+    def part(number: int) -> None:
+        counts = _count(array[bounds[number] : bounds[number + 1]], most)
+        if counts is not None:
+            counted[number] = counts
+
+    count_until(array[:1], np.zeros(0, np.intp), 1)  # compiled in the thread that called
+    run_parts(part, len(bounds) - 1)
+    if len(counted) < len(bounds) - 1:
+        return None
+    total = np.zeros(max(minlength, *(counts.size for counts in counted.values())), np.intp)
+    for counts in counted.values():
+        total[: counts.size] += counts
+    return total
+
+
+def _count(part: Array, most: int) -> Array | None:
+    """The counts of a part; None if there are negative ones, or more than so many bins."""
+    counts, done = np.zeros(0, np.intp), 0
+    while True:
+        more, low, high = count_until(part[done:], counts, COUNTED)
+        done += more
+        if done == part.size:
+            return counts
+        if low < 0 or high >= most:
+            return None
+        counts = np.concatenate([counts, np.zeros(int(high) + 1 - counts.size, np.intp)])
+
+
+def _bincount_weighed(array: Array, weights: Array, minlength: int) -> Array | None:
     low, high = map(int, extremes(array))
-    size, parts = max(high + 1, int(minlength)), workers() if weights is None else PARTS
-    if low < 0 or minlength < 0 or size * parts > array.size:
-        return np.bincount(x, weights, minlength)
-    if weights is None:
-        return _bincount(array, parts, np.zeros((parts, size), np.intp))
-    if weighed is None or weighed.shape != array.shape or weighed.dtype.kind not in "biuf":
-        return np.bincount(x, weights, minlength)
-    return _bincount(array, parts, np.zeros((parts, size)), weighed.astype(float, copy=False))
-
-
-def _bincount(array: Array, parts: int, counts: Array, weights: Array | None = None) -> Array:
-    bounds = edges(array.size, parts)
+    size = max(high + 1, minlength)
+    if low < 0 or size * PARTS > array.size or weights.dtype.kind not in "biuf":
+        return None
+    weights, bounds = weights.astype(float, copy=False), edges(array.size, PARTS)
+    sums = np.zeros((PARTS, size))
 
     def part(start: int, stop: int, bins: Array) -> None:
-        if weights is None:
-            count(array[start:stop], bins)
-        else:
-            add_up(array[start:stop], weights[start:stop], bins)
+        add_up(array[start:stop], weights[start:stop], bins)
 
-    part(0, 0, counts[0])  # compiled in the thread that called
-    run_parts(lambda number: part(bounds[number], bounds[number + 1], counts[number]), parts)
-    return np.asarray(counts.sum(0))
+    part(0, 0, sums[0])  # compiled in the thread that called
+    run_parts(lambda number: part(bounds[number], bounds[number + 1], sums[number]), PARTS)
+    return np.asarray(sums.sum(0))
 
 
 def _countable(array: Array) -> bool:
