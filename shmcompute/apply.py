@@ -21,7 +21,7 @@ from shmcompute.calls import (
     run_debugged,
     submit,
 )
-from shmcompute.chunking import Chunk, Grid, UnlentError, Values, is_number
+from shmcompute.chunking import Chunk, Chunks, Grid, UnlentError, Values, is_number
 from shmcompute.plans import (
     Calls,
     Options,
@@ -61,6 +61,9 @@ class BoundPlan:
         self._options = options
         self._types = tuple(map(type, plan.values))
         self._progress = progress
+        # That of the latest other range: it knows where its arrays are, and so do copies of it.
+        self._ranged = plan
+        self._one_each = options == (*Options(extent=options.extent),)  # a chunk for each worker
 
     @property
     def chunks(self) -> tuple[tuple[Any, Any], ...]:
@@ -153,12 +156,15 @@ class BoundPlan:
         plan, values = self._plan, changed
         if type(changed[0]) is range and self._options.extent is not None:
             values = changed[1:] or plan.values
-            plan = plan.over(self._cut(changed[0]))
+            plan = self._ranged = self._ranged.over(self._cut(changed[0]))
         if tuple(map(type, values)) != self._types or not all(map(is_number, values)):
             self._refuse(values)
         return plan, values
 
     def _cut(self, numbers: range) -> Sequence[Chunk]:
+        if self._one_each and numbers.step == 1:  # a third of the time of what follows
+            length = max(0, numbers.stop - numbers.start)
+            return Chunks(numbers.start, length, min(self._pool.workers, length), 0)
         if self._options.retries or self._options.schedule == "guided":
             raise ValueError(
                 f"{self!r}: a plan with retries or schedule='guided' has one range; make another "
