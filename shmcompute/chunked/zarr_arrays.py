@@ -252,8 +252,9 @@ def _path(array: Any) -> Path:
         raise TypeError(
             f"the zarr array {array.name or ''} is in a {type(array.store).__name__}: only on a "
             "file system can a new version take its place in one step. Write into another array, "
-            "dask.array.to_zarr(sc.applied(kernel, dask.array.from_zarr(x)), other); or keep it "
-            "in icechunk, whose commit is such a step, and write there"
+            "dask.array.to_zarr(sc.applied(kernel, dask.array.from_zarr(x)), other); keep it "
+            "in icechunk, whose commit is such a step, and write there; or copy it in, "
+            "sc.SharedArray(x[...])"
         )
     return Path(root, array.path)
 

@@ -5,6 +5,8 @@ None of these libraries is imported: NumPy asks them, by the protocols that they
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ class UnlentError(TypeError):
     """An array of another library has no memory to lend, but is to be split."""
 
 
-PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__")
+PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
 
 
 def is_array_like(value: Any) -> bool:
@@ -35,11 +37,13 @@ def lent_array(value: Any) -> Array | None:
     """
     if not is_array_like(value) or is_lazy(value):
         return None
-    try:
-        view = np.asarray(value, copy=False)
-    except Exception:  # noqa: BLE001  # each library has errors of its own for that
-        return None
-    return view if isinstance(view, np.ndarray) else None
+    # Tensors of torch know no `copy=False`, and lend their memory by DLPack alone.
+    ways = [np.from_dlpack] if hasattr(type(value), "__dlpack__") else []
+    for lend in (*ways, partial(np.asarray, copy=False)):
+        with suppress(Exception):  # each library has errors of its own for that
+            view = lend(value)
+            return view if isinstance(view, np.ndarray) else None
+    return None
 
 
 def kind_of(value: Any) -> str:
