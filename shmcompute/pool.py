@@ -78,7 +78,7 @@ class Pool(Executor):
         kernels don't count. By default as many as there are.
     client : distributed.Client, optional
         Of the cluster whose workers ``backend='dask'`` uses, and which it leaves open. By default
-        a `LocalCluster` of `workers` processes, bound to loopback, that ends with the pool.
+        one of `workers` processes on this machine, bound to loopback, that ends with the pool.
     **unknown
         There are no others; what other libraries call these is refused with the name here.
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import dask
 import numpy as np
 
+from shmcompute.backends import local_cluster
 from shmcompute.backends.base import Backend, Prospect, Report, Terms, overrun
 from shmcompute.backends.processes import dump_kernel, fingerprint, load_kernel
 from shmcompute.backends.serial import Serial
@@ -64,8 +65,8 @@ class Dask(Backend):
     Parameters
     ----------
     client : distributed.Client, optional
-        By default one of a new `LocalCluster` of `workers` processes, bound to loopback, which
-        ends with the pool.
+        By default one of a new cluster of `workers` processes on this machine, bound to loopback,
+        which ends with the pool.
     """
 
     threaded = True  # kernels let go of the GIL: a worker of Dask's may have several threads
@@ -75,7 +76,7 @@ class Dask(Backend):
     def __init__(
         self, workers: int, client: Any = None, *, initializer: Initializer | None = None
     ) -> None:
-        self._own = _local_client(workers) if client is None else None
+        self._own = local_cluster.local_client(workers) if client is None else None
         self._client = client if self._own is None else self._own
         self._initializer = initializer
         self._kernels: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], bytes]]
@@ -161,18 +162,7 @@ class Dask(Backend):
     def close(self, *, wait: bool = True) -> None:  # Dask knows its own end
         if self._own is not None:
             own, self._own = self._own, None
-            cluster = own.cluster
-            own.close()
-            cluster.close()
-
-
-def _local_client(workers: int) -> Any:
-    from distributed import Client, LocalCluster  # noqa: PLC0415  # for who has no client
-
-    cluster = LocalCluster(
-        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    )
-    return Client(cluster, set_as_default=False)
+            local_cluster.close(own)
 
 
 def _call(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:

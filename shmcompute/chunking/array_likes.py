@@ -5,6 +5,7 @@ None of these libraries is imported: NumPy asks them, by the protocols that they
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -38,8 +39,10 @@ def lent_array(value: Any) -> Array | None:
     if not is_array_like(value) or is_lazy(value):
         return None
     # Tensors of torch know no `copy=False`, and lend their memory by DLPack alone.
-    ways = [np.from_dlpack] if hasattr(type(value), "__dlpack__") else []
-    for lend in (*ways, partial(np.asarray, copy=False)):
+    ways: list[Callable[[Any], Any]] = [partial(np.asarray, copy=False)]
+    if hasattr(type(value), "__dlpack__"):
+        ways.insert(0, np.from_dlpack)
+    for lend in ways:
         with suppress(Exception):  # each library has errors of its own for that
             view = lend(value)
             return view if isinstance(view, np.ndarray) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from shmcompute import config
-from shmcompute.backends import Prospect, Terms, backend_class
+from shmcompute.backends import Backend, Prospect, Terms, backend_class
 from shmcompute.calls import Runner, over_range, runner_for
 from shmcompute.diagnostics.accounts import (
     chunk_account,
@@ -37,7 +37,11 @@ class _Target:
     """What a backend is to a plan, though none may be there."""
 
     def __init__(self, runner: Runner) -> None:
-        self.kind = backend_class(runner.backend)
+        running = None if runner.pool is None else runner.pool.running
+        if isinstance(running, Backend):  # else it is closed, or not made yet
+            self.kind = type(running)
+        else:
+            self.kind = backend_class(runner.backend)
         self.shared, self.threaded = self.kind.shared, self.kind.threaded
         self.workers = runner.workers
         self.caller_runs = self.kind.caller_runs and not self.kind.shared
@@ -173,7 +177,8 @@ def _explanation(
         kernels=kernels,
         own=prospect.own,
         sent=prospect.sent,
-        copied=sum(copied_bytes(argument, plan) for argument in bound),
+        copied=sum(copied_bytes(argument, plan) for argument in bound)
+        + (read + written if target.kind.copies else 0),
         read=read,
         written=written,
         anew=anew,

@@ -201,6 +201,8 @@ def size(nbytes: float) -> str:
 def _who(backend: str, workers: int) -> str:
     if backend == "serial":
         return "the calling thread"
+    if backend == "dask":
+        return f"{workers} thread{'s' * (workers > 1)} of a Dask cluster"
     kind = {"processes": "worker process", "threads": "thread"}.get(backend, backend)
     return f"{workers} {kind}{'' if workers == 1 else 'es' if kind[-1] == 's' else 's'}"
 

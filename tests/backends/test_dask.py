@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import leaks
 import numba as nb
 import numpy as np
+import psutil
 import pytest
 
 import shmcompute as sc
@@ -146,3 +149,32 @@ def test_a_pool_takes_any_backend():
         assert (arr.array == 1).all()
         assert pool.backend == "Counted"
     assert Counted.runs == 1
+
+
+PROGRAM = """
+import os, signal, sys
+import numpy as np, psutil, shmcompute as sc
+print("begun", flush=True)
+def double(x):
+    x *= 2
+pool = sc.Pool(2, backend="dask")
+arr = sc.SharedArray(np.arange(4.0))
+sc.parallel_apply(double, arr, pool=pool)
+print(arr.array.tolist(), flush=True)
+print(*(one.pid for one in psutil.Process().children(recursive=True)), flush=True)
+if sys.argv[1] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("how", ["killed", "ended"])
+def test_a_program_needs_no_guard_and_leaves_no_process(tmp_path, how):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, "program.py", how],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    begun, doubled, pids = done.stdout.splitlines()
+    assert (begun, doubled) == ("begun", "[0.0, 2.0, 4.0, 6.0]")
+    processes = [psutil.Process(int(pid)) for pid in pids.split() if psutil.pid_exists(int(pid))]
+    assert not psutil.wait_procs(processes, timeout=60)[1]
