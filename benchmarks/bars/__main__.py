@@ -9,6 +9,7 @@ import psutil
 from benchmarks.bars import (
     algorithms,
     auto,
+    clusters,
     costs,
     exchange,
     executor,
@@ -53,6 +54,10 @@ TOPICS = [
     reductions.scan,
     auto.auto,
     executor.tasks,
+    clusters.maps,
+    clusters.halos,
+    clusters.first_kernels,
+    clusters.zarr_memory,
     exchange.queue,
     exchange.counter,
     costs.first_call,

@@ -76,12 +76,15 @@ class BlockCall:
     slots : tuple of Slot
     options : dict
         ``chunksize`` and ``schedule`` within a block.
+    blocks : int
+        How many there are in all.
     """
 
     kernels: tuple[bytes, ...]
     links: tuple[tuple[Any, ...], ...]
     slots: tuple[Slot, ...]
     options: dict[str, Any] = field(default_factory=dict)
+    blocks: int = 1
 
     def __call__(self, start: int, length: int, *blocks: Any) -> tuple[Array, ...]:
         """Run it on the block ``[start, start + length)``; the blocks that were written.
@@ -96,7 +99,7 @@ class BlockCall:
         arrays = self._own(iter(blocks), length)
         calls = self.calls(list(map(load_kernel, self.kernels)), start, arrays)
         try:
-            parallel_apply(calls, pool=_threads(), **self.options)
+            parallel_apply(calls, pool=_threads(self.blocks), **self.options)
         except BaseException as error:
             error.add_note(f"in the block [{start}, {start + length}) of its arrays")
             raise
@@ -164,10 +167,16 @@ def _plain(given: Any) -> Any:
     return given.value if isinstance(given, MARKERS) else given
 
 
-def _threads() -> Pool:
-    """The threads that a task may use: as many as its worker has."""
+def _threads(blocks: int) -> Pool:
+    """The threads that a task may use: as many as its worker has.
+
+    Where it is alone with its thread, or where each core has a block of its own and no worker
+    counts threads (Dask's scheduler of threads), to hand a block to others only takes time.
+    """
     count = _threads_of_worker()
-    return default_pool("threads") if count is None else _pool_of(count)
+    pool = default_pool("threads") if count is None else _pool_of(count)
+    alone = pool.workers == 1 or (count is None and blocks >= pool.workers)
+    return default_pool("serial") if alone else pool
 
 
 def _threads_of_worker() -> int | None:

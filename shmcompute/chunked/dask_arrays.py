@@ -13,7 +13,11 @@ from dask.layers import ArrayValuesDep
 
 from shmcompute.chunked.block_call import BlockCall, Results, Slot
 from shmcompute.chunked.specify import Source, depth_of, specify
-from shmcompute.chunking import Halo
+from shmcompute.chunking import Halo, ends_of
+
+ALIKE = {"edge": "nearest", "symmetric": "reflect", "wrap": "periodic"}  # NumPy's words, and Dask's
+
+LITTLE = 1 << 20  # bytes of kernels that a graph may have in each task
 
 
 class DaskArray:
@@ -56,8 +60,8 @@ def results_of_blocks(
     blocks = [_blocks(*pair, lengths) for pair in zip(call.slots, sources, strict=True)]
     given, _ = _given(call, lengths, blocks)
     rows = da.blockwise(
-        _run_reducing, (0,), *given, call=_sent(call), dtype=object, meta=np.empty(0, object),
-        align_arrays=False, adjust_chunks={0: 1},
+        _run_reducing, (0,), *given, call=_sent(call, len(lengths)), dtype=object,
+        meta=np.empty(0, object), align_arrays=False, adjust_chunks={0: 1},
     )  # fmt: skip
     return Results(call, lengths, [row[0] for row in rows.compute()])
 
@@ -67,7 +71,7 @@ def _graph(
 ) -> list[Any]:
     """The arrays that the call writes."""
     given, number = _given(call, lengths, blocks)
-    sent = _sent(call)
+    sent = _sent(call, len(lengths))
     if len(written) == 1:
         return [_blockwise(_run_one, written[0], number, lengths, given, call=sent)]
     meta = np.empty(0, object)
@@ -123,9 +127,12 @@ def _blockwise(
     )
 
 
-def _sent(call: BlockCall) -> Any:
-    """The call as tasks refer to it: sent once to each worker, where graphs can say so."""
-    if hasattr(da.Array, "expr"):  # array expressions lose what is delayed
+def _sent(call: BlockCall, tasks: int) -> Any:
+    """The call as tasks refer to it: sent once to each worker, where that pays and can be said.
+
+    What is sent so is a task of its own, which all others wait for. Array expressions lose it.
+    """
+    if hasattr(da.Array, "expr") or tasks * sum(map(len, call.kernels)) < LITTLE:
         return call
     return dask.delayed(call, pure=True, traverse=False)
 
@@ -168,6 +175,10 @@ def _blocks(slot: Slot, source: Source, lengths: Sequence[int]) -> Any:
 def with_halo(array: Any, axis: int, halo: Halo, lengths: Sequence[int]) -> Any:
     """An array whose blocks are those of these lengths, and what a halo adds to each."""
     before, after = depth_of(halo)
+    word = ALIKE.get(halo.boundary) if before == after else None
+    if word is not None and min(lengths) >= before > 0:
+        own = _rechunked(array, axis, lengths)
+        return da.overlap.overlap(own, {axis: before}, {axis: word}, allow_rechunk=False)
     first, own, last = _ends(array, axis, halo, sum(lengths))
     own = _rechunked(own, axis, lengths)
     if not before + after:
@@ -204,12 +215,8 @@ def _ends(array: Any, axis: int, halo: Halo, size: int) -> tuple[Any, Any, Any]:
         )
         first, last = (da.full(shape, value, dtype=array.dtype, chunks=-1) for shape in shapes)
         return first, array, last
-    places = np.pad(np.arange(size), (before, after), mode=halo.boundary)  # type: ignore[call-overload]
-    return (
-        _picked(array, axis, places[:before]),
-        array,
-        _picked(array, axis, places[before + size :]),
-    )
+    first, last = (_picked(array, axis, at) for at in ends_of(size, (before, after), halo.boundary))
+    return first, array, last
 
 
 def _picked(array: Any, axis: int, places: Any) -> Any:

@@ -99,7 +99,7 @@ def specify(
     else:
         call = BlockCall((), links, found, options)
         kernels = tuple(map(dump_kernel, _compiled(call, functions, lengths)))
-    return Specified(replace(call, kernels=kernels), sources, lengths)
+    return Specified(replace(call, kernels=kernels, blocks=len(lengths)), sources, lengths)
 
 
 def _compiled(call: BlockCall, kernels: list[Any], lengths: tuple[int, ...]) -> list[Any]:

@@ -27,7 +27,7 @@ import zarr
 from shmcompute import config
 from shmcompute.chunked.block_call import BlockCall, Results, Slot
 from shmcompute.chunked.specify import Source, depth_of, specify
-from shmcompute.chunking import Halo
+from shmcompute.chunking import Halo, ends_of
 from shmcompute.errors import KernelTimeoutError
 from shmcompute.plans import Options
 from shmcompute.pool import Pool
@@ -85,18 +85,23 @@ class Reading:
         """A part that may begin before the array, or end behind it, as `numpy.pad` has it."""
         size = array.shape[self.axis]
         assert self.halo is not None  # noqa: S101  # for the type checker
-        # Where each element comes from, as NumPy pads the indices; those of a number are -1.
+        if start >= 0 and stop <= size:
+            return np.asarray(array[self._along(start, stop)])
         depth, boundary = depth_of(self.halo), self.halo.boundary
-        mode = {"mode": boundary} if isinstance(boundary, str) else {"constant_values": -1}
-        places = np.pad(np.arange(size), depth, **mode)[start + depth[0] : stop + depth[0]]
+        # Where each element comes from, as NumPy pads the indices; those of a number are -1.
+        before, after = ends_of(size, depth, boundary)
+        first = before[depth[0] + start : depth[0] + min(stop, 0)] if start < 0 else before[:0]
+        last = after[max(start - size, 0) : max(stop - size, 0)]
+        own = np.arange(max(start, 0), min(stop, size))
+        places = np.concatenate([first, own, last])
         known = np.unique(places[places >= 0])
-        first, last = (0, 0) if not known.size else (int(known[0]), int(known[-1]) + 1)
-        if last - first > 2 * known.size + 64:  # both ends of the array, not what is in between
+        low, high = (0, 0) if not known.size else (int(known[0]), int(known[-1]) + 1)
+        if high - low > 2 * known.size + 64:  # both ends of the array, not what is in between
             read = np.asarray(array.get_orthogonal_selection(self._picked(known)))
             index = np.searchsorted(known, places)
         else:
-            read = np.asarray(array[self._along(first, last)])
-            index = places - first
+            read = np.asarray(array[self._along(low, high)])
+            index = places - low
         block = np.take(read, np.maximum(index, 0), axis=self.axis, mode="clip")
         if not isinstance(boundary, str):
             block[self._where(places < 0)] = boundary

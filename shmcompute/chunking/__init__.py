@@ -40,7 +40,7 @@ from shmcompute.chunking.frame import HEAD as FRAME_HEAD
 from shmcompute.chunking.frame import WORDS as FRAME_WORDS
 from shmcompute.chunking.generators import Rng, refuse_generators, rng
 from shmcompute.chunking.grid import Grid
-from shmcompute.chunking.halo import PaddedPart, cut_ends
+from shmcompute.chunking.halo import PaddedPart, cut_ends, ends_of
 from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
     ChunkMarker,
@@ -138,6 +138,7 @@ __all__ = [
     "crossing",
     "cut_ends",
     "cut_ends_of_blocks",
+    "ends_of",
     "find_places",
     "grid_schedule",  # imported where it is needed
     "halo",

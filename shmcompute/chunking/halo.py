@@ -131,7 +131,7 @@ def beyond(
     """
     try:
         fill = None if isinstance(boundary, str) else _fill(view.dtype, boundary)
-        return _ends(view.shape[axis], depths, boundary), fill
+        return ends_of(view.shape[axis], depths, boundary), fill
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"argument {position} (shape {view.shape}, {view.dtype}): numpy.pad can't continue it "
@@ -146,7 +146,7 @@ def _fill(dtype: np.dtype[Any], value: Any) -> Array:
     return padded[:1].reshape(())
 
 
-def _ends(length: int, depths: tuple[int, int], boundary: Any) -> Ends:
+def ends_of(length: int, depths: tuple[int, int], boundary: Any) -> Ends:
     """The indices of the elements that stand before an array and after it; -1 for a number.
 
     NumPy itself says which: it pads the indices. Those too far from both ends don't matter.

@@ -13,7 +13,9 @@ import pickle
 import platform
 import sys
 import warnings
+import weakref
 from collections.abc import Callable
+from operator import is_
 from typing import Any
 
 import llvmlite
@@ -73,6 +75,17 @@ def dump_kernel(kernel: Any, *samples: Any) -> bytes:
         kernel = rewrap(kernel, function)
         if samples:
             _compile(function, (*given, *samples))
+    versions = list(function.overloads.values()) if isinstance(kernel, Dispatcher) else []
+    known = _dumped.get(kernel) if versions else None
+    if known is not None and len(known[0]) == len(versions) and all(map(is_, known[0], versions)):
+        return known[1]
+    packed = _dump(kernel)
+    if versions:
+        _dumped[kernel] = versions, packed
+    return packed
+
+
+def _dump(kernel: Any) -> bytes:
     try:
         buffer = io.BytesIO()
         _KernelPickler(buffer).dump(kernel)
@@ -125,6 +138,8 @@ def load_kernel(packed: bytes) -> Callable[..., Any]:
 
 
 _loaded: dict[bytes, Any] = {}  # the latest last
+# Of a dispatcher the versions that it had, and its bytes.
+_dumped: weakref.WeakKeyDictionary[Any, tuple[list[Any], bytes]] = weakref.WeakKeyDictionary()
 
 
 @functools.cache
