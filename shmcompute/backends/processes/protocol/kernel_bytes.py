@@ -75,13 +75,13 @@ def dump_kernel(kernel: Any, *samples: Any) -> bytes:
         kernel = rewrap(kernel, function)
         if samples:
             _compile(function, (*given, *samples))
-    versions = list(function.overloads.values()) if isinstance(kernel, Dispatcher) else []
-    known = _dumped.get(kernel) if versions else None
-    if known is not None and len(known[0]) == len(versions) and all(map(is_, known[0], versions)):
-        return known[1]
-    packed = _dump(kernel)
-    if versions:
-        _dumped[kernel] = versions, packed
+    if not isinstance(kernel, Dispatcher):
+        return _dump(kernel)
+    made_of = fingerprint(), *kernel.overloads.values()
+    known, packed = _dumped.get(kernel, ((), b""))
+    if len(known) != len(made_of) or not all(map(is_, known, made_of)):
+        packed = _dump(kernel)
+        _dumped[kernel] = made_of, packed
     return packed
 
 
@@ -138,8 +138,9 @@ def load_kernel(packed: bytes) -> Callable[..., Any]:
 
 
 _loaded: dict[bytes, Any] = {}  # the latest last
-# Of a dispatcher the versions that it had, and its bytes.
-_dumped: weakref.WeakKeyDictionary[Any, tuple[list[Any], bytes]] = weakref.WeakKeyDictionary()
+# Of a dispatcher what its bytes are made of, this host and the versions that it had; and the bytes.
+_dumped: weakref.WeakKeyDictionary[Any, tuple[tuple[Any, ...], bytes]]
+_dumped = weakref.WeakKeyDictionary()
 
 
 @functools.cache
