@@ -69,7 +69,7 @@ class _Nanny(ProcessInterface):  # type: ignore[misc]  # Dask is not typed
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _BEGIN, str(os.getpid()),
             "spec", self._scheduler, "--spec", json.dumps(spec),
-            env=environment,
+            env=environment, start_new_session=True,  # a terminal's Ctrl-C is for the caller
         )  # fmt: skip
         await super().start()
 
