@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -218,6 +219,17 @@ def test_views_of_shared_arrays_go_as_what_they_hold(pool):
     with sc.SharedArray(np.arange(10.0)) as arr:
         assert pool.submit(np.sum, arr.array[2:5]).result(60) == 9
         assert pool.submit(lambda x: "Shared" in repr(type(x.base)), arr.array).result(60) is False
+
+
+def test_handles_that_come_to_another_host_say_what_to_send(tmp_path):
+    with sc.SharedArray(np.ones(3)) as arr:
+        handle = arr.segment.handle
+    with pytest.raises(sc.errors.SegmentNotFoundError, match="another host's"):
+        handle.map()
+    with sc.SharedArray(np.ones(3), storage="file", name=tmp_path / "x.npy") as arr:
+        elsewhere = dataclasses.replace(arr.segment.handle, host="another")
+        with pytest.raises(sc.errors.StorageError, match="another machine"):
+            elsewhere.map()
 
 
 def test_a_task_may_make_a_pool_in_a_daemonic_worker(pool):
