@@ -155,11 +155,15 @@ def parallel_reduce(
 def _reduce_blocks(kernel: Any, blocks: Any, combiner: Combine, initial: Any) -> Any:
     """The result of a kernel over arrays that lie in blocks; each block is a chunk."""
     call, lengths, results = blocks
-    partials = together(results, name_of(kernel))
-    ((_, *given),) = call.calls([kernel], 0, call.samples(lengths[0]))
+    length = lengths[0] if lengths else 0
+    ((_, *given),) = call.calls([kernel], 0, call.samples(length))
     arguments = bind(given, Setting(0, shared=False))  # its markers name the axis
     jitted = kernel_of(kernel, arguments).threaded()
-    dtype = _layout(jitted, arguments, [(0, lengths[0])])
+    dtype = _layout(jitted, arguments, [(0, length)])
+    if not results:
+        nothing = Partials((), False) if dtype is None else stored(np.empty(0, dtype), dtype)
+        return combiner(nothing, initial)
+    partials = together(results, name_of(kernel))
     if dtype is not None:  # Python has made int64 and float64 of all that it returned
         kinds = [dtype] if dtype.names is None else [dtype[name] for name in dtype.names]
         columns = [one.astype(kind) for one, kind in zip(partials.columns, kinds, strict=True)]

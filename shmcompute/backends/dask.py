@@ -8,12 +8,12 @@ or twice at once, when it loses a worker; one that was cut off and goes on harms
 from __future__ import annotations
 
 import math
+import secrets
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple
 
@@ -22,20 +22,24 @@ import numpy as np
 
 from shmcompute.backends import local_cluster
 from shmcompute.backends.base import Backend, Prospect, Report, Terms, overrun
-from shmcompute.backends.processes import dump_kernel, fingerprint, load_kernel
+from shmcompute.backends.dask_tasks import At, First, Made, pack, run_chunk, run_task
+from shmcompute.backends.processes import dump_kernel, fingerprint
+from shmcompute.backends.processes.protocol import exception_pickling, pickling
+from shmcompute.backends.processes.protocol.messages import Failure
 from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Bound, ChunkCall, Cut, OutputRow, ScratchRow, Values, WholeArray
 from shmcompute.errors import WorkerLostError
 from shmcompute.kernels import Kernel, NumbaKernel
 from shmcompute.plans import Plan
 from shmcompute.system.addresses import address
-from shmcompute.system.call_context import CallContext, call_context
+from shmcompute.system.call_context import call_context
 from shmcompute.system.interrupts import SLICE, deadline_of
 from shmcompute.tasks import Function, Initializer
 from shmcompute.typing import Array
 
 BY_DASK = "a task of Dask's calls it from Python, once for each chunk"
 LARGE = 1 << 16  # bytes: what all chunks see goes to each worker once if it is larger
+TIMES = 3  # that what all chunks see may be lost with all workers that have it
 AHEAD = 2  # tasks for each thread of the cluster that are on their way at once
 
 
@@ -46,17 +50,6 @@ class _Sent(NamedTuple):
     view: Array
     writes: bool
     fetched: bool
-
-
-@dataclass(frozen=True)
-class _Made:
-    """An array that a task makes: scratch, or what is written without being read."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def array(self) -> Array:
-        return np.zeros(self.shape, self.dtype)
 
 
 class Dask(Backend):
@@ -79,6 +72,7 @@ class Dask(Backend):
         self._own = local_cluster.local_client(workers) if client is None else None
         self._client = client if self._own is None else self._own
         self._initializer = initializer
+        self._first = None if initializer is None else _packed_initializer(initializer)
         self._kernels: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], bytes]]
         self._kernels = weakref.WeakKeyDictionary()
         self._checked = False
@@ -111,7 +105,7 @@ class Dask(Backend):
         self.admit(plan)
         self._warn_of_others()
         kernels = [self._packed(link.kernel) for link in plan.links]
-        run = _Run(self._client, plan, values, kernels, call_context())
+        run = _Run(self._client, plan, values, kernels, self._first)
         try:
             run.all(self.workers * AHEAD, timeout, report)
         finally:
@@ -134,7 +128,7 @@ class Dask(Backend):
         self._checked = True
         import warnings  # noqa: PLC0415  # once for each pool
 
-        found = self._client.run(fingerprint)
+        found = self._client.run(fingerprint, on_error="ignore")
         others = sorted(address for address, one in found.items() if one != fingerprint())
         if others:
             warnings.warn(
@@ -148,9 +142,16 @@ class Dask(Backend):
     def submit(
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
+        call = function.function, args, keywords, call_context()
         result: Future[Any] = Future()
-        sent = self._client.submit(_call, function.function, args, keywords, pure=False)
-        sent.add_done_callback(lambda done: _settle(result, done))
+        try:
+            packed = pack(call, lambda: f"{function.name}, or an argument of it,")
+        except Exception as error:  # noqa: BLE001  # of this task alone, as in other pools
+            result.set_exception(error)
+            return result
+        sent = self._client.submit(run_task, self._first, packed, pure=False)
+        sent.add_done_callback(lambda done: _settle(result, done, function))
+        result.add_done_callback(lambda result: _drop(result, sent))
         return result
 
     def ready(self, timeout: float | None = None) -> None:
@@ -165,29 +166,59 @@ class Dask(Backend):
             local_cluster.close(own)
 
 
-def _call(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    return function(*args, **keywords)
+def _packed_initializer(initializer: Initializer) -> First:
+    function, name = initializer.function.function, initializer.function.name
+    call = pack((function, initializer.args), lambda: f"the initializer {name}")
+    return First(secrets.token_hex(8), name, call)
 
 
-def _settle(result: Future[Any], done: Any) -> None:
-    if done.cancelled():
-        result.cancel()
-    elif (error := done.exception()) is not None:
-        result.set_exception(error)
-    else:
-        result.set_result(done.result())
+def _settle(result: Future[Any], done: Any, function: Function) -> None:
+    """Give a task's future what Dask's has."""
+    if not result.set_running_or_notify_cancel():
+        return
+    try:
+        answer = done.result()
+        if isinstance(answer, Failure):
+            raise exception_pickling.unpack_error(answer)
+        result.set_result(pickling.unpack_result(answer, function))
+    except BaseException as error:  # noqa: BLE001  # also one that says it was lost
+        result.set_exception(_lost(error, function.name) or error)
+
+
+def _drop(result: Future[Any], sent: Any) -> None:
+    if result.cancelled():
+        result.set_running_or_notify_cancel()  # who waits for several hears of it so
+        sent.cancel()
+
+
+def _lost(error: BaseException | None, what: str) -> WorkerLostError | None:
+    """The error of what Dask gave up, because of workers; None for other errors."""
+    if type(error).__name__ not in ("KilledWorker", "CancelledError", "FutureCancelledError"):
+        return None
+    lost = WorkerLostError(f"the cluster lost the workers that ran {what} ({error})")
+    lost.__cause__ = error
+    return lost
+
+
+class _Pending(NamedTuple):
+    """A chunk on its way, and what it is to write."""
+
+    number: int
+    written: list[Array]
+    round: int  # what all chunks see was sent so often
 
 
 class _Run:
     """One call: its chunks on their way, and the one thread that writes what they bring."""
 
     def __init__(
-        self, client: Any, plan: Plan, values: Values, kernels: Sequence[Any], context: CallContext
+        self, client: Any, plan: Plan, values: Values, kernels: Sequence[Any], first: First | None
     ) -> None:
         self._client, self._plan, self._values = client, plan, values
-        self._kernels, self._context = kernels, context
+        self._kernels, self._first, self._context = kernels, first, call_context()
         self._whole: dict[tuple[Any, ...], Any] = {}  # what all chunks see: sent once
-        self._pending: dict[Any, tuple[int, list[Array]]] = {}  # what each task is to write
+        self._round = 0
+        self._pending: dict[Any, _Pending] = {}
         self._ended: SimpleQueue[Any] = SimpleQueue()  # tasks, by whichever thread hears of it
 
     def all(self, ahead: int, timeout: float | None, report: Report | None) -> None:
@@ -201,7 +232,7 @@ class _Run:
             if not self._pending:
                 return
             for future in self._finished(deadline):
-                done.add(self._write(future))
+                self._take(future, done)
             if report is not None:
                 report(len(done))
             if time.monotonic() > deadline and len(done) < len(self._plan.chunks):
@@ -223,23 +254,27 @@ class _Run:
                         sent[seen.key] = self._content(seen, whole=whole)
                     if seen.writes:
                         written[seen.key] = seen.view
-                    arguments.append(_At(list(sent).index(seen.key)))
+                    arguments.append(At(list(sent).index(seen.key)))
                 else:
                     arguments.append(seen)
             links.append(arguments)
         returned = [list(sent).index(key) for key in written]
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}):
-            future = self._client.submit(
-            _run_chunk, self._kernels, links, list(sent.values()), returned, self._context,
-            pure=False, key=f"shmcompute-chunk-{number}-{id(self):x}-{time.monotonic_ns():x}",
-        )  # fmt: skip
-        self._pending[future] = number, list(written.values())
+        packed = pack((links, self._context), lambda: f"an argument of kernel {self._plan.name}")
+        future = self._submitted(number, packed, list(sent.values()), returned)
+        self._pending[future] = _Pending(number, list(written.values()), self._round)
         future.add_done_callback(self._ended.put)
+
+    def _submitted(self, number: int, packed: bytes, arrays: list[Any], returned: list[int]) -> Any:
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1TiB"}):
+            return self._client.submit(
+                run_chunk, self._first, self._kernels, packed, arrays, returned, pure=False,
+                key=f"shmcompute-chunk-{number}-{id(self):x}-{time.monotonic_ns():x}",
+            )  # fmt: skip
 
     def _content(self, seen: _Sent, *, whole: bool) -> Any:
         """What goes to the worker for an array that its chunk sees."""
         if not seen.fetched:
-            return _Made(seen.view.shape, seen.view.dtype)
+            return Made(seen.view.shape, seen.view.dtype)
         return self._whole_array(seen) if whole and seen.view.nbytes > LARGE else seen.view
 
     def _whole_array(self, seen: _Sent) -> Any:
@@ -257,28 +292,48 @@ class _Run:
             while True:
                 yield self._ended.get_nowait()
 
-    def _write(self, future: Any) -> int:
-        """Write what a task has returned; the number of its chunk."""
-        number, written = self._pending[future]
-        self._raise_of(future, number)
-        for view, content in zip(written, future.result(), strict=True):
+    def _take(self, future: Any, done: set[int]) -> None:
+        """Write what a task has returned, or send its chunk again."""
+        pending = self._pending[future]
+        if future.status in ("cancelled", "lost"):
+            self._again(future, pending)
+            return
+        answer = self._answer(future)
+        if isinstance(answer, Failure):
+            error = exception_pickling.unpack_error(answer)
+            self._plan.blame(error, pending.number)
+            raise error
+        for view, content in zip(pending.written, answer, strict=True):
             view[...] = content
         del self._pending[future]
-        return number
+        done.add(pending.number)
 
-    def _raise_of(self, future: Any, number: int) -> None:
-        if future.status == "finished":
-            return
-        error = future.exception() if future.status == "error" else None
-        if type(error).__name__ == "KilledWorker" or error is None:
-            chunks = [self._plan.chunks[one] for one, _ in self._pending.values()]
-            raise WorkerLostError(
-                f"the cluster lost the workers that ran kernel {self._plan.name} "
-                f"({error or future.status}); {len(chunks)} chunks read as before (see .chunks)",
-                None, sorted(chunks),
-            ) from error  # fmt: skip
-        self._plan.blame(error, number)
-        raise error
+    def _answer(self, future: Any) -> Any:
+        try:
+            return future.result()
+        except Exception as error:
+            if (lost := self._lost_chunks(error)) is not None:
+                raise lost from error
+            raise
+
+    def _again(self, future: Any, pending: _Pending) -> None:
+        """Send a chunk again: what all chunks see was lost with all the workers that had it."""
+        if pending.round >= TIMES or not self._whole or self._client.status != "running":
+            error = f"{future.status}, client {self._client.status}"
+            raise self._lost_chunks(CancelledError(error)) or AssertionError
+        if pending.round == self._round:
+            self._whole.clear()
+            self._round += 1
+        del self._pending[future]
+        self._send(pending.number)
+
+    def _lost_chunks(self, error: Exception) -> WorkerLostError | None:
+        lost = _lost(error, f"kernel {self._plan.name}")
+        if lost is None:
+            return None
+        chunks = sorted(self._plan.chunks[one.number] for one in self._pending.values())
+        told = f"{lost}; {len(chunks)} chunks on their way read as before (see .chunks)"
+        return WorkerLostError(told, None, chunks)
 
     def cancel(self) -> None:
         """Nobody waits for what is left: what it returns is dropped."""
@@ -287,52 +342,13 @@ class _Run:
             self._pending.clear()
 
 
-@dataclass(frozen=True)
-class _At:
-    """An argument that is one of the arrays of a task."""
-
-    index: int
-
-
 def _seen(one: Bound, call: ChunkCall) -> Any:
     """What a chunk sees of an argument."""
     if isinstance(one, ScratchRow):
-        return _Made(one.shape, one.dtype)
+        return Made(one.shape, one.dtype)
     if isinstance(one, (Cut, WholeArray, OutputRow)):
         view = one.at(call)
         writes = isinstance(one, OutputRow) or one.writes
         key = address(view), view.shape, view.strides, view.dtype.str
         return _Sent(key, view, writes, fetched=getattr(one, "reads", True))
     return one.at(call)
-
-
-def _run_chunk(
-    kernels: Sequence[bytes],
-    links: Sequence[Sequence[Any]],
-    arrays: Sequence[Any],
-    returned: Sequence[int],
-    context: CallContext,
-) -> list[Array]:
-    """Call the kernels on copies of a chunk, in a worker; what they have written."""
-    own = list(_own(arrays, set(returned)))
-    for kernel, arguments in zip(map(load_kernel, kernels), links, strict=True):
-        context.run(kernel, [_argument(one, own) for one in arguments])
-    return [own[index] for index in returned]
-
-
-def _own(arrays: Sequence[Any], written: set[int]) -> Iterator[Array]:
-    for index, array in enumerate(arrays):
-        if isinstance(array, _Made):
-            yield array.array()
-        elif index in written:
-            yield np.array(array, order="K")  # what came may be others', or read-only
-        else:
-            view = array.view()
-            view.flags.writeable = False
-            yield view
-
-
-def _argument(one: Any, own: Sequence[Array]) -> Any:
-    if isinstance(one, _At):
-        return own[one.index]
-    return one.array() if isinstance(one, _Made) else one

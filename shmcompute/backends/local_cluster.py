@@ -60,7 +60,8 @@ class _Nanny(ProcessInterface):  # type: ignore[misc]  # Dask is not typed
         self._process: Any = None
 
     async def start(self) -> None:
-        spec = {"cls": "distributed.Nanny", "opts": {"nthreads": 1, **self._loopback}}
+        options = {"nthreads": 1, "preload": ["shmcompute.backends.dask_tasks"], **self._loopback}
+        spec = {"cls": "distributed.Nanny", "opts": options}
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
@@ -69,7 +70,7 @@ class _Nanny(ProcessInterface):  # type: ignore[misc]  # Dask is not typed
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", _BEGIN, str(os.getpid()),
             "spec", self._scheduler, "--spec", json.dumps(spec),
-            env=environment,
+            env=environment, start_new_session=True,  # a terminal's Ctrl-C is for the caller
         )  # fmt: skip
         await super().start()
 

@@ -138,7 +138,9 @@ class ReducingCall(BlockCall):
     """A kernel that returns the result of a block, and writes nothing."""
 
     def __call__(self, start: int, length: int, *blocks: Any) -> Any:
-        """Call it; what it returns."""
+        """Call it; what it returns. A block without elements is no chunk, as in memory."""
+        if not length:
+            return None
         arrays = self._own(iter(blocks), length)
         for array in arrays:
             array.flags.writeable = False
@@ -156,6 +158,11 @@ class Results(NamedTuple):
     call: BlockCall
     lengths: tuple[int, ...]
     results: list[Any]
+
+    def of_chunks(self) -> Results:
+        """Without those of blocks that have no elements."""
+        kept = [pair for pair in zip(self.lengths, self.results, strict=True) if pair[0]]
+        return Results(self.call, tuple(one for one, _ in kept), [one for _, one in kept])
 
 
 def _plain(given: Any) -> Any:

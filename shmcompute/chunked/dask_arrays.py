@@ -63,7 +63,7 @@ def results_of_blocks(
         _run_reducing, (0,), *given, call=_sent(call, len(lengths)), dtype=object,
         meta=np.empty(0, object), align_arrays=False, adjust_chunks={0: 1},
     )  # fmt: skip
-    return Results(call, lengths, [row[0] for row in rows.compute()])
+    return Results(call, lengths, [row[0] for row in rows.compute()]).of_chunks()
 
 
 def _graph(

@@ -198,7 +198,9 @@ class _Slots:
         inner = arg.value if isinstance(arg, ARRAY_MARKERS) else arg
         if isinstance(arg, Whole):
             content = inner.array if isinstance(inner, SharedArray) else inner
-            return Whole(np.asarray(content)) if is_array_like(content) else Whole(content)
+            # A copy: it is computed later, and what is asked for now counts.
+            is_array = isinstance(content, np.ndarray) or is_array_like(content)
+            return Whole(np.array(content)) if is_array else Whole(content)
         if isinstance(inner, (SharedArray, np.ndarray)) or is_array_like(inner):
             kind = "ndarray" if type(inner) is np.ndarray else kind_of(inner)
             raise TypeError(
@@ -222,13 +224,12 @@ class _Slots:
             if slot.axis is not None:
                 self._check_one_block(name, source.array, slot.axis)
         self._check_apart()
-        cut = [
-            (name, source.array.edges[slot.axis])
-            for slot, source, name in zip(self._slots, self._sources, self._names, strict=True)
-            if slot.axis is not None and source.halo is None
-        ]
+        cut = self._cut(halos=False) or self._cut(halos=True)
         if not cut:
-            raise ValueError(f"{self._what}: nothing to split: pass a chunked array without halo")
+            raise ValueError(
+                f"{self._what}: nothing to split: pass a chunked array without halo, or with "
+                "boundary="
+            )
         if self._writes and not any(slot.written for slot in self._slots):
             raise ValueError(
                 f"{self._what}: nothing is written: at least one chunked array must be passed "
@@ -244,6 +245,15 @@ class _Slots:
             )
         self._check_halos(lengths := cut[0][1])
         return tuple(lengths)
+
+    def _cut(self, *, halos: bool) -> list[tuple[str, tuple[int, ...]]]:
+        """The blocks of arrays that are seen without a halo; or with one, and as many as these."""
+        return [
+            (name, source.array.edges[slot.axis])
+            for slot, source, name in zip(self._slots, self._sources, self._names, strict=True)
+            if slot.axis is not None
+            and (source.halo is None or (halos and source.halo.boundary is not None))
+        ]
 
     def _check_known(self, name: str, array: Any) -> None:
         if any(np.isnan(size) for sizes in array.edges for size in sizes):
@@ -303,11 +313,11 @@ def depth_of(halo: Halo) -> tuple[int, int]:
     return before, after
 
 
-_UNKNOWN = ("PerChunk", "Rng", "OffsetFrom")
+_UNKNOWN = {"PerChunk": "per_chunk", "Rng": "rng", "OffsetFrom": "offset"}
 
 
 def _name(arg: Any) -> str:
-    return repr(arg) if isinstance(arg, ChunkMarker) else f"sc.{type(arg).__name__.lower()}"
+    return repr(arg) if isinstance(arg, ChunkMarker) else f"sc.{_UNKNOWN[type(arg).__name__]}"
 
 
 def _short(edges: Sequence[int]) -> str:

@@ -9,13 +9,8 @@ task run twice has written is the same.
 from __future__ import annotations
 
 import math
-import os
-import secrets
-import shutil
-import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, as_completed, wait
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -26,13 +21,13 @@ import zarr
 
 from shmcompute import config
 from shmcompute.chunked.block_call import BlockCall, Results, Slot
+from shmcompute.chunked.new_versions import new_versions
 from shmcompute.chunked.specify import Source, depth_of, specify
 from shmcompute.chunking import Halo, ends_of
-from shmcompute.errors import KernelTimeoutError
+from shmcompute.errors import KernelTimeoutError, ReadOnlyError
 from shmcompute.plans import Options
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, Meter
-from shmcompute.system.libc import exchange
 from shmcompute.typing import Array
 
 PATIENCE = 2.0  # seconds that a call which failed waits for tasks that run still
@@ -46,7 +41,8 @@ class ZarrArray:
         self.array = array
         self.shape: tuple[int, ...] = array.shape
         self.dtype: np.dtype[Any] = array.dtype
-        self.key = str(array.store_path)
+        place = getattr(array.store, "root", None)  # by whatever name it was opened
+        self.key = str(array.store_path if place is None else _real(array))
 
     @property
     def edges(self) -> tuple[tuple[int, ...], ...]:
@@ -132,8 +128,10 @@ def apply_in_place(
     paths = [_path(source.array.array) for source in sources]
     readings = _readings(call, sources, paths)
     written = [i for i, slot in enumerate(call.slots) if slot.written]
+    for i in written:
+        _check_writeable(sources[i].array.array)
     cut = _regions(call, sources, written)
-    with _new_versions([paths[i] for i in written]) as targets:
+    with new_versions([paths[i] for i in written]) as targets:
         axes = [call.slots[i].axis or 0 for i in written]
         tasks = [
             (call, readings, list(zip(targets, axes, strict=True)), start, length)
@@ -154,7 +152,7 @@ def results_of_blocks(
     readings = _readings(call, sources, [_path(source.array.array) for source in sources])
     cut = _regions(call, sources, range(len(sources)))
     results = _run_all(pool, [(call, readings, [], *place) for place in cut], None)
-    return Results(call, tuple(length for _, length in cut), results)
+    return Results(call, tuple(length for _, length in cut), results).of_chunks()
 
 
 def _readings(call: BlockCall, sources: Sequence[Source], paths: Sequence[Path]) -> list[Reading]:
@@ -225,11 +223,14 @@ def _regions(
     call: BlockCall, sources: Sequence[Source], aligned: Sequence[int] | range
 ) -> list[tuple[int, int]]:
     """Starts and lengths of what tasks do: whole chunks or shards of all that is aligned to."""
-    cut = [
-        (slot, source.array.array)
+    split = [
+        (slot, source)
         for i, (slot, source) in enumerate(zip(call.slots, sources, strict=True))
-        if slot.axis is not None and source.halo is None and i in aligned
+        if slot.axis is not None and i in aligned
     ]
+    # Of one that is only seen with a halo, where nothing else is.
+    own = [pair for pair in split if pair[1].halo is None] or split
+    cut = [(slot, source.array.array) for slot, source in own]
     units = [(array.shards or array.chunks)[slot.axis] for slot, array in cut]
     unit = math.lcm(*units)
     slot, _ = cut[0]
@@ -261,40 +262,17 @@ def _path(array: Any) -> Path:
             "in icechunk, whose commit is such a step, and write there; or copy it in, "
             "sc.SharedArray(x[...])"
         )
-    return Path(root, array.path)
+    return _real(array)
 
 
-@contextmanager
-def _new_versions(paths: Sequence[Path]) -> Iterator[list[str]]:
-    """New versions of arrays, without their chunks; they take the arrays' places at the end."""
-    made: list[Path] = []
-    try:
-        for path in paths:
-            remove_left(path)
-            made.append(_begin(path))
-        yield [str(new) for new in made]
-        for path, new in zip(paths, made, strict=True):
-            exchange(new, path)  # the old one has the other name now
-    finally:
-        for new in made:
-            shutil.rmtree(new, ignore_errors=True)
+def _real(array: Any) -> Path:
+    """Where it is behind symbolic links, which are to go on pointing there."""
+    return Path(array.store.root, array.path).resolve()
 
 
-def _begin(path: Path) -> Path:
-    """A version that has what describes the array, and no chunk yet."""
-    token = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    new = path.with_name(f".{path.name}.new-{token}")
-    new.mkdir()
-    for name in ("zarr.json", ".zarray", ".zattrs"):
-        with suppress(FileNotFoundError):
-            shutil.copy2(path / name, new / name)
-    return new
-
-
-def remove_left(path: Path) -> None:
-    """Remove new versions whose makers have ended without doing so."""
-    begin = f".{path.name}.new-{socket.gethostname()}-"
-    for left in path.parent.glob(f"{begin}*"):
-        pid = left.name.removeprefix(begin).partition("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(left, ignore_errors=True)
+def _check_writeable(array: Any) -> None:
+    if array.read_only:
+        raise ReadOnlyError(
+            f"the zarr array {array.name or ''} was opened to be read, mode='r', and the kernel "
+            "writes to it: open it with mode='r+', or pass sc.read(x)"
+        )

@@ -25,7 +25,6 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.environment import Environment, _rebuild_env
 from numba.core.funcdesc import FunctionDescriptor
 from numba.core.registry import cpu_target
-from numba.core.runtime.nrt import rtsys
 
 from shmcompute import events
 from shmcompute.system.compiling import call_compiler
@@ -38,16 +37,6 @@ def refresh() -> None:
     with global_compiler_lock:  # another thread may be compiling
         cpu_target.typing_context.refresh()
         cpu_target.target_context.refresh()
-
-
-def _know_symbols() -> None:
-    """Tell the linker what machine code may call: a part of `refresh` that takes a tenth of it.
-
-    What compiles or loads code otherwise refreshes Numba's registries itself.
-    """
-    from numba.cpython import hashing  # noqa: F401, PLC0415  # it adds symbols
-
-    rtsys.initialize(cpu_target.target_context)
 
 
 def reduce_dispatcher(dispatcher: Any) -> tuple[Any, ...] | None:
@@ -177,7 +166,7 @@ def _add_version(dispatcher: Dispatcher, packed: bytes) -> None:
     if present is not None and present.fndesc.llvm_func_name == descriptor.llvm_func_name:
         return
     with global_compiler_lock:
-        _know_symbols()
+        refresh()
         dispatcher.add_overload(CompileResult._rebuild(cpu_target.target_context, *parts))
 
 

@@ -234,8 +234,9 @@ def open_segment(name: str) -> int:
         fd: int = _posixshmem.shm_open(f"/{name}", os.O_RDWR | _NO_WAIT, mode=0o600)
     except FileNotFoundError:
         raise SegmentNotFoundError(
-            f"no segment is called {name!r}; it was closed by its owner, its owner has died, or "
-            "the name is wrong (python -m shmcompute ls lists what there is)"
+            f"no segment is called {name!r}; it was closed by its owner, its owner has died, it is "
+            "another host's, or the name is wrong (python -m shmcompute ls lists what there is "
+            "here; other hosts get the content, x.array)"
         ) from None
     except OSError as error:
         raise StorageError(f"segment {name!r} can't be opened: {error}") from error

@@ -117,10 +117,56 @@ def test_a_failure_reads_as_before(array, pool, how):
 
 
 def test_versions_that_a_dead_process_left_go_with_the_next_call(array, pool):
-    dead = array.store.root.with_name(f".x.new-{os.uname().nodename}-4194399-abc")
+    from shmcompute.chunked import new_versions
+
+    root = array.store.root
+    dead = root.with_name(f"{new_versions._prefix(root)}4194399-abc")
+    elsewhere = root.with_name(
+        f".x.new-{os.uname().nodename}-1-4194399-abc"
+    )  # in another container
     dead.mkdir()
+    elsewhere.mkdir()
     sc.parallel_apply(np.negative, array, pool=pool)
+    assert left(array) == [elsewhere.name]
+
+
+def test_if_one_of_two_can_not_be_exchanged_both_stay(array, pool, tmp_path, monkeypatch):
+    from shmcompute.chunked import new_versions
+
+    real, calls = new_versions.exchange, []
+
+    def exchange(new, old):
+        calls.append(old)
+        if len(calls) == 2:
+            raise OSError("no")
+        real(new, old)
+
+    monkeypatch.setattr(new_versions, "exchange", exchange)
+    other = zarr.create_array(tmp_path / "y", shape=X.shape, chunks=(100, 2), dtype="f8")
+    with pytest.raises(OSError, match="no"):
+        sc.parallel_apply(np.negative, array, sc.write(other), pool=pool)
+    np.testing.assert_array_equal(again(array)[...], X)
+    assert not again(other)[...].any()
     assert not left(array)
+
+
+def test_a_link_goes_on_pointing_to_the_array(array, pool, tmp_path):
+    (tmp_path / "link").symlink_to(array.store.root)
+    sc.parallel_apply(np.negative, zarr.open_array(tmp_path / "link"), pool=pool)
+    np.testing.assert_array_equal(again(array)[...], -X)
+    assert (tmp_path / "link").is_symlink()
+    # By whatever name, it is one array: one version takes its place.
+    link = zarr.open_array(tmp_path / "link")
+    sc.parallel_apply([(np.negative, link), (np.negative, array)], pool=pool)
+    np.testing.assert_array_equal(again(array)[...], -X)
+
+
+def test_who_opened_it_to_read_does_not_write(array, pool):
+    mine = zarr.open_array(array.store.root, mode="r")
+    with pytest.raises(sc.errors.ReadOnlyError, match="mode='r'"):
+        sc.parallel_apply(np.negative, mine, pool=pool)
+    sc.parallel_apply(np.negative, sc.write(array), sc.read(mine), pool=pool)
+    np.testing.assert_array_equal(again(array)[...], -X)
 
 
 def test_progress(array, pool, capsys):

@@ -31,6 +31,9 @@ RINGS = "calls by doorbell"
 LOCKS = "lock holders killed"
 QUEUE = "queue items, 4 producers and 4 consumers, one of each killed"
 ATOMICS = "atomic adds, 8 processes at once"
+BLOCKS = "workers of a Dask cluster killed during `applied`"
+VERSIONS = "zarr arrays in place, a worker killed in each call"
+LINKS = "links between hosts of a Dask cluster cut"
 TRIALS: dict[str, int | None] = {
     DEATHS: 1000,
     RETRIES: 500,
@@ -51,6 +54,9 @@ TRIALS: dict[str, int | None] = {
     LOCKS: 800,
     QUEUE: 3_000_000,
     ATOMICS: 8_000_000,
+    BLOCKS: 100,
+    VERSIONS: 100,
+    LINKS: 12,
 }
 
 

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
         load_kernel,
     )
 
-__all__ = ["Processes", "dump_kernel", "fingerprint", "load_kernel", "start_server_ahead"]
+__all__ = [
+    "Processes",
+    "dump_kernel",
+    "fingerprint",
+    "load_kernel",
+    "protocol",  # for those whose workers are not started here
+    "start_server_ahead",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -34,7 +41,7 @@ def __getattr__(name: str) -> Any:
         from shmcompute.backends.processes.backend import Processes  # noqa: PLC0415
 
         return Processes
-    if name in __all__:
+    if name in ("dump_kernel", "fingerprint", "load_kernel"):
         from shmcompute.backends.processes.protocol import kernel_bytes  # noqa: PLC0415
 
         return getattr(kernel_bytes, name)

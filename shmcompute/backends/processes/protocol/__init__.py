@@ -15,5 +15,6 @@ __all__ = [
     "kernel_bytes",  # imported where it is needed
     "messages",
     "module_globals",
+    "pickler",  # likewise
     "pickling",
 ]

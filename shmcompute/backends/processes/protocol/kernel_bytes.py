@@ -92,9 +92,10 @@ def _dump(kernel: Any) -> bytes:
     except ShmComputeError:
         raise
     except Exception as error:  # pickling runs any code
+        name = getattr(kernel, "name", None) or name_of(kernel)
         raise KernelSerializationError(
-            f"kernel {name_of(kernel)} can't be made bytes: {type(error).__name__}: {error}. Make "
-            "what it refers to inside the kernel"
+            f"kernel {name} can't be made bytes: {type(error).__name__}: {error}. Make what it "
+            "refers to inside the kernel"
         ) from error
     return buffer.getvalue()
 
