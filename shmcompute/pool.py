@@ -154,6 +154,12 @@ class Pool(Executor):
         if pin:
             cores.check_pinning()
         count, caller_runs, pin = _workers(workers), bool(caller_runs), bool(pin)
+        if self.backend == "dask":
+            config.refuse_given(
+                'Pool(backend="dask")', "Dask's workers are as their cluster was made",
+                caller_runs=caller_runs or None, pin=pin or None,
+                threads_per_worker=threads if threads > 1 else None,
+            )  # fmt: skip
         tasks = _max_tasks(max_tasks_per_child, asked)
         first = _initializer(initializer, initargs)
         if self.backend == "auto":

@@ -134,6 +134,14 @@ def test_a_client_of_another_backend_is_refused():
         sc.Pool(2, backend="threads", client=object())
 
 
+@pytest.mark.parametrize(
+    "option", [{"pin": True}, {"caller_runs": True}, {"threads_per_worker": 2}], ids=str
+)
+def test_what_a_cluster_decides_is_refused(option):
+    with pytest.raises(TypeError, match=next(iter(option))):
+        sc.Pool(2, backend="dask", **option)
+
+
 def test_a_pool_takes_any_backend():
     class Counted(type(make_backend("serial", 1, "spawn", threads_per_worker=1,
                                     caller_runs=False, pin=False))):  # fmt: skip
