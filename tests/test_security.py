@@ -287,6 +287,8 @@ ALLOWED = {
     "shmcompute.backends.processes.protocol.pickler": {"loads"},  # code that it made a line above
     "shmcompute.backends.processes.worker.loop": {"loads"},  # tasks from the parent
     "shmcompute.backends.processes.protocol.pipe": {"recv", "loads"},
+    "shmcompute.backends.processes.protocol.kernel_bytes": {"loads"},  # what the user hands over
+    "shmcompute.backends.dask_tasks": {"loads"},  # within a task, which Dask has unpickled
     "shmcompute.storage.npy_header": {"literal_eval"},
     "shmcompute.kernels.measured": {"exec"},  # a line made of numbered names alone
     "shmcompute": {"import_module"},  # of its own table
@@ -295,6 +297,8 @@ ALLOWED = {
 NAMESAKES = {
     "shmcompute.diagnostics.host": {"import_module"},  # one of Numba's threading layers, by name
     "shmcompute.algorithms": {"import_module"},
+    "shmcompute.chunked": {"import_module"},  # of its own modules
+    "shmcompute.backends.processes.protocol.kernel_bytes": {"compile"},  # by Numba
     "shmcompute.algorithms.storing": {"exec"},  # text that it made of numbers
     "shmcompute.storage.npy_header": {"compile"},  # regular expressions
     "shmcompute.kernels.jitted": {"compile"},  # what the user hands over, by Numba

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
 from shmcompute.apply import parallel_apply
 from shmcompute.backends.processes import load_kernel
 from shmcompute.chunking import Halo, OffsetFrom, Read, Scratch, Split, Whole, Write, offset
+from shmcompute.kernels import unwrap
 from shmcompute.pool import Pool, default_pool
 from shmcompute.typing import Array
 
@@ -98,13 +100,23 @@ class BlockCall:
         """
         arrays = self._own(iter(blocks), length)
         calls = self.calls(list(map(load_kernel, self.kernels)), start, arrays)
+        pool = _threads(self.blocks)
         try:
-            parallel_apply(calls, pool=_threads(self.blocks), **self.options)
+            if length and pool.backend == "serial" and self._is_one_chunk(calls):
+                ((kernel, *given),) = calls  # as a plan would, whose making takes ten times as long
+                kernel(*map(_as_compiled, given))
+            else:
+                parallel_apply(calls, pool=pool, **self.options)
         except BaseException as error:
             error.add_note(f"in the block [{start}, {start + length}) of its arrays")
             raise
         written = zip(arrays, self.slots, strict=True)
         return tuple(array for array, slot in written if slot.written)
+
+    def _is_one_chunk(self, calls: Sequence[Any]) -> bool:
+        """Whether a block is one call of a jitted kernel, where one thread does all."""
+        jitted = len(calls) == 1 and isinstance(unwrap(calls[0][0])[0], Dispatcher)
+        return jitted and self.options in ({}, {"chunksize": None, "schedule": "static"})
 
     def _own(self, blocks: Iterator[Any], length: int) -> list[Array]:
         return [slot.own(next(blocks) if slot.fetched else None, length) for slot in self.slots]
@@ -163,6 +175,15 @@ class Results(NamedTuple):
         """Without those of blocks that have no elements."""
         kept = [pair for pair in zip(self.lengths, self.results, strict=True) if pair[0]]
         return Results(self.call, tuple(one for one, _ in kept), [one for _, one in kept])
+
+
+def _as_compiled(given: Any) -> Any:
+    """The same, of the type that the kernel was compiled for: what is read can't be written."""
+    plain = _plain(given)
+    if isinstance(given, (Read, Halo, Whole)) and isinstance(plain, np.ndarray):
+        plain = plain.view()
+        plain.flags.writeable = False
+    return plain
 
 
 def _plain(given: Any) -> Any:

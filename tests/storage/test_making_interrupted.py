@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import time
@@ -19,10 +20,16 @@ def interrupt(*_):
 
 @pytest.fixture
 def alarm():
-    """Sets a timer whose signal interrupts."""
+    """Sets a timer whose signal interrupts.
+
+    Within a callback of the garbage collector, which others may have set, Python only reports it,
+    with frames that hold on to arrays: so it does not collect meanwhile.
+    """
     before = signal.signal(signal.SIGALRM, interrupt)
+    gc.disable()
     yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
     signal.setitimer(signal.ITIMER_REAL, 0)
+    gc.enable()
     signal.signal(signal.SIGALRM, before)
 
 
