@@ -89,7 +89,7 @@ def words(x: sc.SharedArray[np.float64]) -> None:
     sc.SharedArray.zeros(3, order="K")  # type: ignore[call-overload]
     sc.SharedArray([1], storage="disk")  # type: ignore[call-overload]
     sc.Pool(start_method="thread")  # type: ignore[arg-type]
-    sc.Pool(backend="dask")  # type: ignore[arg-type]
+    sc.Pool(backend="ray")  # type: ignore[arg-type]
 
 
 def habits(x: sc.SharedArray[np.float64]) -> None:
