@@ -72,7 +72,8 @@ def test_an_interrupt_at_any_step_of_a_submit_locks_nothing():
     made = []
 
     def work():
-        made[:] = [TaskThreads(2, "test")]
+        made.clear()
+        made.append(TaskThreads(2, "test"))
         for _ in range(3):
             made[0].submit(int)
 
