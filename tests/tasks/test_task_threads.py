@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from concurrent.futures import CancelledError
 
@@ -68,6 +69,7 @@ def test_threads_end_with_who_refers_to_them():
     assert not thread.is_alive()
 
 
+@pytest.mark.skipif(sys.version_info[:2] == (3, 13), reason="its tracing misses steps")
 def test_an_interrupt_at_any_step_of_a_submit_locks_nothing():
     made = []
 
