@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
+import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -126,8 +127,6 @@ class Dask(Backend):
         if self._checked:
             return
         self._checked = True
-        import warnings  # noqa: PLC0415  # once for each pool
-
         found = self._client.run(fingerprint, on_error="ignore")
         others = sorted(address for address, one in found.items() if one != fingerprint())
         if others:

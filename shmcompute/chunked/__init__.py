@@ -1,4 +1,4 @@
-"""Kernels on arrays that lie in blocks elsewhere: Dask's, and xarray's that hold them."""
+"""Kernels on arrays that lie in blocks elsewhere: Dask's, xarray's that hold them, and zarr's."""
 
 import importlib
 import sys
@@ -17,8 +17,8 @@ __all__ = ["BlockCall", "applied", "kind_of_chunked", "results_of_blocks", "run_
 
 def kind_of_chunked(args: Sequence[Any]) -> str | None:
     """Of which library one of the arguments is, marked or not, that lies in blocks."""
-    for name in ("dask", "zarr"):
-        if {"dask": "dask.array", "zarr": "zarr"}[name] in sys.modules:
+    for name, module in (("dask", "dask.array"), ("zarr", "zarr")):
+        if module in sys.modules:
             wrap = importlib.import_module(f"{__name__}.{name}_arrays").wrap
             if any(wrap(getattr(arg, "value", arg)) is not None for arg in args):
                 return name
@@ -40,9 +40,8 @@ def run_elsewhere(
     kernel: Any, args: tuple[Any, ...], options: Any, pool: Any, timeout: Any, progress: Any
 ) -> bool:
     """Run a call on zarr arrays in place; False if there are none among the arguments."""
-    zarr = sys.modules.get("zarr")
     given = [arg for _, *args in calls_of(kernel, args) for arg in args]
-    if zarr is None or kind_of_chunked(given) != "zarr":
+    if kind_of_chunked(given) != "zarr":
         return False
     from shmcompute.chunked.zarr_arrays import apply_in_place  # noqa: PLC0415  # it is loaded
 

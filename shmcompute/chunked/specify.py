@@ -6,7 +6,7 @@ blocks will have.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -124,6 +124,10 @@ class _Slots:
         self._names: list[str] = []  # what messages call them
         self._earlier: frozenset[int] = frozenset()  # what earlier links have written
 
+    def _each(self) -> Iterator[tuple[Slot, Source, str]]:
+        """Each slot, where its blocks come from, and what messages call it."""
+        return zip(self._slots, self._sources, self._names, strict=True)
+
     def link(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """The arguments of the next kernel, as a `BlockCall` has them."""
         found = tuple(self.argument(position, arg) for position, arg in enumerate(args))
@@ -219,7 +223,7 @@ class _Slots:
 
     def lengths(self) -> tuple[int, ...]:
         """The lengths of the blocks, which all arrays must share; everything else is checked."""
-        for slot, source, name in zip(self._slots, self._sources, self._names, strict=True):
+        for slot, source, name in self._each():
             self._check_known(name, source.array)
             if slot.axis is not None:
                 self._check_one_block(name, source.array, slot.axis)
@@ -250,7 +254,7 @@ class _Slots:
         """The blocks of arrays that are seen without a halo; or with one, and as many as these."""
         return [
             (name, source.array.edges[slot.axis])
-            for slot, source, name in zip(self._slots, self._sources, self._names, strict=True)
+            for slot, source, name in self._each()
             if slot.axis is not None
             and (source.halo is None or (halos and source.halo.boundary is not None))
         ]
@@ -273,12 +277,8 @@ class _Slots:
 
     def _check_apart(self) -> None:
         """Refuse what sees an array that is written otherwise than block by block."""
-        written = {
-            source.array.key: name
-            for slot, source, name in zip(self._slots, self._sources, self._names, strict=True)
-            if slot.written
-        }
-        for slot, source, name in zip(self._slots, self._sources, self._names, strict=True):
+        written = {source.array.key: name for slot, source, name in self._each() if slot.written}
+        for slot, source, name in self._each():
             if not slot.written and source.array.key in written:
                 raise ValueError(
                     f"{self._what}: {name} sees more than its block, or along another axis, of "
@@ -287,7 +287,7 @@ class _Slots:
                 )
 
     def _check_halos(self, lengths: Sequence[int]) -> None:
-        for slot, source, name in zip(self._slots, self._sources, self._names, strict=True):
+        for slot, source, name in self._each():
             if source.halo is None or slot.axis is None:
                 continue
             extra = slot.margin if source.halo.boundary is None else 0

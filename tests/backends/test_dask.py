@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 
-import leaks
 import numba as nb
 import numpy as np
 import psutil
 import pytest
+from clusters import dask_pool
 
 import shmcompute as sc
 from shmcompute import testing
@@ -24,11 +24,7 @@ distributed = pytest.importorskip("distributed")
 
 @pytest.fixture(scope="module")
 def pool():
-    with leaks.kept():  # Dask keeps a thread or two of its own
-        pool = sc.Pool(2, backend="dask").ready()
-        pool.submit(int).result(60)
-        sc.parallel_apply(np.negative, np.zeros(4), pool=pool)
-    with pool:
+    with dask_pool() as pool:
         yield pool
 
 

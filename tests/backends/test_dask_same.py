@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import leaks
 import numba as nb
 import numpy as np
 import pytest
+from clusters import dask_pool
 
 import shmcompute as sc
 
@@ -15,11 +15,7 @@ X = np.random.default_rng(0).random(1000)
 
 @pytest.fixture(scope="module")
 def pool():
-    with leaks.kept():  # Dask keeps a thread or two of its own
-        pool = sc.Pool(2, backend="dask").ready()
-        pool.submit(int).result(60)
-        sc.parallel_apply(np.negative, np.zeros(4), pool=pool)
-    with pool:
+    with dask_pool() as pool:
         yield pool
 
 
