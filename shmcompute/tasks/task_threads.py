@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -109,8 +109,10 @@ def _run(future: Future[Any], function: Callable[..., Any], args: tuple[Any, ...
     try:
         result = function(*args)
     except BaseException as error:  # noqa: BLE001  # who asks the future is to know
-        future.set_exception(error)
+        with suppress(InvalidStateError):  # somebody else has set it, and the thread goes on
+            future.set_exception(error)
         # An error refers to this frame: let the frame not refer to it.
         del future
     else:
-        future.set_result(result)
+        with suppress(InvalidStateError):
+            future.set_result(result)

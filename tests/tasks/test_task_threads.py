@@ -34,6 +34,17 @@ def test_what_a_task_raises_is_its_futures(threads):
         future.result(60)
 
 
+def test_a_future_that_somebody_has_set_costs_no_thread(threads):
+    for number in range(3):
+        go = threading.Event()
+        future = threads.submit(go.wait, 60)
+        while not future.running():
+            pass
+        future.set_result(number)
+        go.set()
+    assert [threads.submit(int, number).result(60) for number in range(3)] == [0, 1, 2]
+
+
 def test_the_end_waits_for_tasks_or_cancels_them():
     go, order = threading.Event(), []
     threads = TaskThreads(1, "test")
