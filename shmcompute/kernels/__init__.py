@@ -4,6 +4,7 @@ from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captured, Captures
 from shmcompute.kernels.dispatcher_pickling import (
     Compilations,
+    PackedOnce,
     own_symbols,
     reduce_dispatcher,
     refresh,
@@ -30,6 +31,7 @@ __all__ = [
     "NativePlan",
     "NeedsPython",
     "NumbaKernel",
+    "PackedOnce",
     "UfuncKernel",
     "dispatchers_of",
     "fingerprints",

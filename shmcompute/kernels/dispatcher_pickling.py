@@ -12,10 +12,12 @@ import pickle
 import sys
 import time
 import types
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from typing import Any
+from operator import is_
+from typing import Any, TypeVar, cast
 
 from numba.core import event, serialize
 from numba.core.bytecode import FunctionIdentity
@@ -30,6 +32,23 @@ from shmcompute import events
 from shmcompute.system.compiling import call_compiler
 
 Compiled = Any  # Numba's CompileResult
+T = TypeVar("T")
+
+
+class PackedOnce:
+    """What was made of dispatchers: anew where one has been compiled for other types since."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakKeyDictionary[Any, tuple[list[Compiled], Any]]
+        self._known = weakref.WeakKeyDictionary()
+
+    def of(self, dispatcher: Any, make: Callable[[], T]) -> T:
+        """What `make` returns, or returned for the versions that there are."""
+        versions = list(dispatcher.overloads.values())
+        known = self._known.get(dispatcher)
+        if known is None or len(known[0]) != len(versions) or not all(map(is_, known[0], versions)):
+            known = self._known[dispatcher] = versions, make()
+        return cast(T, known[1])
 
 
 def refresh() -> None:

@@ -13,6 +13,7 @@ import shmcompute as sc
 from shmcompute.backends.processes import fingerprint
 from shmcompute.backends.processes.protocol import kernel_bytes
 from shmcompute.errors import KernelSerializationError, KernelTypeError
+from shmcompute.kernels import PackedOnce
 
 
 @nb.njit
@@ -50,6 +51,7 @@ def test_machine_code_travels():
 
 def test_a_host_of_another_kind_compiles_the_source(monkeypatch):
     monkeypatch.setattr(kernel_bytes, "fingerprint", lambda: (*fingerprint()[:-1], "+avx9"))
+    monkeypatch.setattr(kernel_bytes, "_dumped", PackedOnce())
     out, error = load(sc.dump_kernel(double, np.zeros(1)))
     assert out == "[0.0, 2.0, 4.0] True\n", error
     assert "double was compiled by a host of another kind" in error

@@ -13,9 +13,7 @@ import pickle
 import platform
 import sys
 import warnings
-import weakref
 from collections.abc import Callable
-from operator import is_
 from typing import Any
 
 import llvmlite
@@ -26,7 +24,7 @@ from numba.core.registry import cpu_target
 
 from shmcompute.backends.processes.protocol.pickler import Pickler
 from shmcompute.errors import KernelSerializationError, KernelTypeError, ShmComputeError
-from shmcompute.kernels import name_of, nogil, rewrap, unwrap
+from shmcompute.kernels import PackedOnce, name_of, nogil, rewrap, unwrap
 
 KEPT = 256  # kernels that a process has loaded
 
@@ -77,12 +75,7 @@ def dump_kernel(kernel: Any, *samples: Any) -> bytes:
             _compile(function, (*given, *samples))
     if not isinstance(kernel, Dispatcher):
         return _dump(kernel)
-    made_of = fingerprint(), *kernel.overloads.values()
-    known, packed = _dumped.get(kernel, ((), b""))
-    if len(known) != len(made_of) or not all(map(is_, known, made_of)):
-        packed = _dump(kernel)
-        _dumped[kernel] = made_of, packed
-    return packed
+    return _dumped.of(kernel, lambda: _dump(kernel))
 
 
 def _dump(kernel: Any) -> bytes:
@@ -139,9 +132,7 @@ def load_kernel(packed: bytes) -> Callable[..., Any]:
 
 
 _loaded: dict[bytes, Any] = {}  # the latest last
-# Of a dispatcher what its bytes are made of, this host and the versions that it had; and the bytes.
-_dumped: weakref.WeakKeyDictionary[Any, tuple[tuple[Any, ...], bytes]]
-_dumped = weakref.WeakKeyDictionary()
+_dumped = PackedOnce()
 
 
 @functools.cache

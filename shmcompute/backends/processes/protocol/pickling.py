@@ -15,16 +15,13 @@ from shmcompute.backends.processes.protocol.messages import PackedPlan, Result, 
 from shmcompute.backends.processes.protocol.pickler import Pickler, ResultPickler, TaskPickler
 from shmcompute.chunking import Chunk, Chunks, Grid
 from shmcompute.errors import KernelSerializationError, ShmComputeError
-from shmcompute.kernels import Kernel, NumbaKernel, fingerprints
+from shmcompute.kernels import Kernel, NumbaKernel, PackedOnce, fingerprints
 from shmcompute.plans import Link, Plan
 from shmcompute.storage import Handle, adopt, mapped
 from shmcompute.system.call_context import CallContext
 from shmcompute.tasks import Function, describe
 
-# A jitted kernel is what it was when Numba compiled it, so each set of versions is pickled once.
-_kernels: weakref.WeakKeyDictionary[Any, tuple[tuple[int, ...], bytes, frozenset[Handle]]] = (
-    weakref.WeakKeyDictionary()
-)
+_kernels = PackedOnce()  # a jitted kernel is what it was when Numba compiled it
 # Tasks of one map have one function, which is pickled once.
 _functions: weakref.WeakKeyDictionary[Function, tuple[bytes, frozenset[Handle]]] = (
     weakref.WeakKeyDictionary()
@@ -191,11 +188,7 @@ def _pack_kernel(kernel: Kernel) -> tuple[bytes, frozenset[Handle]]:
 
     if not isinstance(kernel, NumbaKernel) or kernel.function is not kernel.dispatcher:
         return _dumps(kernel, what)
-    versions = tuple(map(id, kernel.dispatcher.overloads.values()))
-    known = _kernels.get(kernel.dispatcher)
-    if known is None or known[0] != versions:
-        known = _kernels[kernel.dispatcher] = (versions, *_dumps(kernel, what))
-    return known[1:]
+    return _kernels.of(kernel.dispatcher, lambda: _dumps(kernel, what))
 
 
 def _argument_of(kernel: Kernel) -> Callable[[], str]:
