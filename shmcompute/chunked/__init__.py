@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from shmcompute.apply import provide_elsewhere
 from shmcompute.chunked.applied import applied
+from shmcompute.chunked.new_versions import remove_all_left
 from shmcompute.plans import calls_of
 
 if TYPE_CHECKING:
     from shmcompute.chunked.block_call import BlockCall
 
-__all__ = ["BlockCall", "applied", "kind_of_chunked", "results_of_blocks", "run_elsewhere"]
+__all__ = [
+    "BlockCall",
+    "applied",
+    "kind_of_chunked",
+    "remove_all_left",
+    "results_of_blocks",
+    "run_elsewhere",
+]
 
 
 def kind_of_chunked(args: Sequence[Any]) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -12,6 +14,8 @@ from pathlib import Path
 
 from shmcompute.system.libc import exchange
 
+NEW = re.compile(r"\.(?P<name>.+)\.new-(?P<home>.+)-(?P<pid>\d+)-[0-9a-f]+")
+
 
 @contextmanager
 def new_versions(paths: Sequence[Path]) -> Iterator[list[str]]:
@@ -19,7 +23,7 @@ def new_versions(paths: Sequence[Path]) -> Iterator[list[str]]:
     made: list[Path] = []
     try:
         for path in paths:
-            remove_left(path)
+            remove_left(path.parent, path.name)
             made.append(_begin(path))
         yield [str(new) for new in made]
         _exchange_all(list(zip(made, paths, strict=True)))
@@ -43,7 +47,7 @@ def _exchange_all(pairs: Sequence[tuple[Path, Path]]) -> None:
 
 def _begin(path: Path) -> Path:
     """A version that has what describes the array, and no chunk yet."""
-    new = path.with_name(f"{_prefix(path)}{os.getpid()}-{secrets.token_hex(4)}")
+    new = path.with_name(f".{path.name}.new-{_home()}-{os.getpid()}-{secrets.token_hex(4)}")
     new.mkdir()
     for name in ("zarr.json", ".zarray", ".zattrs"):
         with suppress(FileNotFoundError):
@@ -51,19 +55,65 @@ def _begin(path: Path) -> Path:
     return new
 
 
-def _prefix(path: Path) -> str:
-    """How the names of new versions begin that this process can tell the makers of by their pids.
-
-    Containers may have their host's name, and pids of their own.
-    """
+def _home() -> str:
+    """Where processes have pids of their own: containers may have their host's name."""
     pids = os.stat("/proc/self/ns/pid").st_ino if os.path.exists("/proc/self/ns/pid") else 0
-    return f".{path.name}.new-{socket.gethostname()}-{pids}-"
+    return f"{socket.gethostname()}-{pids}"
 
 
-def remove_left(path: Path) -> None:
-    """Remove new versions whose makers have ended without doing so."""
-    begin = _prefix(path)
-    for left in path.parent.iterdir():
-        pid = left.name.removeprefix(begin).partition("-")[0]
-        if left.name.startswith(begin) and pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(left, ignore_errors=True)
+def remove_left(folder: Path, name: str = "*") -> list[tuple[Path, int]]:
+    """Remove new versions in a folder whose makers have ended without doing so.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        Of the array; by default any.
+
+    Returns
+    -------
+    list of tuple
+        What was removed, and its size in bytes.
+    """
+    made = NEW.fullmatch
+    left = [
+        Path(one)
+        for one in os.scandir(folder)
+        if (found := made(one.name))
+        and name in ("*", found["name"])
+        and found["home"] == _home()
+        and not Path("/proc", found["pid"]).exists()
+    ]
+    removed = [(one, _size(one)) for one in left]
+    for one in left:
+        shutil.rmtree(one, ignore_errors=True)
+    return removed
+
+
+def remove_all_left(folder: Path) -> list[tuple[Path, int]]:
+    """The same, also in the folders below it, but for those of arrays."""
+    removed = []
+    for place, below, files in os.walk(folder):
+        if _is_array(place, files):
+            below.clear()
+            continue
+        removed += remove_left(Path(place))
+        below[:] = [one for one in below if not NEW.match(one)]
+    return removed
+
+
+def _is_array(place: str, files: Sequence[str]) -> bool:
+    """Whether a folder is that of a zarr array, which may have a million others in it."""
+    if ".zarray" in files:
+        return True
+    with suppress(OSError, ValueError):
+        return "zarr.json" in files and _node(Path(place, "zarr.json")) == "array"
+    return False
+
+
+def _node(described: Path) -> object:
+    return json.loads(described.read_text()).get("node_type")
+
+
+def _size(folder: Path) -> int:
+    return sum(one.lstat().st_size for one in folder.rglob("*") if one.is_file())

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from shmcompute import __version__, pool
+from shmcompute.chunked import remove_all_left
 from shmcompute.cli.text import table, write
 from shmcompute.diagnostics import huge_pages, human
 from shmcompute.progress import counted
@@ -49,15 +51,19 @@ def ls(*, as_json: bool = False) -> int:
     return 0
 
 
-def gc() -> int:
-    """Remove segments that no process holds, and list them."""
-    removed = sorted(reaper.reap(_counted), key=attrgetter("name"))
+def gc(folders: Sequence[str] = ()) -> int:
+    """Remove segments that no process holds, and what killed calls left in folders; list them."""
+    removed = sorted((segment.name, segment.size) for segment in reaper.reap(_counted))
+    for folder in folders:
+        if not os.path.isdir(folder):
+            raise ValueError(f"gc: {folder} is no folder")
+        removed += sorted((str(one), size) for one, size in remove_all_left(Path(folder)))
     alive = sum(segment.alive for segment in reaper.list_segments())
     outcome = "no orphans"
     if removed:
-        rows = [(segment.name, human(segment.size)) for segment in removed]
+        rows = [(name, human(size)) for name, size in removed]
         write(*table([("removed", "size"), *rows], right=(1,)))
-        outcome = f"{human(sum(segment.size for segment in removed))} given back"
+        outcome = f"{human(sum(size for _, size in removed))} given back"
     write(f"{outcome}; {alive} alive left alone")
     return 0
 

@@ -69,7 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--json", action="store_true", help="for programs")
         command.set_defaults(run=lambda o, run=run: run(as_json=o.json))
     gc = subparsers.add_parser("gc", help="remove segments whose processes have all died")
-    gc.set_defaults(run=lambda _: commands.gc())
+    gc.add_argument(
+        "folders", nargs="*", metavar="FOLDER",
+        help="remove what killed calls left beside zarr arrays there, and below, as well",
+    )  # fmt: skip
+    gc.set_defaults(run=lambda o: commands.gc(o.folders))
     return parser
 
 

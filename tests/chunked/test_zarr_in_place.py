@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -120,7 +121,7 @@ def test_versions_that_a_dead_process_left_go_with_the_next_call(array, pool):
     from shmcompute.chunked import new_versions
 
     root = array.store.root
-    dead = root.with_name(f"{new_versions._prefix(root)}4194399-abc")
+    dead = root.with_name(f".{root.name}.new-{new_versions._home()}-4194399-abc")
     elsewhere = root.with_name(
         f".x.new-{os.uname().nodename}-1-4194399-abc"
     )  # in another container
@@ -128,6 +129,29 @@ def test_versions_that_a_dead_process_left_go_with_the_next_call(array, pool):
     elsewhere.mkdir()
     sc.parallel_apply(np.negative, array, pool=pool)
     assert left(array) == [elsewhere.name]
+
+
+def test_gc_takes_them_from_the_folders_that_it_is_given(array, pool, capsys):
+    from shmcompute.chunked import new_versions
+    from shmcompute.cli.parser import main
+
+    root, home = array.store.root, new_versions._home()
+    (root.parent / "deep" / "down").mkdir(parents=True)
+    dead = root.parent / "deep" / "down" / f".y.new-{home}-4194399-0ab1"
+    alive = root.with_name(f".x.new-{home}-{os.getpid()}-0ab2")
+    within = root / f".c.new-{home}-4194399-0ab3"  # an array's folders are not looked into
+    for one in (dead, alive, within / "c"):
+        one.mkdir(parents=True)
+    (dead / "0").write_bytes(b"x" * 2048)
+    assert main(["gc", str(root.parent)]) == 0
+    told = capsys.readouterr().out
+    assert "0ab1  2.0 KiB" in told
+    assert len(told.splitlines()) == 3
+    assert (dead.exists(), alive.exists(), within.exists()) == (False, True, True)
+    shutil.rmtree(alive)
+    shutil.rmtree(within)
+    assert main(["gc", str(root.parent / "absent")]) == 2
+    assert "absent is no folder" in capsys.readouterr().err
 
 
 def test_if_one_of_two_can_not_be_exchanged_both_stay(array, pool, tmp_path, monkeypatch):
