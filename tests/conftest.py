@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import warnings
+import zlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -139,6 +140,7 @@ def process_pool(request, pools):
 
 
 STORAGES = ["shm", "file", "array"]
+POOLS = {"any_pool", "process_pool"}
 
 
 @pytest.fixture(params=STORAGES)
@@ -206,6 +208,11 @@ def pytest_addoption(parser):
         help="after what to look for leaks; a test is what to look at where a module fails",
     )
     parser.addoption(
+        "--whole",
+        action="store_true",
+        help="run also what takes more than a second (`long`), and tests of pools with all of them",
+    )
+    parser.addoption(
         "--matrix",
         action="store_true",
         help="run the tests of pools and storages, each with all of both, and no other tests",
@@ -213,11 +220,17 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Of pools x storages take pairs; all of them, and nothing else, with ``--matrix``."""
+    """Take what the options say; a test that is named is wanted."""
+    whole = config.option.whole or any("::" in word for word in config.args)
     taken, dropped = [], []
     for item in items:
-        both = {"any_storage"} < {"any_pool", "process_pool", "any_storage"} & _indices(item).keys()
-        wanted = both if config.option.matrix else not both or not _distance(item)
+        pool, storage = POOLS & _indices(item).keys(), "any_storage" in _indices(item)
+        if config.option.matrix:
+            wanted = pool and storage
+        else:
+            wanted = not (pool and storage) or _is_pair(item)
+            if not whole:
+                wanted &= "long" not in item.keywords and (not pool or _is_sampled(item))
         (taken if wanted else dropped).append(item)
         if item.name == "shmcompute.chunked.applied.applied" and find_spec("dask") is None:
             item.add_marker(pytest.mark.skip(reason="its example needs Dask"))
@@ -230,10 +243,17 @@ def _indices(item):
     return item.callspec.indices if hasattr(item, "callspec") else {}
 
 
-def _distance(item):
-    """From the next of the pairs: each value of a parameter meets each of every other one's.
+def _is_pair(item):
+    """Whether a test is one of the pairs: each value of a parameter meets each of every other's.
 
     With all others given, one of the storages has the right number; so storages meet all of each
     parameter's values as the others go by.
     """
-    return sum(_indices(item).values()) % len(STORAGES)
+    return sum(_indices(item).values()) % len(STORAGES) == 0
+
+
+def _is_sampled(item):
+    """Whether a test is of the half that the suite takes: each test has other pools."""
+    number = zlib.crc32(item.originalname.encode())
+    others = (index for name, index in _indices(item).items() if name != "any_storage")
+    return (number + sum(others)) % 2 == 0

@@ -67,6 +67,7 @@ SIZES = st.none() | st.integers(1, 20) | st.tuples(st.integers(1, 20), st.intege
 SCHEDULES = st.sampled_from(["static", "dynamic", "guided"])
 
 
+@pytest.mark.long
 @settings(max_examples=40, deadline=None)
 @given(st.data(), SHAPES, st.integers(1, 5), SIZES, SCHEDULES, st.sampled_from(KINDS))
 def test_a_matrix_product_is_that_of_the_whole(pools, data, shape, inner, size, schedule, kind):
@@ -96,6 +97,7 @@ DEPTH = st.integers(0, 4)
 DEPTHS = DEPTH | st.tuples(DEPTH | st.tuples(DEPTH, DEPTH), DEPTH | st.tuples(DEPTH, DEPTH))
 
 
+@pytest.mark.long
 @settings(max_examples=50, deadline=None)
 @given(st.data(), SHAPES, DEPTHS, SIZES, SCHEDULES, st.sampled_from(KINDS))
 def test_a_halo_is_what_numpy_pads(pools, data, shape, depth, size, schedule, kind):
@@ -327,6 +329,7 @@ def relax_and_tell(new, old):
     return np.abs(new - old[1:-1, 1:-1]).max()
 
 
+@pytest.mark.long
 def test_sweeps_go_along_two_axes(pools):
     start = np.random.default_rng(3).random((30, 40))
     expected, last = start.copy(), start.copy()

@@ -99,6 +99,7 @@ def links_of(depths, arrays, length):
         yield weigh, arrays[one][first : first + length], halo, float(factor)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", range(1, 8))
 def test_any_links_on_any_number_of_workers(workers):
     rng, blocked = np.random.default_rng(workers), []
@@ -152,6 +153,7 @@ def test_any_schedule_and_chunksize(some_pool, schedule, chunksize):
         twins.agree()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("boundary", ["edge", "reflect", "symmetric", "wrap", 1.5])
 @pytest.mark.parametrize("kernel", [weigh, weigh_python], ids=["jitted", "python"])
 @pytest.mark.parametrize("length", [8, 400])

@@ -77,6 +77,8 @@ PICTURED = {
     "waves.py",
 }
 
+SOME = {"quickstart.py", "heat.py"}  # the suite runs these; `tox` runs all
+
 # The standard library's patterns: what it prints in its form, and again in ours.
 PATTERNS = {
     "counter.py": ["40000\n40000\n40000"],
@@ -131,7 +133,13 @@ def test_each_is_known():
     assert sorted(path.name for path in (FOLDER / "patterns").glob("*.py")) == sorted(PATTERNS)
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.name, marks=[] if path.name in SOME else [pytest.mark.long])
+        for path in EXAMPLES
+    ],
+)
 def test_runs(path, tmp_path):
     """It ends well, warns of nothing, says what it should, and draws what it can."""
     picture = [str(tmp_path / "picture.png")] if path.name in PICTURED and can_draw() else []
@@ -144,6 +152,7 @@ def test_what_draws_is_known():
     assert {path.name for path in EXAMPLES if "sys.argv[1]" in path.read_text()} == PICTURED
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PATTERNS)
 def test_a_pattern_tells_the_same_in_both_forms(name):
     done = run("-W", "ignore::DeprecationWarning", str(FOLDER / "patterns" / name))
@@ -153,6 +162,7 @@ def test_a_pattern_tells_the_same_in_both_forms(name):
         assert len({pid for pid in told if pid.isdecimal()}) in (4, 5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["quickstart.py", "image_stack.py"])
 def test_runs_from_stdin(name):
     """Kernels of a script that is no file can't be imported; they run all the same."""

@@ -66,6 +66,7 @@ def fails(path=None):
     raise LookupError("no licence")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", START_METHODS)
 def test_it_is_called_in_each_worker_and_again_after_a_replacement(kind):
     with sc.Pool(2, start_method=kind, initializer=remember_pid, initargs=(7,)) as pool:
@@ -87,6 +88,7 @@ def remember_pid(number):
     remember(number=number, pid=os.getpid())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_python_kernels_and_tasks_find_what_it_has_set_in_their_thread(kind):
     with pool_of(kind, initializer=set_here, initargs=(5,)) as pool:
@@ -126,6 +128,7 @@ def test_machine_code_does_not_ask_for_it(kind):
     assert calls == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", START_METHODS)
 def test_what_it_leaves_in_globals_of_main_is_there(method):
     """Bound names and changed containers, for tasks, for kernels, and for what they call."""
@@ -167,6 +170,7 @@ def test_what_it_leaves_in_globals_of_main_is_there(method):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", START_METHODS)
 def test_lambdas_closures_and_partials_will_do(kind):
     number = 3
@@ -187,6 +191,7 @@ class _Remember:
         remember(number=self.number)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("storage", ["shm", "array"])
 @pytest.mark.parametrize("kind", START_METHODS)
 def test_arrays_among_its_arguments_are_shared(kind, storage):
@@ -203,6 +208,7 @@ def test_arrays_among_its_arguments_are_shared(kind, storage):
             assert pool.submit(lambda: recall("whole")[2]).result() == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", BACKENDS)
 def test_a_failure_is_an_error_that_carries_its_traceback(kind):
     def look(use):
@@ -289,6 +295,7 @@ def _wait(path):
     return "went on"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", START_METHODS)
 def test_a_worker_that_dies_in_it_is_lost(kind):
     with pool_of(kind, initializer=os._exit, initargs=(5,)) as pool:
@@ -300,6 +307,7 @@ def test_a_worker_that_dies_in_it_is_lost(kind):
                 task.result()
 
 
+@pytest.mark.long
 def test_one_that_takes_long_is_waited_for_in_time_and_closed(tmp_path):
     forever = {"initializer": _wait, "initargs": (str(tmp_path / "never"),)}
     with sc.Pool(2, **forever) as pool, pytest.raises(KernelTimeoutError):
@@ -348,6 +356,7 @@ def _says():
         return "raised"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", START_METHODS)
 def test_logging_and_warnings_of_the_parent_can_be_had_in_workers(kind, tmp_path):
     """Filters that it adds go before those of the caller, which come with each task."""

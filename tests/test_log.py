@@ -148,6 +148,7 @@ def test_storage_that_falls_back_is_told(told, monkeypatch):
     ]
 
 
+@pytest.mark.long
 def test_a_program_may_leave_the_log_alone():
     """Nothing is configured: no handler, no level, and not a word on stderr."""
     done = run(

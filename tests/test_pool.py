@@ -69,6 +69,7 @@ def test_ready_returns_the_pool(any_pool):
     assert any_pool.ready() is any_pool
 
 
+@pytest.mark.long
 def test_the_common_pool_lives_until_shutdown():
     done = run(
         """
@@ -96,6 +97,7 @@ def _within(conn):
     sc.shutdown()
 
 
+@pytest.mark.long
 def test_a_daemonic_process_uses_threads():
     """A worker of multiprocessing.Pool may start no processes; a call works all the same."""
     context = multiprocessing.get_context("spawn")
@@ -121,6 +123,7 @@ def test_a_threads_pool_in_a_forked_child_says_so(pools):
     assert os.waitpid(pid, 0)[1] == 0
 
 
+@pytest.mark.long
 def test_exit_does_not_wait_for_a_daemon_thread():
     """A call that does not end, in a thread that nobody waits for: its workers are killed."""
     done = run(
@@ -158,6 +161,7 @@ def test_pinned_workers_have_a_core_each(backend):
         assert arr.array.tolist() == [mine, float(allowed[1 % len(allowed)])]
 
 
+@pytest.mark.long
 def test_a_fork_just_after_a_pool_was_made_harms_no_child():
     """What the thread that starts workers has locked would be locked for ever in the child."""
     done = run(

@@ -26,6 +26,7 @@ print(storage.live(), factory._reaped_by, sys.stdin.read(), end="")
 """
 
 
+@pytest.mark.long
 def test_it_has_what_a_new_interpreter_has(tmp_path):
     options = {"input": "text\n", "cwd": tmp_path, "env": {**os.environ, "MINE": "1"}}
     new = run(FACTS, "a b", 2, fresh="to compare with", **options)

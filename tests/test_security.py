@@ -385,6 +385,7 @@ with sc.Pool(2, start_method=sys.argv[1]) as pool, sc.SharedArray(np.ones(100)) 
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("waiting", ["futex", "poll"])
 @pytest.mark.parametrize("method", METHODS)
@@ -394,6 +395,7 @@ def test_nothing_listens_but_the_standard_librarys_fork_server(method, waiting):
     assert done.stdout == only
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_socket_that_listens_would_be_seen():
     """So that the silence above means something."""

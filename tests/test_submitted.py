@@ -254,6 +254,7 @@ def test_shutdown_cancels_if_asked(backend, wait, gate):
         assert arr.array.tolist() == [1, 1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["processes", "threads"])
 def test_shutdown_without_waiting_loses_nothing(backend, gate):
     with sc.SharedArray(np.zeros(2)) as arr:
@@ -379,6 +380,7 @@ def test_a_forked_child_can_not_submit(pools):
         assert os.waitpid(pid, 0)[1] == 0
 
 
+@pytest.mark.long
 def test_the_end_of_a_program_loses_nothing():
     """It waits for what was submitted, and refuses more."""
     done = run(
@@ -417,6 +419,7 @@ def test_after_the_end_began_it_is_refused():
     assert done.stdout == "cannot schedule new futures after interpreter shutdown\n"
 
 
+@pytest.mark.long
 def test_ctrl_c_while_a_plain_call_waits_for_its_turn():
     done = run(
         """

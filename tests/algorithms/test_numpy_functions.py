@@ -275,6 +275,7 @@ def _sum(arr):
     return arr.sum(), arr.std()
 
 
+@pytest.mark.long
 def test_the_bits_are_the_same_in_a_worker(pools):
     """Of what is large without a test's help."""
     x = np.random.default_rng(7).normal(size=1 << 18)
@@ -407,6 +408,7 @@ def test_small_arrays_are_numpys(counted, monkeypatch):
     assert not counted
 
 
+@pytest.mark.long
 def test_what_is_sorted_counted_and_searched_is_had_by_method_and_function():
     """The forms of these have tests of their own; here, that they are found."""
     x = np.random.default_rng(8).permutation(1 << 18)

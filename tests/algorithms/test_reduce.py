@@ -46,6 +46,11 @@ def scaled(x, factor, first):
 
 
 @nb.njit
+def dot(x, y):
+    return (x * y).sum()
+
+
+@nb.njit
 def lower(one, other):
     return min(one, other)
 
@@ -95,6 +100,7 @@ def _both(combine, one, other):
     return combine(one, other)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", KERNELS)
 def test_results_are_combined_neighbour_with_neighbour(any_pool, name):
     kernel, combine = KERNELS[name]
@@ -201,7 +207,6 @@ def test_a_kernel_that_was_compiled_anew_is_called_anew(any_pool):
 
 def test_any_axis_and_several_arrays(any_pool):
     source = np.arange(24.0).reshape(2, 3, 4)
-    dot = nb.njit(lambda x, y: (x * y).sum())
     with sc.SharedArray(source) as one, sc.SharedArray(source, order="F") as other:
         for axis in (0, 1, 2, -1):
             for chunksize in (None, 1):
@@ -229,6 +234,7 @@ def test_a_kernel_may_write_its_part(any_pool):
         np.testing.assert_array_equal(arr, np.arange(10.0) + 2)
 
 
+@pytest.mark.long
 def test_outputs_of_chunks_are_combined_where_they_are(any_pool):
     @nb.njit
     def kernel(x, sums, count):

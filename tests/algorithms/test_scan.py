@@ -58,6 +58,7 @@ def test_it_is_what_accumulate_is(shape):
                 np.testing.assert_array_equal(inside, expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("op", [np.add, plus, np.maximum, compose])
 def test_exclusive_and_initial(any_pool, op):
     source = np.random.default_rng(0).integers(0, 5, 3000)
@@ -78,6 +79,7 @@ def test_exclusive_and_initial(any_pool, op):
             np.testing.assert_array_equal(arr, expected)
 
 
+@pytest.mark.long
 def test_an_initial_step_of_many_lanes(any_pool):
     for shape, axis in (((400, 8), 0), ((40, 100), 1), ((40, 100), 0)):
         lanes = np.arange(float(np.prod(shape) // shape[axis]))
@@ -120,6 +122,7 @@ def test_workers_change_no_bit(workers, known):
         assert list(_bits(pool=pool)) == known
 
 
+@pytest.mark.long
 def test_nor_does_the_pool_or_the_storage(any_pool, any_storage, known):
     assert list(_bits(any_storage, pool=any_pool)) == known
 

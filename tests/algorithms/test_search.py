@@ -90,6 +90,7 @@ def test_compress(dtype, workers):
         compress(np.ones(3000, bool), x)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "i4", "u1", "?", "c16", "U3", "M8[s]"])
 @pytest.mark.parametrize("returns", range(8))
 def test_unique(dtype, returns, workers):

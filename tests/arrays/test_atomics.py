@@ -88,6 +88,7 @@ def test_kernels_do_what_python_does(dtype):
     assert one.tolist() == other.tolist()
 
 
+@pytest.mark.long
 @settings(deadline=None)  # the first of each type compiles
 @given(st.data())
 def test_integers_are_numpys(data):
@@ -307,6 +308,7 @@ def _processes(method, target, *args, count=4):
         process.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_the_standard_librarys_counter(method):
     """The example of `multiprocessing.Value`: four processes, 10 000 increments each."""

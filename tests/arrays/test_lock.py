@@ -58,6 +58,7 @@ def _increment(arr, times):
             arr[0] += 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_the_standard_librarys_counter(method):
     """The example of `multiprocessing.Value`: four processes, 10 000 increments each."""
@@ -191,6 +192,7 @@ def _hold(arr, told, wait):
     wait.recv()
 
 
+@pytest.mark.long
 def test_a_killed_holder_leaves_it_to_the_next_who_knows(arr):
     """As soon as it is dead."""
     context = multiprocessing.get_context("fork")
@@ -502,6 +504,7 @@ def test_where_descriptors_are_sent_it_says_why_not(monkeypatch):
             arr.lock().acquire()
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_wait_and_leaves_it_to_others():
     """Waiting for ever, and for a time."""
     program = """

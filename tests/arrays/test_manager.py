@@ -114,6 +114,7 @@ def _double(arrays):
     arrays["sum"] = [float(arrays["numbers"].array.sum())]
 
 
+@pytest.mark.long
 def test_processes_share_the_data_of_a_key(context):
     with sc.SharedArrayManager(ctx=context) as manager:
         manager.arrays["numbers"] = np.arange(4.0)
@@ -127,6 +128,7 @@ def test_processes_share_the_data_of_a_key(context):
         np.testing.assert_array_equal(manager.arrays["sum"].array, [12])
 
 
+@pytest.mark.long
 def test_another_program_finds_it_by_address_and_key(manager):
     manager.arrays["x"] = np.arange(3.0)
     program = f"""
@@ -234,6 +236,7 @@ def test_a_manager_that_does_not_run_says_so():
         arrays["a"]
 
 
+@pytest.mark.long
 def test_nothing_is_left_when_its_parent_dies(context):
     """The standard library's would live on."""
     program = f"""

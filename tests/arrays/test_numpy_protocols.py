@@ -151,6 +151,7 @@ def _into(call, x, y, *more):
         _check(call, x, y, *more, out=[np.zeros_like(want)])
 
 
+@pytest.mark.long
 @settings(max_examples=120, deadline=None)
 @given(_operands(), st.data())
 def test_functions_do_the_same(operands, data):

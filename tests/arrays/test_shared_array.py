@@ -407,6 +407,7 @@ def _double(arr):
     return arr.owner, arr.shape
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["shm", "array"])
 def test_the_standard_librarys_pools_take_it_as_an_argument(method, kind):
@@ -443,6 +444,7 @@ EXITS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["shm", pytest.param("array", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("ending", EXITS.values(), ids=EXITS)
 def test_exit_in_any_order_is_quiet(ending, kind, monkeypatch):

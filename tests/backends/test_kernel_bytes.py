@@ -44,11 +44,13 @@ def load(packed):
     return done.stdout.decode(), done.stderr.decode()
 
 
+@pytest.mark.long
 def test_machine_code_travels():
     out, error = load(sc.dump_kernel(double, np.zeros(1)))
     assert out == "[0.0, 2.0, 4.0] False\n", error
 
 
+@pytest.mark.long
 def test_a_host_of_another_kind_compiles_the_source(monkeypatch):
     monkeypatch.setattr(kernel_bytes, "fingerprint", lambda: (*fingerprint()[:-1], "+avx9"))
     monkeypatch.setattr(kernel_bytes, "_dumped", PackedOnce())

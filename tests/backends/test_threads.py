@@ -15,6 +15,7 @@ from shmcompute.system import atomic_words
 pytestmark = pytest.mark.skipif(not atomic_words.has_futex(), reason="no futex here")
 
 
+@pytest.mark.long
 def test_a_forked_childs_end_is_nothing_to_our_threads():
     """However it drops its copy of the pool."""
     done = kernels.run(

@@ -48,6 +48,7 @@ def _subtract(out, x, y, size, axis):
     return True
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None)
 @given(_CUTS, _CUTS, st.integers(1, PART), st.sampled_from([0, 1]))
 def test_views_of_one_array(written, seen, size, axis):

@@ -166,6 +166,7 @@ def seed_numba(seed):
     np.random.seed(seed)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [*START_METHODS, "threads"])
 def test_no_two_workers_start_with_the_same_state(method):
     """NumPy's, Python's and Numba's global generators, though the caller's had a seed."""

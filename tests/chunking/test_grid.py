@@ -18,6 +18,7 @@ SCHEDULES = st.sampled_from(["static", "dynamic", "guided"])
 SIZES = st.none() | st.integers(1, 99) | st.tuples(st.integers(1, 99), st.integers(1, 99))
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None)
 @given(CUTTINGS, st.tuples(SIDES, SIDES), SCHEDULES, SIZES)
 def test_blocks_cover_the_plane_once(cutting, shape, schedule, chunksize):

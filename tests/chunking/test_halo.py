@@ -352,6 +352,7 @@ def first_and_last(out, x):
     out[:] = np.copysign(1, x[: out.size]) * 8 + x[margin:]
 
 
+@pytest.mark.long
 def test_arrays_of_other_shapes_are_padded_for_themselves(any_pool):
     """Machine code has memory for copies of one shape: no plan of another one may use it."""
     for shape in ((40, 3), (40, 300), (9, 3), (40, 3)):

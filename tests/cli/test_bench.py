@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from shmcompute.cli import bench, main
 from shmcompute.cli.bench_peers import PEERS
@@ -19,6 +20,7 @@ sys.exit(main(["bench", "--size", "1", "--workers", "2", *sys.argv[1:]]))
 """
 
 
+@pytest.mark.long
 def test_every_way_is_exact_and_has_its_time():
     """Eleven ways and three jobs, in a program of its own: it forks."""
     done = subprocess.run(

@@ -189,6 +189,7 @@ class TestInfo:
         row = row_of("storage shm", capsys.readouterr().out)
         assert row.endswith(" not available: it is full of eels")
 
+    @pytest.mark.long
     def test_works_under_a_setting_that_is_wrong(self):
         """A wrong setting is shown, where it would stop other commands."""
         done = run("info", SHMCOMPUTE_START_METHOD="teleport", SHMCOMPUTE_WAIT="drum")
@@ -196,6 +197,7 @@ class TestInfo:
         assert row_of("SHMCOMPUTE_START_METHOD", done.stdout).strip() == "teleport"
         assert "'drum'; known: 'futex', 'poll'" in row_of("waiting", done.stdout)
 
+    @pytest.mark.long
     def test_tells_what_is_kept_and_how_work_travels(self):
         done = run("info", SHMCOMPUTE_WARM_BYTES=str(3 << 20), SHMCOMPUTE_WAIT="poll")
         assert row_of("kept warm", done.stdout).endswith("up to 3.0 MiB of closed arrays")
@@ -259,6 +261,7 @@ class TestErrors:
         for word in ("demo", "bench", "doctor", "info", "ls", "gc", "--version"):
             assert word in err
 
+    @pytest.mark.long
     @pytest.mark.parametrize("args", [["unknown"], [], ["ls", "--nonsense"]])
     def test_wrong_usage_exits_2(self, args):
         """An unknown command or option is told with the usage, exit code 2."""

@@ -32,6 +32,7 @@ def serial(monkeypatch):
     monkeypatch.setattr(demo, "BACKENDS", ("serial",))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_every_row_is_exact_and_nothing_is_left(method):
     """Three kernels on three backends are exactly NumPy's; no segment stays; exit code 0."""

@@ -32,6 +32,7 @@ def one(check, name=None):
     return found[0]
 
 
+@pytest.mark.long
 def test_this_host_is_examined_in_json():
     """Each check says something, nothing is broken where the suite runs, and stdout is JSON."""
     done = subprocess.run(

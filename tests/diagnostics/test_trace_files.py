@@ -131,6 +131,7 @@ os.chdir("/")
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_a_program_traces_itself(tmp_path, method):
     """Its workers, children and other programs write nothing."""

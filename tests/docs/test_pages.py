@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import run_pages
 
 ROOT = Path(__file__).parents[2]
@@ -14,6 +15,7 @@ PAGES = sorted(
 )
 
 
+@pytest.mark.long
 def test_all_code_of_the_pages_runs(tmp_path):
     """One process for all of them: they are many, and small."""
     command = [sys.executable, "-W", "error", run_pages.__file__, *map(str, PAGES)]

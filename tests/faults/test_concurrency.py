@@ -19,6 +19,7 @@ import shmcompute as sc
 from shmcompute.errors import ClosedError, ForkedPoolError, WorkerLostError
 
 
+@pytest.mark.long
 def test_sixteen_threads_share_a_pool_some_of_whose_workers_die(mortal):
     """Each call is right, or says that a worker was lost; the pool works in the end."""
 
@@ -90,6 +91,7 @@ def _waits(x):
     x[:] = 3
 
 
+@pytest.mark.long
 def test_a_pool_that_is_closed_during_a_call_waits_for_it(mortal):
     """Who waits for the pool is told that it is closed."""
     with sc.SharedArray(np.zeros(2)) as arr, sc.SharedArray(np.zeros(2)) as other:
@@ -120,6 +122,7 @@ def test_an_array_that_is_closed_during_a_call_is_worked_on_to_the_end(mortal):
     works(mortal)
 
 
+@pytest.mark.long
 def test_a_child_that_is_forked_during_a_call_works_with_a_pool_of_its_own(mortal):
     with sc.SharedArray(np.zeros(2)) as arr:
         held = Held(mortal, arr)
@@ -190,6 +193,7 @@ def _lives_through_deaths(pool):
             works(pool)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_children_may_be_ignored(handled, method, waiting, when):
@@ -203,6 +207,7 @@ def test_children_may_be_ignored(handled, method, waiting, when):
         _lives_through_deaths(pool)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_children_may_be_reaped_by_others(handled, method, waiting):
     def reap(*_):
@@ -216,6 +221,7 @@ def test_children_may_be_reaped_by_others(handled, method, waiting):
         _lives_through_deaths(pool)
 
 
+@pytest.mark.long
 def test_handlers_of_the_program_are_not_the_workers(handled, waiting):
     """A worker that is told to terminate does; what the program would do then, it alone does."""
     handled(signal.SIGTERM, lambda *_: os._exit(9))

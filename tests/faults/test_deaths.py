@@ -37,6 +37,7 @@ def _stay(x):
     x *= 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "waiting", "point", "way"), _cases(PLAIN))
 def test_a_worker_that_ends_is_an_error_that_tells_how(method, waiting, point, way):
     kernel = kernels.divide if point == "telling an error" else _stay
@@ -54,6 +55,7 @@ def test_a_worker_that_ends_is_an_error_that_tells_how(method, waiting, point, w
         np.testing.assert_array_equal(arr.array, np.arange(10.0))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("method", "waiting", "point", "way"), _cases(JOURNAL))
 def test_with_retries_it_changes_nothing(method, waiting, point, way, tmp_path):
     """Also in the middle of the commit: each chunk is done exactly once."""
@@ -68,6 +70,7 @@ def test_with_retries_it_changes_nothing(method, waiting, point, way, tmp_path):
         np.testing.assert_array_equal(arr.array, np.arange(40.0) * 3 + 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("waiting", ["futex", pytest.param("poll", marks=SOAK)])
 @pytest.mark.parametrize("point", POINTS)
 def test_a_worker_that_is_stopped_overruns(point, waiting, monkeypatch):

@@ -69,6 +69,7 @@ def _works(pool):
         np.testing.assert_array_equal(arr.array, np.arange(4.0) * 3 + 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "forkserver"])
 def test_a_pool_that_can_not_start_is_typed_and_leaves_nothing(method, sweep):
     def scenario():
@@ -86,6 +87,7 @@ def test_a_pool_that_can_not_start_is_typed_and_leaves_nothing(method, sweep):
             scenario()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["killed", "left in the lurch"])
 def test_a_fork_server_that_ends_is_replaced(how):
     """The standard library's ends by itself, with a traceback, if a client gives up half-way."""
@@ -130,6 +132,7 @@ def test_a_fork_server_that_ends_is_replaced(how):
     assert done.stdout.split()[-1] == "4.0"
 
 
+@pytest.mark.long
 def test_a_worker_that_can_not_be_replaced_is_missed_by_one_call_only(sweep):
     with sc.Pool(2, start_method="fork") as pool:
         _works(pool)
@@ -145,6 +148,7 @@ def test_a_worker_that_can_not_be_replaced_is_missed_by_one_call_only(sweep):
             sweep(function, trial, (EAGAIN,))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("waiting", ["futex", "poll"])
 def test_a_call_that_fails_is_typed_and_the_pool_works(waiting, monkeypatch, sweep):
     monkeypatch.setenv("SHMCOMPUTE_WAIT", waiting)

@@ -129,6 +129,7 @@ def settled(tmp_path):
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "scenario",
     [named, file, array, zeros, large, attach, opened, reap],
@@ -140,6 +141,7 @@ def test_what_fails_is_typed_and_leaves_nothing(scenario, settled, tmp_path, swe
         scenario(tmp_path)
 
 
+@pytest.mark.long
 def test_so_where_memory_is_kept_for_the_next(settled, tmp_path, monkeypatch, sweep):
     monkeypatch.delenv("SHMCOMPUTE_WARM_BYTES")
     for function in failing.STORAGE:

@@ -50,6 +50,7 @@ def _check(counts, failures):
     assert counts["peak"] <= MOST
 
 
+@pytest.mark.long
 def test_what_lies_is_refused_or_read_as_numpy_reads_it(tmp_path):
     counts, failures = fuzz(0, 2_000, tmp_path / "note")
     _check(counts, failures)
@@ -92,6 +93,7 @@ def test_a_process_that_dies_of_a_trial_is_counted(tmp_path, monkeypatch):
     assert "trial(3)" in failures[0] and "-11" in failures[0]
 
 
+@pytest.mark.long
 def test_no_header_overflows_the_stack_of_a_small_thread():
     """Where `ast.literal_eval` alone would end the process."""
     done = run(BOMBS, Path(mutations.__file__).parent)

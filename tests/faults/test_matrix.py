@@ -95,6 +95,7 @@ def _raises(x, act):
     raise Result(act)
 
 
+@pytest.mark.long
 def test_every_act_at_every_moment(mortal):
     with sc.SharedArray(np.arange(10.0)) as arr:
         with pytest.raises(KernelSerializationError, match="mine"):

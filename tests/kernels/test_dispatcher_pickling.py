@@ -8,6 +8,7 @@ import threading
 import kernels
 import numba as nb
 import numpy as np
+import pytest
 from numba.core import event
 
 import shmcompute as sc
@@ -130,6 +131,7 @@ def test_a_dispatcher_without_machine_code_pickles_as_it_would():
     np.testing.assert_array_equal(x, 3.0)
 
 
+@pytest.mark.long
 def test_object_mode_finds_the_globals_of_the_script():
     """In the kernel itself, and in what it calls."""
     program = """

@@ -153,6 +153,7 @@ def _object_mode(x):
     x += 1
 
 
+@pytest.mark.long
 def test_dynamic_gufuncs_are_compiled_for_what_they_get(pools):
     """Numba's own take no ``out=(array,)``, and each type needs a loop of its own."""
 

@@ -49,6 +49,7 @@ OWN = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["serial", "threads", "forkserver"])
 def test_a_kernel_may_return_what_it_was_given(backend, pools):
     for kernel in OWN:
@@ -102,6 +103,7 @@ def _sorted(x):
     return np.sort(x)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kernel", [lambda x: x + 1, lambda x: 3, lambda x: (), lambda x: (x, 1), _sorted]
 )

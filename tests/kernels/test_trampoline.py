@@ -55,6 +55,7 @@ def test_numbers_change_from_call_to_call_and_keep_their_types(any_pool):
                 np.testing.assert_array_equal(arr.array, a + b * 1j if d else c)
 
 
+@pytest.mark.long
 @settings(deadline=None)  # it compiles
 @given(
     shape=st.lists(st.integers(2, 5), min_size=1, max_size=3),

@@ -19,6 +19,7 @@ def add(x, y):
         x[i] += y[i]
 
 
+@pytest.mark.long
 def test_a_chain_is_its_kernels_one_after_the_other(any_pool, any_storage):
     with (
         shared(np.linspace(-1, 1, 1001), any_storage) as arr,

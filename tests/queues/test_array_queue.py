@@ -49,6 +49,7 @@ def _thread(target, *args):
     return thread
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("storage", ["shm", "array"])
 @pytest.mark.parametrize("shape", [(), 3, (2, 3), (0,)])
 def test_arrays_come_out_as_they_went_in(storage, shape):
@@ -498,6 +499,7 @@ def _stop_with_the_lock(q):
     ctypes.c_int64.from_address(q._table.base + slot_ring.LOCK).value = 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hold", ["reserve", "peek"])
 def test_a_program_may_end_while_it_holds_a_slot(hold):
     """In a generator that stands still, which the interpreter's end closes."""
@@ -545,6 +547,7 @@ def test_a_slot_is_for_one_block():
             reservation.__enter__()
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_wait(waits):
     program = """
         import os, signal, sys, threading, shmcompute as sc

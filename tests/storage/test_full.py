@@ -82,6 +82,7 @@ def test_filling_it_to_the_last_page_never_crashes():
     assert int(done.stdout) == (1 << 20) // (4 * 4096)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_auto_falls_back_with_one_warning_and_works(method):
     done = _in_tiny_shm(
@@ -116,6 +117,7 @@ def test_the_fallback_never_crashes_either():
     assert done.stdout == "fine\n"
 
 
+@pytest.mark.long
 def test_auto_without_any_shm_falls_back():
     done = _in_tiny_shm(
         """
@@ -132,6 +134,7 @@ def test_auto_without_any_shm_falls_back():
     assert "missing or not writable" in done.stderr
 
 
+@pytest.mark.long
 def test_memory_that_was_closed_can_be_used_again_at_once():
     """Workers have let go of it when close() returns, so the next array has room."""
     done = _in_tiny_shm(
@@ -186,6 +189,7 @@ with sc.Pool(2, start_method="fork") as pool, sc.SharedArray(np.ones(100_000)) a
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("host", HOSTS)
 def test_everything_works_where_there_is_no_shared_memory(host):
     """The fallback takes the next place that can be written, or memory that needs none."""

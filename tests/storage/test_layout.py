@@ -30,6 +30,7 @@ def _read(tail):
     return layouts.parse_trailer("x", header, record)
 
 
+@pytest.mark.long
 @given(SHAPES, DTYPES, st.sampled_from("CF"))
 def test_a_trailer_tells_shape_dtype_and_order(shape, dtype, order):
     made = layout(shape, dtype, order)

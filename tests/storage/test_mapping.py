@@ -79,12 +79,14 @@ def _everybody(options):
     assert done.stdout == "shm 4096 4096 4096\narray 4096 4096\nshm 4096 4096 4096\n"
 
 
+@pytest.mark.long
 @namespaces
 @pytest.mark.parametrize("policy", ["within_size", "advise", "always"])
 def test_whoever_maps_an_array_has_huge_pages_where_the_mount_gives_them(policy):
     _everybody(f",huge={policy}")
 
 
+@pytest.mark.long
 @namespaces
 @on_request
 def test_and_where_it_does_not_but_the_kernel_does():

@@ -82,6 +82,7 @@ def test_too_much_is_a_storage_full_error():
         sc.SharedArray.empty(2**50, np.uint8, storage="array")
 
 
+@pytest.mark.long
 def test_a_standard_process_takes_it_as_an_argument():
     for method in multiprocessing.get_all_start_methods():
         context = multiprocessing.get_context(method)

@@ -132,6 +132,7 @@ def test_what_a_daemon_thread_has_just_named_as_the_program_ends_is_removed(doin
     assert not left(done)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_what_a_child_of_multiprocessing_leaves_open_is_removed(method, tmp_path):
     """Also what a thread of it goes on to use, for which it waits."""

@@ -78,6 +78,7 @@ def test_the_living_are_never_touched(holder):
         assert all((SHM / name).exists() for name in (arr.name, *holder.names))
 
 
+@pytest.mark.long
 def test_an_attacher_keeps_a_segment_alive_when_its_owner_dies(holder):
     with sc.SharedArray.attach(holder.names[0]) as arr:
         holder.kill()
@@ -101,6 +102,7 @@ def test_a_view_keeps_a_segment_alive(holder):
     reaper.reap()
 
 
+@pytest.mark.long
 def test_the_next_program_that_makes_an_array_leaves_nothing_of_it(holder):
     holder.kill()
     run("import shmcompute as sc; sc.SharedArray([1.0], storage='shm').close()")
@@ -203,6 +205,7 @@ def test_the_folder_of_lock_files_must_be_ours_alone(by_files):
         liveness.folder()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trial", range(3))
 def test_a_killed_process_group_leaves_nothing(trial):
     """Arrays, a pool that works on them, and SIGKILL for all of them at once."""

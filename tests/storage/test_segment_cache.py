@@ -279,6 +279,7 @@ def test_a_forked_child_forgets_what_is_kept_and_removes_nothing():
     )
 
 
+@pytest.mark.long
 def test_workers_see_the_new_array_and_not_the_old(process_pool):
     inodes = set()
     for value in range(8):
@@ -387,6 +388,7 @@ def test_shutdown_gives_it_back():
     assert not any(path.exists() for path in paths)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not _can_mount(), reason="needs a mount namespace of its own")
 @pytest.mark.parametrize("storage", ["shm", "auto", "array"])
 def test_a_full_folder_gets_it_back_first(storage):
@@ -457,6 +459,7 @@ def _keep_in_child(connection):
     connection.send(segment_cache.cached_bytes())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_of_multiprocessing_keeps_nothing(method):
@@ -472,6 +475,7 @@ def test_a_child_of_multiprocessing_keeps_nothing(method):
     theirs.close()
 
 
+@pytest.mark.long
 def test_what_a_killed_process_kept_is_listed_as_warm_and_then_goes():
     program = """if True:
         import sys

@@ -326,6 +326,7 @@ def test_a_name_leads_to_what_has_it_now(named):
         other.close()
 
 
+@pytest.mark.long
 def test_too_many_descriptors_is_a_storage_error_and_leaves_nothing():
     done = run(
         """

@@ -48,6 +48,7 @@ def fails(x):
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "options", ['backend="threads"', "pool=pool", 'backend="serial", debug=True']
 )
@@ -97,6 +98,7 @@ def test_who_holds_the_compilers_lock_compiles_in_its_own_thread():
     assert call_compiler(threading.get_ident) != threading.get_ident()
 
 
+@pytest.mark.long
 def test_a_module_may_compile_while_it_is_imported(tmp_path):
     """What Numba's cache loads imports the kernel's module, whose lock its importer has."""
     (tmp_path / "study.py").write_text(

@@ -36,6 +36,7 @@ def ended(doing, daemon):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "doing",
     [

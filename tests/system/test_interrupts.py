@@ -244,6 +244,7 @@ def test_chunks_are_put_back_whole_whatever_is_raised_meanwhile():
     assert done.stdout == "False\n"
 
 
+@pytest.mark.long
 def test_workers_whose_start_is_interrupted_are_started_whole():
     """A start that is given up half-way would print, here and in the child."""
     done = kernels.run(

@@ -571,6 +571,7 @@ def test_an_array_that_a_worker_made_is_the_callers(process_pool, any_storage):
         assert not os.path.exists(made.name)
 
 
+@pytest.mark.long
 def test_it_outlives_the_worker(own_pool, any_storage):
     kind = any_storage["storage"]
     path = any_storage["name"] if kind == "file" else None
@@ -690,6 +691,7 @@ def test_what_does_not_pickle_is_named_and_harms_no_other_task(process_pool):
     assert process_pool.pids == before
 
 
+@pytest.mark.long
 def test_a_task_whose_worker_died_fails_alone(own_pool):
     with Latch() as gate:
         running = own_pool.submit(_waits, gate.array, "fine")
@@ -848,6 +850,7 @@ def test_calls_and_tasks_take_turns(pools, name):
     assert done == list(range(50))
 
 
+@pytest.mark.long
 def test_a_call_waits_for_the_tasks_that_run_and_no_others(own_pool):
     with Latch() as gate, sc.SharedArray(np.zeros(4)) as arr:
         running = own_pool.submit(_waits, gate.array)
@@ -900,6 +903,7 @@ def test_leaving_a_pool_waits_for_its_tasks(name):
     pool.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["forkserver", "fork", "threads"])
 def test_a_shutdown_that_does_not_wait_lets_tasks_end(name):
     with Latch() as gate:
@@ -914,6 +918,7 @@ def test_a_shutdown_that_does_not_wait_lets_tasks_end(name):
         pool.shutdown()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["forkserver", "fork", "threads"])
 def test_a_shutdown_may_cancel_what_was_not_begun(name):
     with Latch() as gate:
@@ -992,6 +997,7 @@ def test_a_callback_may_close_the_pool(own_pool):
         own_pool.submit(int)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["forkserver", "fork", "threads"])
 def test_a_program_that_ends_does_its_tasks(how):
     done = run(
@@ -1012,6 +1018,7 @@ def test_a_program_that_ends_does_its_tasks(how):
     assert done.stderr == ""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["forkserver", "fork", "threads", "serial"])
 def test_a_program_that_has_ended_takes_no_more_tasks(how):
     done = run(
@@ -1037,6 +1044,7 @@ def test_a_program_that_has_ended_takes_no_more_tasks(how):
     assert done.stdout == "cannot schedule new futures after interpreter shutdown\n"
 
 
+@pytest.mark.long
 def test_an_interrupt_while_one_waits_leaves_the_pool_usable():
     done = run(
         """

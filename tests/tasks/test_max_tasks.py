@@ -17,6 +17,7 @@ def _pid(_):
     return os.getpid()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "most", "tasks"),
     [("fork", 1, 10), ("forkserver", 1, 6), ("forkserver", 3, 12), ("spawn", 2, 6)],

@@ -271,6 +271,7 @@ def test_a_callers_share_may_overrun_too(schedule):
         sc.parallel_apply(kernel, arr, **options, pool=pool)
 
 
+@pytest.mark.long
 def test_numba_without_its_compiler_runs_python():
     done = kernels.run(
         """
@@ -316,6 +317,7 @@ def test_what_objmode_raises_is_the_kernels_own(any_pool):
         sc.parallel_apply(kernel, arr, pool=any_pool)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["processes", "threads"])
 def test_an_interrupt_at_any_point_leaves_the_lock_free(backend):
     """Signals are looked at between any two steps of Python's."""

@@ -60,6 +60,7 @@ def _works(pool):
         np.testing.assert_array_equal(arr.array, np.arange(10.0) * 3 + 1)
 
 
+@pytest.mark.long
 def test_a_worker_that_the_oom_killer_took_is_told_of(own_pool, monkeypatch):
     """Once for each time that the cgroup counts; a later SIGKILL is somebody else's."""
     kills = 0
@@ -191,6 +192,7 @@ def _niceness(thread):
         return LAST  # it has ended
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_an_error_with_its_signal_and_the_pool_heals(own_pool):
     for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT):
         _dies_of(number, own_pool)
@@ -207,6 +209,7 @@ def _dies_of(number, own_pool):
         assert ("debug=True" in str(caught.value)) == (number != signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_an_exit_in_a_kernel_is_never_success(own_pool):
     for code in (0, 3):
         with sc.SharedArray(np.arange(10.0)) as arr, pytest.raises(WorkerLostError) as caught:
@@ -224,6 +227,7 @@ def test_sys_exit_in_a_kernel_arrives_as_such(any_pool):
         sc.parallel_apply(kernel, arr, pool=any_pool)
 
 
+@pytest.mark.long
 def test_an_idle_worker_that_dies_is_replaced_without_a_word(own_pool):
     first = own_pool.pids
     os.kill(first[0], signal.SIGKILL)
@@ -233,6 +237,7 @@ def test_an_idle_worker_that_dies_is_replaced_without_a_word(own_pool):
     assert len(own_pool.pids) == 2
 
 
+@pytest.mark.long
 def test_a_call_that_overruns_is_ended(own_pool):
     first = set(own_pool.pids)
     with sc.SharedArray(np.arange(10.0)) as arr, pytest.raises(KernelTimeoutError) as caught:
@@ -251,6 +256,7 @@ def _stopped(pool):
     return pool.pids[0]
 
 
+@pytest.mark.long
 def test_a_timeout_holds_while_a_stopped_worker_takes_a_plan(own_pool):
     stopped = _stopped(own_pool)
     with sc.SharedArray(np.zeros(10)) as arr:
@@ -261,6 +267,7 @@ def test_a_timeout_holds_while_a_stopped_worker_takes_a_plan(own_pool):
     assert stopped not in own_pool.pids
 
 
+@pytest.mark.long
 def test_a_worker_that_is_stopped_while_it_starts_is_replaced():
     with (
         sc.Pool(2, backend="processes", start_method="spawn") as pool,
@@ -273,6 +280,7 @@ def test_a_worker_that_is_stopped_while_it_starts_is_replaced():
         assert stopped not in pool.pids
 
 
+@pytest.mark.long
 def test_a_stopped_worker_does_not_keep_close_waiting(own_pool):
     with sc.SharedArray(np.zeros(10)) as arr:
         sc.parallel_apply(kernels.affine_python, arr, 1.0, 1.0, pool=own_pool)
@@ -281,6 +289,7 @@ def test_a_stopped_worker_does_not_keep_close_waiting(own_pool):
     assert stopped not in own_pool.pids
 
 
+@pytest.mark.long
 def test_many_stopped_workers_do_not_keep_close_waiting_each(monkeypatch):
     """All have the same second to end by themselves."""
     real, killed = worker_process.kill_all, []
@@ -385,6 +394,7 @@ def test_a_pool_in_a_forked_child_says_so(process_pool):
     _works(process_pool)
 
 
+@pytest.mark.long
 def test_a_forked_child_may_make_a_pool_of_its_own():
     done = kernels.run(
         """
@@ -428,6 +438,7 @@ def test_a_dropped_pool_ends_its_workers():
     assert not psutil.pid_exists(pid) or process.status() == "zombie"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("waiting", WAITS)
 @pytest.mark.parametrize("method", METHODS)
 def test_workers_end_when_their_parent_is_killed(method, waiting, monkeypatch):
@@ -479,6 +490,7 @@ def test_who_was_interrupted_in_the_middle_of_an_answer_waits_for_no_end(monkeyp
         _works(pool)
 
 
+@pytest.mark.long
 def test_a_program_that_ends_waits_for_workers_that_start():
     """Else they may come upon half of what they are to read, and say so."""
     done = kernels.run(
@@ -530,6 +542,7 @@ def _interrupted(call, ready, to=None):
     thread.join()
 
 
+@pytest.mark.long
 def test_ctrl_c_stops_the_call_and_leaves_the_pool_usable(own_pool, ctrl_c):
     with sc.SharedArray(np.zeros(2)) as arr:
 
@@ -545,6 +558,7 @@ def test_ctrl_c_stops_the_call_and_leaves_the_pool_usable(own_pool, ctrl_c):
     _works(own_pool)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("waiting", WAITS)
 def test_ctrl_c_that_ends_no_system_call_stops_the_call_that_waits(waiting, monkeypatch, ctrl_c):
     """As one that comes just before it, or, here, to another thread."""
@@ -561,6 +575,7 @@ def test_ctrl_c_that_ends_no_system_call_stops_the_call_that_waits(waiting, monk
         _works(pool)
 
 
+@pytest.mark.long
 def test_ctrl_c_that_ends_no_system_call_stops_a_call_that_waits_for_another(ctrl_c):
     with sc.Pool(2) as pool, sc.SharedArray(np.zeros(2)) as arr:
 
@@ -583,6 +598,7 @@ def test_ctrl_c_that_ends_no_system_call_stops_a_call_that_waits_for_another(ctr
         _works(pool)
 
 
+@pytest.mark.long
 def test_ctrl_c_while_the_fork_server_starts_is_not_its_end():
     """It prints nothing, and goes on."""
     program = """
@@ -602,6 +618,7 @@ def test_ctrl_c_while_the_fork_server_starts_is_not_its_end():
     assert kernels.run(program).stdout == "True\n"
 
 
+@pytest.mark.long
 def test_threads_may_share_a_pool(process_pool):
     results = []
 
@@ -660,6 +677,7 @@ def test_the_caller_may_take_a_share(backend, schedule):
         np.testing.assert_array_equal(arr.array, np.ones(40))
 
 
+@pytest.mark.long
 def test_nothing_of_an_array_moves_between_processes(pools):
     """Resident memory outside the array grows by less than 16 MiB a worker on 512 MiB."""
     size = 512 << 20
@@ -684,6 +702,7 @@ def _outside(pid):
     return info.rss - sum(m.rss for m in shared)
 
 
+@pytest.mark.long
 def test_no_segment_outlives_its_use(process_pool):
     before = {segment.address for segment in storage.live()}
 
@@ -780,6 +799,7 @@ def test_an_exception_that_cannot_even_be_told_is_told(process_pool):
         sc.parallel_apply(kernel, arr, pool=process_pool)
 
 
+@pytest.mark.long
 def test_an_interrupt_at_any_point_leaves_no_one_writing(own_pool, monkeypatch):
     """Raised at the n-th look for an answer: the array stands still, and the pool works."""
     real, left = interrupts.wait, [0]
@@ -807,6 +827,7 @@ def test_an_interrupt_at_any_point_leaves_no_one_writing(own_pool, monkeypatch):
         _works(own_pool)
 
 
+@pytest.mark.long
 def test_forked_workers_compile_where_numba_had_started_its_threads():
     """Their number is fixed by then, whatever a worker is granted."""
     kernels.run("""

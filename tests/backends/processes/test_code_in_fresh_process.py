@@ -6,6 +6,7 @@ import sys
 
 import numba as nb
 import numpy as np
+import pytest
 
 import shmcompute as sc
 
@@ -13,6 +14,7 @@ import shmcompute as sc
 PROGRAM = """
 import pickle, sys
 import numpy as np
+import pytest
 import shmcompute as sc
 from numba.core import event
 from numba.core.registry import cpu_target
@@ -90,6 +92,7 @@ def _compiled(jobs):
     return int(done.stdout)
 
 
+@pytest.mark.long
 def test_kernels_run_without_a_compiler():
     """Hash tables, BLAS, random numbers, memory, exceptions: the bits of this process."""
     sample = np.zeros((4, 4))
@@ -97,6 +100,7 @@ def test_kernels_run_without_a_compiler():
     assert _compiled(jobs) == 0
 
 
+@pytest.mark.long
 def test_what_comes_as_source_is_compiled():
     """Numba then loads its registries itself."""
     fresh = nb.njit(algebra.py_func)

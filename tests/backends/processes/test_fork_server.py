@@ -10,6 +10,7 @@ from kernels import run
 from shmcompute.backends.processes import fork_server, start
 
 
+@pytest.mark.long
 def test_workers_are_replaced_though_temporary_files_were_swept_away():
     done = run(
         """
@@ -31,6 +32,7 @@ def test_workers_are_replaced_though_temporary_files_were_swept_away():
     assert done.stdout == "-1.0\n1.0\n2\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("folder", ["x" * 120, "none"])
 def test_the_temp_directory_may_be_long_or_not_there(folder, tmp_path):
     """A socket's path has some hundred bytes at most."""

@@ -40,6 +40,7 @@ def use():
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["processes", "threads"])
 def test_a_handler_may_use_the_pool_that_it_interrupts(backend):
     done = kernels.run(

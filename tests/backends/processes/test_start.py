@@ -84,6 +84,7 @@ def _run(*command, **keywords):
     )
 
 
+@pytest.mark.long
 def test_from_a_script_without_a_guard(tmp_path):
     """It is run once, though spawn and forkserver would import it again."""
     script = tmp_path / "script.py"
@@ -91,14 +92,17 @@ def test_from_a_script_without_a_guard(tmp_path):
     _check(_run(script))
 
 
+@pytest.mark.long
 def test_from_the_command_line(body):
     _check(_run("-c", body + CALL))
 
 
+@pytest.mark.long
 def test_from_standard_input(body):
     _check(_run("-", input=body + CALL))
 
 
+@pytest.mark.long
 def test_from_a_module_beside_the_script(tmp_path, body):
     """A module's globals are the worker's own: they are what the module says."""
     (tmp_path / "beside.py").write_text(body)
@@ -107,12 +111,14 @@ def test_from_a_module_beside_the_script(tmp_path, body):
     _check(_run(script))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("namespace", [{}, {"__name__": "nowhere"}])
 def test_from_exec(namespace, body):
     """In a namespace with and without a name."""
     _check(_run("-c", f"exec({body + CALL!r}, {namespace!r})"))
 
 
+@pytest.mark.long
 def test_from_a_notebook(body):
     """Cells are code in __main__ that no file holds."""
     _check(
@@ -127,6 +133,7 @@ def test_from_a_notebook(body):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_from_a_module_found_after_the_pool_started(method, tmp_path):
     (tmp_path / "late.py").write_text(
@@ -149,6 +156,7 @@ def test_from_a_module_found_after_the_pool_started(method, tmp_path):
     assert done.stdout == "[1. 1. 1.]\n"
 
 
+@pytest.mark.long
 def test_from_the_main_module_of_a_multiprocessing_child(tmp_path):
     """There it has another name, which workers could not import."""
     script = tmp_path / "script.py"
@@ -170,6 +178,7 @@ def test_from_the_main_module_of_a_multiprocessing_child(tmp_path):
     assert (done.stdout, done.stderr) == ("[1. 1.]\n" * 3, "")
 
 
+@pytest.mark.long
 def test_what_tells_children_of_the_main_module_is_put_back():
     """Whoever starts at the same time."""
     done = run(
@@ -193,6 +202,7 @@ def test_what_tells_children_of_the_main_module_is_put_back():
     assert done.stdout == "True\n"
 
 
+@pytest.mark.long
 def test_other_threads_keep_their_main_module_while_a_pool_starts():
     done = run(
         """
@@ -221,6 +231,7 @@ def test_other_threads_keep_their_main_module_while_a_pool_starts():
     assert done.stdout == "0 True\n"
 
 
+@pytest.mark.long
 def test_nothing_is_imported_from_the_working_directory(tmp_path):
     """Unless the program does so: there may be any files, named like any module."""
     for name in sys.stdlib_module_names - {"__main__"}:
@@ -277,6 +288,7 @@ with sc.Pool(1) as pool, sc.SharedArray(np.zeros(2)) as arr:  # it never saw the
 """
 
 
+@pytest.mark.long
 def test_workers_are_in_the_callers_folder(tmp_path):
     """Also after os.chdir(); what was imported before by a relative entry is found, too."""
     folders = [tmp_path / str(number) for number in range(2)]
@@ -290,6 +302,7 @@ def test_workers_are_in_the_callers_folder(tmp_path):
     assert done.stdout.splitlines() == ["5 5", "6 6", "11 11", "10 10", "-10 3"]
 
 
+@pytest.mark.long
 def test_a_main_module_that_can_not_be_told_is_none_of_workers_business():
     """A debugger's has no ``__spec__``, and some libraries' start methods only they know."""
     done = run(
@@ -327,6 +340,7 @@ def test_a_worker_starts_processes_as_any_process_does(method, pools):
     assert pools[method].submit(found).result() == ["get_preparation_data", "spawnv_passfds"]
 
 
+@pytest.mark.long
 def test_from_a_module_that_is_being_imported(tmp_path):
     """Its tasks are done before the import is, which has the lock of the module."""
     (tmp_path / "study.py").write_text(
@@ -361,6 +375,7 @@ def test_from_a_module_that_is_being_imported(tmp_path):
     assert run(program, tmp_path).stdout == "9\n[0, -1, -2]\nset()\n"
 
 
+@pytest.mark.long
 def test_a_daemonic_process_may_have_a_pool():
     """Workers end with it by themselves, however it ends."""
     done = run(
@@ -393,6 +408,7 @@ def test_a_daemonic_process_may_have_a_pool():
     assert done.stdout == "1.0 True\nended\n"
 
 
+@pytest.mark.long
 def test_what_a_library_tells_new_processes_it_tells_workers():
     """So coverage measures its program's children."""
     done = run(
@@ -418,6 +434,7 @@ def test_what_a_library_tells_new_processes_it_tells_workers():
     assert done.stdout == "7\n7\n"
 
 
+@pytest.mark.long
 def test_a_fork_server_that_is_stopped_keeps_nobody_waiting():
     """Neither a time-out nor Ctrl-C nor the pool's end; what it starts later ends by itself."""
     program = """
@@ -465,6 +482,7 @@ def test_a_fork_server_that_is_stopped_keeps_nobody_waiting():
     assert run(program, fresh="has a fork server of its own").stdout == expected
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("used", [True, False])
 def test_a_handler_at_the_programs_end_may_call(used):
     """Workers have been ended by then: it does the work itself."""

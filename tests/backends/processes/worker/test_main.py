@@ -23,6 +23,7 @@ def draw(x):
     x[:] = np.random.standard_normal(x.shape)
 
 
+@pytest.mark.long
 def test_workers_draw_different_numbers(fresh_pool):
     with fresh_pool(2) as pool, sc.SharedArray.zeros(64) as arr:
         sc.parallel_apply(draw, arr, pool=pool)
@@ -62,6 +63,7 @@ with sc.Pool(1, start_method=sys.argv[1]) as pool:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_what_tasks_leave_is_cleared_away(method):
     """The resource tracker would print what it finds at the program's end."""
