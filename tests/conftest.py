@@ -210,7 +210,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--whole",
         action="store_true",
-        help="run also what takes more than a second (`long`), and tests of pools with all of them",
+        help="run also what takes about a second (`long`), and tests of pools with all of them",
     )
     parser.addoption(
         "--matrix",
@@ -253,7 +253,7 @@ def _is_pair(item):
 
 
 def _is_sampled(item):
-    """Whether a test is of the half that the suite takes: each test has other pools."""
+    """Whether a test is of the third that the suite takes: each test has other pools."""
     number = zlib.crc32(item.originalname.encode())
     others = (index for name, index in _indices(item).items() if name != "any_storage")
-    return (number + sum(others)) % 2 == 0
+    return (number + sum(others)) % 3 == 0

@@ -178,6 +178,7 @@ def test_all_markers_do(any_pool, kernel):
         assert counts[0] == 600
 
 
+@pytest.mark.long
 def test_the_same_call_again_with_other_shapes_and_numbers(any_pool):
     """One form serves arrays of other shapes, and each is cut anew."""
     for rows, columns in ((9, 40), (80, 3), (1, 1), (64, 64), (0, 5), (5, 0)):

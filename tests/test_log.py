@@ -69,6 +69,7 @@ def test_the_repeated_call_tells_nothing(told, any_pool):
         assert told()[before + 1 :] == []  # but for the plan of parallel_apply
 
 
+@pytest.mark.long
 def test_a_death_that_raises_is_no_warning(told, doomed_pool):
     with sc.SharedArray(np.arange(2.0)) as arr:
         with pytest.raises(sc.errors.WorkerLostError):

@@ -34,6 +34,7 @@ def test_it_has_what_a_new_interpreter_has(tmp_path):
     assert new.stdout.endswith(" text\n")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "ending",
     [

@@ -160,6 +160,7 @@ def test_numbers_that_do_not_fit_are_refused_at_once(any_pool):
             step.submit("one")
 
 
+@pytest.mark.long
 def test_a_timeout_counts_from_its_turn_and_a_plain_ones_from_its_call(gate):
     with sc.Pool(2) as pool, sc.SharedArray(np.zeros(2)) as arr:
         sc.plan(_wait_for, arr, str(gate), pool=pool.ready()).submit()
@@ -221,6 +222,7 @@ def test_a_callback_of_a_task_may_call_while_calls_wait(gate):
         assert arr.array.tolist() == [3, 3]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["processes", "threads"])
 def test_close_waits_for_what_was_submitted(backend, gate):
     with sc.SharedArray(np.zeros(2)) as arr:

@@ -75,6 +75,7 @@ def in_turn(monkeypatch):
     return gone
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kernel", [add_one, add_one_in_python, lambda x: np.add(x, 1, out=x)])
 def test_a_call_runs_once_wherever_it_runs(pool, in_turn, kernel):
     with sc.SharedArray.zeros(100) as arr:

@@ -217,6 +217,7 @@ def test_machine_code_and_numpy_sum_blocks_to_the_same_bits(monkeypatch):
         assert arr.cumsum().tobytes() == by_numpy.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("size", [500, 2047, 2048, 2049, 20_001])
 def test_variance_by_machine_code(dtype, size, monkeypatch):

@@ -113,6 +113,7 @@ def test_parts_heed_the_callers_error_state():
         run_parts(lambda number: 1 / zeros, 4)
 
 
+@pytest.mark.long
 def test_in_a_worker_and_at_the_programs_end_the_caller_runs_them():
     with sc.Pool(1) as pool:
         assert pool.submit(_threads_of_parts).result() == 1

@@ -205,6 +205,7 @@ def test_a_kernel_that_was_compiled_anew_is_called_anew(any_pool):
                     assert found == 8 * scope["factor"]
 
 
+@pytest.mark.long
 def test_any_axis_and_several_arrays(any_pool):
     source = np.arange(24.0).reshape(2, 3, 4)
     with sc.SharedArray(source) as one, sc.SharedArray(source, order="F") as other:
@@ -456,6 +457,7 @@ def test_what_a_kernel_raises_names_its_chunk(any_pool):
                 assert any("in chunk [" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.long
 def test_a_worker_that_dies_is_an_error_and_the_next_call_works():
     def dies(x):
         os._exit(3)

@@ -67,6 +67,7 @@ def same(found, expected):
     return found.dtype == expected.dtype and found.tobytes() == expected.tobytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("dtype", [*DTYPES, STRUCTURED], ids=str)
 def test_it_is_numpys_order_to_the_bit(dtype, workers):
     for size in (0, 1, 199, 200, 1500):

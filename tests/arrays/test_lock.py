@@ -81,6 +81,7 @@ def test_it_excludes_threads_and_processes(arr):
     assert arr[0] == 600
 
 
+@pytest.mark.long
 def test_a_workers_kernel_may_take_it(process_pool):
     with sc.SharedArray.zeros(1, "i8") as counter, sc.SharedArray.zeros(8) as x:
 
@@ -402,6 +403,7 @@ def test_a_dead_holders_mark_is_told_of_and_goes(tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize(
     "behind", [b"", b"more", b"as much as a mark is long, or a bit more than it"]

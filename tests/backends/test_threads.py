@@ -91,6 +91,7 @@ def test_an_error_of_an_interrupted_call_is_not_the_next_ones(monkeypatch):
         sc.parallel_apply(lambda x: None, np.zeros(4), pool=pool)
 
 
+@pytest.mark.long
 def test_a_handler_that_raises_again_and_again_waits_for_the_threads():
     done = kernels.run(
         """

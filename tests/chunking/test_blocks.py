@@ -93,6 +93,7 @@ ONE = st.integers(0, 9)
 DEPTHS = ONE | st.tuples(ONE | st.tuples(ONE, ONE), ONE | st.tuples(ONE, ONE))
 
 
+@pytest.mark.long
 @settings(max_examples=200, deadline=None)
 @given(st.data(), arrays(), DEPTHS, st.sampled_from([*MODES, 1]))
 def test_blocks_see_what_numpy_pads(data, given, depth, boundary):

@@ -94,6 +94,7 @@ def test_debug_tells_where_several_chunks_write(any_pool, arr):
         np.testing.assert_array_equal(out.array, 12)
 
 
+@pytest.mark.long
 def test_several_outputs_come_as_a_tuple(any_pool, arr):
     def kernel(x, lows, highs):
         lows[()] = x.min()

@@ -162,6 +162,7 @@ class TestGc:
 
 
 class TestInfo:
+    @pytest.mark.long
     def test_tells_versions_machine_and_settings(self):
         """Every fact has its line, with values aligned in one column."""
         done = run("info", SHMCOMPUTE_WORKERS="3")
@@ -176,6 +177,7 @@ class TestInfo:
         column = done.stdout.index(__version__)
         assert all(line[column - 2 : column] == "  " for line in done.stdout.splitlines())
 
+    @pytest.mark.long
     def test_json_has_the_same_facts(self):
         facts = json.loads(run("info", "--json").stdout)
         assert facts["shmcompute"] == __version__

@@ -378,6 +378,7 @@ def _calls_in_worker():
     return calls
 
 
+@pytest.mark.long
 def test_worker_processes_go_the_way_that_it_names(arr):
     @nb.njit
     def captures(x):

@@ -110,6 +110,7 @@ def test_a_pool_that_is_closed_during_a_call_waits_for_it(mortal):
         np.testing.assert_array_equal(arr.array, 3)
 
 
+@pytest.mark.long
 def test_an_array_that_is_closed_during_a_call_is_worked_on_to_the_end(mortal):
     arr = sc.SharedArray(np.zeros(2), storage="shm")
     view = arr.array

@@ -131,6 +131,7 @@ def test_an_exception_that_does_not_unpickle_in_the_caller_comes_as_text(mortal)
         _call(mortal, arr, kernel, os.getpid())
 
 
+@pytest.mark.long
 def test_a_message_of_many_megabytes_arrives(mortal):
     """Longer than any pipe holds, from all workers at once."""
 
@@ -150,6 +151,7 @@ def _writes(x, rounds):
             x[i] += 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("schedule", ["static", "dynamic", "guided"])
 def test_what_is_not_named_as_undefined_is_done(mortal, schedule):
     """While others go on writing: they have stopped when the error comes."""

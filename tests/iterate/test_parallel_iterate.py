@@ -104,6 +104,7 @@ def magnetic(hz, ex, here, after):
             hz[i, j] -= 0.7 * (ex[i, j + 1] - ex[i, j] + after[i, j] - here[i, j])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [1, 20])
 def test_a_chain_goes_kernel_after_kernel(any_pool, times):
     rng = np.random.default_rng(2)

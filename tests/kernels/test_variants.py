@@ -59,6 +59,7 @@ KINDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_of_the_decorator_rule_on_every_backend(kind, pools):
     """As they do where it is called without us, bit for bit."""

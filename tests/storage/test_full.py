@@ -199,6 +199,7 @@ def test_everything_works_where_there_is_no_shared_memory(host):
     assert done.stdout == f"{storage} -1.0 -3.0 5.0 1\n-1.0\n"
 
 
+@pytest.mark.long
 def test_a_process_that_gave_up_root_shares_arrays_with_its_workers():
     """Its descriptors are closed to others, so they are sent."""
     done = run(

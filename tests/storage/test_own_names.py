@@ -188,6 +188,7 @@ def test_a_name_that_was_given_up_late_may_be_anybodys():
     os.unlink(f"/dev/shm/{name}")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="Python forks no more at its end")
 def test_a_late_child_removes_nothing_of_its_parents():
     done = run(

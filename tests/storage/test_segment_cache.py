@@ -81,6 +81,7 @@ def test_so_does_the_memory_of_one_that_was_collected():
     assert _closed() == first
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("shape", "dtype", "order"),
     [((SIZE // 8,), "f8", "C"), ((SIZE // 64, 4, 8), "u2", "F"), ((SIZE // 4 - 1,), "c8", "C")],
@@ -250,6 +251,7 @@ FORKED = """
     """
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("bare", [False, True], ids=["plain", "closes descriptors"])
 @pytest.mark.parametrize("fork", ["os.fork", "ctypes.PyDLL(None).fork"])

@@ -207,6 +207,7 @@ def test_a_corrupt_segment_is_a_format_error_or_reads_the_same(foreign, named):
             pass
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_another_users_segment_is_refused(named):
     with sc.SharedArray([1.0], name=named, storage="shm"):
@@ -273,6 +274,7 @@ def test_close_leaves_a_successor_of_the_same_name(named):
         assert (SHM / named).exists()
 
 
+@pytest.mark.long
 def test_the_portable_way_makes_the_same_segment(named, monkeypatch):
     """`shm_open` with O_EXCL, as on macOS, switched on here."""
     monkeypatch.setattr(shm, "_nameless", lambda: False)
@@ -289,6 +291,7 @@ def test_the_portable_way_makes_the_same_segment(named, monkeypatch):
     assert not (SHM / named).exists()
 
 
+@pytest.mark.long
 def test_the_tracker_of_the_standard_library_knows_nothing_of_it(named):
     """A process that attaches through us and exits unlinks nothing, whatever its Python."""
     with sc.SharedArray([1.0], name=named, storage="shm"):

@@ -74,6 +74,7 @@ with sc.Pool(2, caller_runs=True) as pool, sc.SharedArray(np.zeros(9)) as arr:
     assert done.stdout == "8.0\n"
 
 
+@pytest.mark.long
 def test_queues_and_atomics_do_not_compile_in_the_main_thread():
     done = kernels.run(
         COUNTS

@@ -51,6 +51,7 @@ def test_that_ours_has_ended_is_not_told(doing):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("doing", "daemon"), [("1 / 0", True), ("pool.submit(abs, -1).result()", False)]
 )

@@ -134,6 +134,7 @@ def test_results_come_after_an_interrupt_or_are_told_to_be_lost(pools):
     assert 0 < len(lost) < taken
 
 
+@pytest.mark.long
 @stepped
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of finalizers
 def test_a_pool_is_free_after_an_interrupt():

@@ -644,6 +644,7 @@ def test_workers_keep_what_they_attached_until_it_is_closed(process_pool):
     assert not any(_maps(pid, arr.name) for pid in process_pool.pids)
 
 
+@pytest.mark.long
 def test_they_let_go_of_it_while_others_work(own_pool):
     with Latch() as gate:
         running = own_pool.submit(_waits, gate.array)

@@ -204,6 +204,7 @@ def test_the_same_chunk_goes_to_the_same_worker(process_pool):
             np.testing.assert_array_equal(arr.array, first)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("start_method", METHODS)
 def test_a_worker_killed_between_calls_is_replaced_before_the_next(start_method):
     with sc.Pool(2, start_method=start_method) as pool, sc.SharedArray(np.zeros(8)) as arr:
