@@ -298,7 +298,7 @@ NAMESAKES = {
     "shmcompute.diagnostics.host": {"import_module"},  # one of Numba's threading layers, by name
     "shmcompute.algorithms": {"import_module"},
     "shmcompute.chunked": {"import_module"},  # of its own modules
-    "shmcompute.chunked.new_versions": {"loads"},  # JSON
+    "shmcompute.chunked.new_versions": {"compile", "loads"},  # a regular expression, and JSON
     "shmcompute.backends.processes.protocol.kernel_bytes": {"compile"},  # by Numba
     "shmcompute.algorithms.storing": {"exec"},  # text that it made of numbers
     "shmcompute.storage.npy_header": {"compile"},  # regular expressions
