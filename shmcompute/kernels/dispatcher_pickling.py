@@ -19,6 +19,7 @@ from copy import copy
 from operator import is_
 from typing import Any, TypeVar, cast
 
+from llvmlite.binding import address_of_symbol
 from numba.core import event, serialize
 from numba.core.bytecode import FunctionIdentity
 from numba.core.compiler import CompileResult
@@ -27,9 +28,11 @@ from numba.core.dispatcher import Dispatcher
 from numba.core.environment import Environment, _rebuild_env
 from numba.core.funcdesc import FunctionDescriptor
 from numba.core.registry import cpu_target
+from numba.core.runtime.nrt import rtsys
 
 from shmcompute import events
 from shmcompute.system.compiling import call_compiler
+from shmcompute.system.elf import undefined_symbols
 
 Compiled = Any  # Numba's CompileResult
 T = TypeVar("T")
@@ -185,8 +188,27 @@ def _add_version(dispatcher: Dispatcher, packed: bytes) -> None:
     if present is not None and present.fndesc.llvm_func_name == descriptor.llvm_func_name:
         return
     with global_compiler_lock:
-        refresh()
+        if not _knows_all_calls(parts[0]):
+            refresh()
         dispatcher.add_overload(CompileResult._rebuild(cpu_target.target_context, *parts))
+
+
+def _knows_all_calls(library: Any) -> bool:
+    """Whether this process knows all that machine code calls, without Numba's registries.
+
+    They take a third of a second to load. LLVM ends a process that runs code without them which
+    calls what they bring.
+    """
+    _, form, content = library
+    rtsys.initialize(cpu_target.target_context)  # what allocates memory; once in a process
+    engine = cpu_target.target_context.codegen()._engine
+    try:
+        called = undefined_symbols(content[0]) if form == "object" else None
+    except (IndexError, ValueError):  # another format than this system's
+        called = None
+    return called is not None and all(
+        engine.is_symbol_defined(name) or address_of_symbol(name) for name in called
+    )
 
 
 def own_symbols() -> None:

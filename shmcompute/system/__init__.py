@@ -10,6 +10,7 @@ __all__ = [
     "context",
     "cores",
     "daemon_threads",
+    "elf",
     "file_locks",
     "huge_pages",
     "interrupts",

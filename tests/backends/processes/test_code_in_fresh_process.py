@@ -3,18 +3,19 @@
 import pickle
 import subprocess
 import sys
+from contextlib import suppress
 
 import numba as nb
 import numpy as np
 import pytest
 
 import shmcompute as sc
+from shmcompute.system.elf import undefined_symbols
 
 # Loads each kernel before anything is compiled, calls it, and says whether anything was compiled.
 PROGRAM = """
 import pickle, sys
 import numpy as np
-import pytest
 import shmcompute as sc
 from numba.core import event
 from numba.core.registry import cpu_target
@@ -84,9 +85,9 @@ def _expected(kernel):
     return x
 
 
-def _compiled(jobs):
+def _compiled(jobs, then=""):
     """How many functions a fresh process has compiled for them."""
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-c", f"{PROGRAM}{then}\n"]
     done = subprocess.run(command, input=pickle.dumps(jobs), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return int(done.stdout)
@@ -106,3 +107,21 @@ def test_what_comes_as_source_is_compiled():
     fresh = nb.njit(algebra.py_func)
     jobs = [(sc.dump_kernel(draws, np.zeros((4, 4))), _expected(draws))]
     assert _compiled([*jobs, (sc.dump_kernel(fresh), _expected(algebra))]) > 0
+
+
+@pytest.mark.long
+def test_registries_are_loaded_for_code_that_calls_what_they_bring():
+    """LLVM would end the process; what else there is need not wait for them."""
+    known = [raises, algebra, draws, allocates]
+    jobs = [(sc.dump_kernel(kernel, np.zeros((4, 4))), _expected(kernel)) for kernel in known]
+    assert _compiled(jobs, "assert 'numba.np.npyimpl' not in sys.modules") == 0
+    jobs = [(sc.dump_kernel(hashes, np.zeros((4, 4))), _expected(hashes))]
+    assert _compiled(jobs, "assert 'numba.np.npyimpl' in sys.modules") == 0
+
+
+@pytest.mark.parametrize(
+    "code", [b"", b"MZ", b"\x7fELF\x01\x01", b"\x7fELF\x02\x01", b"\x7fELF\x02\x01\x01" + bytes(57)]
+)
+def test_what_is_no_whole_object_file_tells_nothing(code):
+    with suppress(ValueError, IndexError):
+        assert not undefined_symbols(code)
