@@ -1,4 +1,7 @@
-"""`parallel_apply` and `plan`: the front door."""
+"""`parallel_apply` and `plan`: the front door.
+
+The file is long because its functions are documented for users.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ from shmcompute.typing import BackendName, ScheduleName
 
 if TYPE_CHECKING:  # imported by who asks for it
     from shmcompute.diagnostics import Explanation
-    from shmcompute.tuning import Note
+    from shmcompute.tuning import Decision
 
 
 class BoundPlan:
@@ -204,9 +207,9 @@ class TunedPlan(BoundPlan):
 
         self._calls = calls
         self._auto = pool
-        self._tuned, self._note = tuned, tuning.Note
+        self._tuned, self._note = tuned, tuning.Decision
         self._plans: dict[str, BoundPlan] = {}
-        self._notes: dict[int | None, Note] = {}  # by about how long the range of a run is
+        self._notes: dict[int | None, Decision] = {}  # by about how long the range of a run is
         record = tuned.record_of(pool, calls, options)
         first = pool.candidate(record.choose(pool.starts()).backend)
         built = build_plan(calls, options, first.running)

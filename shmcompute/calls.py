@@ -1,4 +1,7 @@
-"""How the front doors run a call: by a plan that is known, or that is built and kept."""
+"""How the front doors run a call: by a plan that is known, or that is built and kept.
+
+The file is long because a call has many ways in and one way out, which are compared by reading.
+"""
 
 from __future__ import annotations
 
@@ -137,7 +140,7 @@ def _call_measured(
 ) -> Outputs:
     """Run a call on a backend that may be tried, and measure it."""
     from shmcompute import tuned  # noqa: PLC0415  # for backend="auto" only
-    from shmcompute.tuning import Note  # noqa: PLC0415
+    from shmcompute.tuning import Decision  # noqa: PLC0415
 
     if (only := tuned.only_pool(chosen, options, seconds)) is not None:
         extent, options = options.extent, options._replace(extent=None)
@@ -159,7 +162,7 @@ def _call_measured(
     result, pool, left = tuned.run_tuned(chosen, record, prepare, whole=key is None)
     if left and key is not None:
         arrays = shared_arrays(calls), plain_arrays(calls)
-        chosen.plans.keep(place, plans[0], *arrays, Note(pool, left))
+        chosen.plans.keep(place, plans[0], *arrays, Decision(pool, left))
     return result
 
 

@@ -1,4 +1,7 @@
-"""`Pool`: long-lived workers of one backend, and the default pool."""
+"""`Pool`: long-lived workers of one backend, and the default pool.
+
+The file is long because a pool is one class, whose methods are documented for users.
+"""
 
 from __future__ import annotations
 

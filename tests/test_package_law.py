@@ -78,3 +78,21 @@ def test_a_kernel_is_called_in_one_place():
     """`run_chunk` is where every backend calls a kernel, if machine code does not."""
     callers = [name for name, path in MODULES.items() if "link.kernel(" in path.read_text()]
     assert callers == ["shmcompute.plans.plan"]
+
+
+def test_a_long_file_says_why():
+    for name, path in MODULES.items():
+        text = path.read_text()
+        if len(text.splitlines()) > 300:
+            head = ast.get_docstring(ast.parse(text)) or ""
+            assert "The file is long because" in " ".join(head.split()), name
+
+
+def test_a_class_name_stands_once():
+    names = [
+        node.name
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert not {name for name in names if names.count(name) > 1}

@@ -1,4 +1,7 @@
-"""`parallel_reduce`: a kernel's results for all chunks, combined in a fixed tree."""
+"""`parallel_reduce`: a kernel's results for all chunks, combined in a fixed tree.
+
+The file is long because its front door is documented for users.
+"""
 
 from __future__ import annotations
 
@@ -187,7 +190,7 @@ def _reduce(request: _Request, combiner: Combine, initial: Any, keyed: Keyed) ->
 def _reduce_tuned(request: _Request, combiner: Combine, initial: Any, keyed: Keyed) -> Any:
     """The same on the backend that suits it."""
     from shmcompute import tuned  # noqa: PLC0415  # for backend="auto" only
-    from shmcompute.tuning import Note  # noqa: PLC0415
+    from shmcompute.tuning import Decision  # noqa: PLC0415
 
     pool, options, key = request.pool, request.options, keyed[0]
     await_turn(pool, request.timeout)
@@ -206,7 +209,7 @@ def _reduce_tuned(request: _Request, combiner: Combine, initial: Any, keyed: Key
     record = tuned.record_of(pool, calls, options, "reduce", cut_by_length=True)
     result, runner, left = tuned.run_tuned(pool, record, on, whole=True)
     if key is not None and left:
-        pool.records.keep(key, Note(runner, left))
+        pool.records.keep(key, Decision(runner, left))
     return result
 
 

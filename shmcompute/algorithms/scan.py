@@ -3,6 +3,8 @@
 The first finds the total of each part but the last, the second goes through each part from where
 those before it have come to. Where lanes beside the axis suffice for all, each is gone through in
 one pass. (Blelloch, Prefix Sums and Their Applications, 1990: reduce, then scan.)
+
+The file is long because its front door is documented for users.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ machine code that refers to nothing, so a kernel that holds it travels like any 
 
 What is wrong with the types of arguments Numba tells when it compiles a kernel; an index out of
 bounds or a value out of range are raised by the kernel as it runs.
+
+The file is long because its functions are documented for users.
 """
 
 from __future__ import annotations

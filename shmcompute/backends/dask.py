@@ -14,7 +14,7 @@ from typing import Any
 
 from shmcompute.backends import local_cluster
 from shmcompute.backends.base import Backend, Prospect, Report, Terms
-from shmcompute.backends.dask_run import Run, lost
+from shmcompute.backends.dask_run import DaskRun, lost
 from shmcompute.backends.dask_tasks import First, pack, run_task
 from shmcompute.backends.processes import dump_kernel, fingerprint
 from shmcompute.backends.processes.protocol import exception_pickling, pickling
@@ -81,7 +81,7 @@ class Dask(Backend):
         self.admit(plan)
         self._warn_of_others()
         kernels = [_packed(link.kernel) for link in plan.links]
-        run = Run(self._client, plan, values, kernels, self._first)
+        run = DaskRun(self._client, plan, values, kernels, self._first)
         try:
             run.all(self.workers * AHEAD, timeout, report)
         finally:

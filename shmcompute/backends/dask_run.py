@@ -1,4 +1,4 @@
-"""`Run`: one call by the workers of a Dask cluster.
+"""`DaskRun`: one call by the workers of a Dask cluster.
 
 Only the thread that calls writes to the arrays, and each chunk once; see `dask`.
 """
@@ -49,7 +49,7 @@ class _Pending(NamedTuple):
     round: int  # what all chunks see was sent so often
 
 
-class Run:
+class DaskRun:
     """One call: its chunks on their way, and the one thread that writes what they bring."""
 
     def __init__(

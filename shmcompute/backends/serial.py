@@ -13,10 +13,10 @@ from shmcompute.errors import WorkerInitError
 from shmcompute.plans import Plan
 from shmcompute.system import recording
 from shmcompute.system.interrupts import deadline_of
-from shmcompute.system.records import Workers
+from shmcompute.system.records import Lanes
 from shmcompute.tasks import Function, Initializer, WorkItem
 
-_SERIAL = Workers("serial", (0,), {})
+_SERIAL = Lanes("serial", (0,), {})
 
 
 class Serial(Backend):

@@ -1,6 +1,8 @@
 """`Threads`: threads of this process that wait at a doorbell, and the caller, who takes a share.
 
 Jitted kernels run in machine code from the ring to the answer, without the GIL.
+
+The file is long because it is one class: all of its methods hold, or leave, the same lock.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from shmcompute.plans import Plan
 from shmcompute.system import cores, recording
 from shmcompute.system.interrupts import call_with_lock, deadline_of, holds, in_call
 from shmcompute.system.recording import Recorder
-from shmcompute.system.records import Lane, Workers
+from shmcompute.system.records import Lane, Lanes
 from shmcompute.system.unpatched import threading
 from shmcompute.tasks import Function, Initializer, TaskThreads
 
@@ -188,7 +190,7 @@ class Threads(Backend):
         report: Report | None,
     ) -> None:
         """`_run` it, and leave a record of it."""
-        workers = Workers(self._name, (*range(count), self.workers - 1), self._lanes)
+        workers = Lanes(self._name, (*range(count), self.workers - 1), self._lanes)
         run = recorder.begin_run(plan, recorder.job(plan, workers), self._caller)
         try:
             self._run(plan, values, timeout, count, report)

@@ -36,7 +36,7 @@ def kind_of_chunked(args: Sequence[Any]) -> str | None:
 def results_of_blocks(
     library: str, what: str, kernel: Any, args: tuple[Any, ...], axis: int, pool: Any
 ) -> Any:
-    """What a kernel returns for each block: a `Results`.
+    """What a kernel returns for each block: a `BlockResults`.
 
     Those of Dask's arrays are computed by the scheduler that Dask would take, others by the pool.
     """

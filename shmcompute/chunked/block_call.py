@@ -164,17 +164,17 @@ class ReducingCall(BlockCall):
             raise
 
 
-class Results(NamedTuple):
+class BlockResults(NamedTuple):
     """A call, the lengths of its blocks, and what its kernel returned for each."""
 
     call: BlockCall
     lengths: tuple[int, ...]
     results: list[Any]
 
-    def of_chunks(self) -> Results:
+    def of_chunks(self) -> BlockResults:
         """Without those of blocks that have no elements."""
         kept = [pair for pair in zip(self.lengths, self.results, strict=True) if pair[0]]
-        return Results(self.call, tuple(one for one, _ in kept), [one for _, one in kept])
+        return BlockResults(self.call, tuple(one for one, _ in kept), [one for _, one in kept])
 
 
 def _as_compiled(given: Any) -> Any:

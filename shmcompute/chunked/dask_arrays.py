@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 from dask.layers import ArrayValuesDep
 
-from shmcompute.chunked.block_call import BlockCall, Results, Slot
+from shmcompute.chunked.block_call import BlockCall, BlockResults, Slot
 from shmcompute.chunked.specify import Source, depth_of, specify
 from shmcompute.chunking import Halo, ends_of
 
@@ -54,7 +54,7 @@ def apply_lazily(kernel: Any, args: tuple[Any, ...], axis: Any, options: dict[st
 
 def results_of_blocks(
     what: str, kernel: Any, args: tuple[Any, ...], axis: int, _: Any = None
-) -> Results:
+) -> BlockResults:
     """What a kernel returns for each block, computed now by the scheduler that Dask would take."""
     call, sources, lengths = specify(what, kernel, args, axis, wrap)
     blocks = [_blocks(*pair, lengths) for pair in zip(call.slots, sources, strict=True)]
@@ -63,7 +63,7 @@ def results_of_blocks(
         _run_reducing, (0,), *given, call=_sent(call, len(lengths)), dtype=object,
         meta=np.empty(0, object), align_arrays=False, adjust_chunks={0: 1},
     )  # fmt: skip
-    return Results(call, lengths, [row[0] for row in rows.compute()]).of_chunks()
+    return BlockResults(call, lengths, [row[0] for row in rows.compute()]).of_chunks()
 
 
 def _graph(

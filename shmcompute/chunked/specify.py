@@ -2,6 +2,8 @@
 
 It checks all that can be known before there is any data, and compiles for just the types that
 blocks will have.
+
+The file is long because each thing that can be wrong with such a call has a message of its own.
 """
 
 from __future__ import annotations

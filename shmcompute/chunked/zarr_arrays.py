@@ -20,7 +20,7 @@ import numpy as np
 import zarr
 
 from shmcompute import config
-from shmcompute.chunked.block_call import BlockCall, Results, Slot
+from shmcompute.chunked.block_call import BlockCall, BlockResults, Slot
 from shmcompute.chunked.new_versions import new_versions
 from shmcompute.chunked.specify import Source, depth_of, specify
 from shmcompute.chunking import Halo, ends_of
@@ -146,13 +146,13 @@ def apply_in_place(
 
 def results_of_blocks(
     what: str, kernel: Any, args: tuple[Any, ...], axis: int, pool: Pool
-) -> Results:
+) -> BlockResults:
     """What a kernel returns for each region, of the same size whoever runs it."""
     call, sources, _ = specify(what, kernel, args, axis, wrap)
     readings = _readings(call, sources, [_path(source.array.array) for source in sources])
     cut = _regions(call, sources, range(len(sources)))
     results = _run_all(pool, [(call, readings, [], *place) for place in cut], None)
-    return Results(call, tuple(length for _, length in cut), results).of_chunks()
+    return BlockResults(call, tuple(length for _, length in cut), results).of_chunks()
 
 
 def _readings(call: BlockCall, sources: Sequence[Source], paths: Sequence[Path]) -> list[Reading]:

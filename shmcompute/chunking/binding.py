@@ -1,6 +1,8 @@
 """`bind`: what the caller passed (arrays, markers, numbers, anything else) as bound arguments.
 
 There is a function for each marker. What they refuse is refused before anything runs.
+
+The file is long because each marker has a function, and each refusal a message of its own.
 """
 
 from __future__ import annotations

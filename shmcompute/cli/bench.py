@@ -29,7 +29,7 @@ FEWEST, MOST = 3, 100  # of which there are so many
 
 
 @dataclass(frozen=True)
-class Job:
+class BenchJob:
     """A kernel, and the elements that it runs over."""
 
     name: str
@@ -86,7 +86,7 @@ def _check_size(size: int) -> int:
     return size
 
 
-def _jobs(mib: int) -> list[Job]:
+def _jobs(mib: int) -> list[BenchJob]:
     """Nothing but dispatch; bound by memory; bound by the cores."""
     return [
         _job("tiny", "stream", np.arange(TINY) % 1000.0),
@@ -95,24 +95,24 @@ def _jobs(mib: int) -> list[Job]:
     ]
 
 
-def _job(name: str, kernel: str, data: Array) -> Job:
-    return Job(name, kernel, data, REFERENCES[kernel](data))
+def _job(name: str, kernel: str, data: Array) -> BenchJob:
+    return BenchJob(name, kernel, data, REFERENCES[kernel](data))
 
 
-def _compile(jobs: list[Job]) -> None:
+def _compile(jobs: list[BenchJob]) -> None:
     """Have the kernels compiled before workers are forked, which inherit them."""
     for job in jobs:
         KERNELS[job.kernel](job.data[:1].copy())
 
 
-def _timed(peer: str, job: Job, workers: int) -> Time:
+def _timed(peer: str, job: BenchJob, workers: int) -> Time:
     try:
         return Time(peer, job.name, *_measure(PEERS[peer], job, workers))
     except Exception as error:  # noqa: BLE001  # the others are to be measured, too
         return Time(peer, job.name, np.nan, f"failed: {type(error).__name__}: {error}")
 
 
-def _measure(peer: Peer, job: Job, workers: int) -> tuple[float, str]:
+def _measure(peer: Peer, job: BenchJob, workers: int) -> tuple[float, str]:
     """The median time of a run, and whether each was exactly NumPy's."""
     with peer(job.data.size, workers) as (array, run):
         taken, exact = zip(*_runs(array, lambda: run(job.kernel), job), strict=True)
@@ -120,7 +120,7 @@ def _measure(peer: Peer, job: Job, workers: int) -> tuple[float, str]:
     return median(taken[1:]), "exact" if all(exact) else "DIFFERS from NumPy"
 
 
-def _runs(array: Array, run: Callable[[], object], job: Job) -> Iterator[tuple[float, bool]]:
+def _runs(array: Array, run: Callable[[], object], job: BenchJob) -> Iterator[tuple[float, bool]]:
     """Runs till there are enough of them; the first warms up."""
     began = perf_counter()
     for number in range(1 + MOST):
@@ -133,13 +133,13 @@ def _runs(array: Array, run: Callable[[], object], job: Job) -> Iterator[tuple[f
             return
 
 
-def _preface(jobs: list[Job], workers: int) -> list[str]:
+def _preface(jobs: list[BenchJob], workers: int) -> list[str]:
     facts = [*versions(("numpy", "numba")), *machine(), ("workers", str(workers))]
     told = [(job.name, f"{job.kernel} over {human(job.data.nbytes)}") for job in jobs]
     return [*table([*facts, *told]), ""]
 
 
-def _results(times: list[Time], jobs: list[Job]) -> list[str]:
+def _results(times: list[Time], jobs: list[BenchJob]) -> list[str]:
     """A row for each peer, with its times and how many times ours that is."""
     found = {(time.peer, time.job): time.seconds for time in times}
     rows = [("", *(word for job in jobs for word in (job.name, "")))]

@@ -34,7 +34,7 @@ EXACT = "exact"
 
 
 @dataclass(frozen=True)
-class Row:
+class DemoRow:
     """One kernel on one backend."""
 
     kernel: str
@@ -103,7 +103,7 @@ def _check_size(size: int) -> int:
     return size
 
 
-def _rows(pools: Sequence[Pool], mib: int, repeat: int, names: list[str]) -> Iterator[Row]:
+def _rows(pools: Sequence[Pool], mib: int, repeat: int, names: list[str]) -> Iterator[DemoRow]:
     """One measured row after the other; the names of their arrays are appended to `names`."""
     for trial in TRIALS:
         start = trial.start(mib)
@@ -117,7 +117,7 @@ def _rows(pools: Sequence[Pool], mib: int, repeat: int, names: list[str]) -> Ite
                     result = _measure(run, x, start, expected, repeat)
                 except ShmComputeError as error:
                     result = np.nan, f"failed: {error}"
-                yield Row(trial.name, pool.backend, array, *result)
+                yield DemoRow(trial.name, pool.backend, array, *result)
 
 
 def _measure(
@@ -140,7 +140,7 @@ def _preface() -> list[str]:
     return [*facts, "", *table([(trial.name, trial.about) for trial in TRIALS]), ""]
 
 
-def _results(rows: Sequence[Row]) -> list[str]:
+def _results(rows: Sequence[DemoRow]) -> list[str]:
     serial = {row.kernel: row.seconds for row in rows if row.backend == "serial"}
     head = ("kernel", "backend", "array", "median", "speed-up", "checked")
     cells = []

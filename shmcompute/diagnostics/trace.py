@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from numba.core import event
 
 from shmcompute import config, events
-from shmcompute.diagnostics.traced import Call, Traced, TracedTask
+from shmcompute.diagnostics.traced import Traced, TracedCall, TracedTask
 from shmcompute.system import recording
 from shmcompute.system.records import Span
 
@@ -74,7 +74,7 @@ class Trace:
 
     Attributes
     ----------
-    calls : list of Call
+    calls : list of TracedCall
         In the order in which they began: what was called, when, by whom each chunk was done.
     tasks : list of TracedTask
         Calls of functions by workers: `submit`, `map` and the like.
@@ -114,7 +114,7 @@ class Trace:
             _finish(self._recorder)
 
     @property
-    def calls(self) -> list[Call]:
+    def calls(self) -> list[TracedCall]:
         return self._what().calls
 
     @property

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shmcompute.diagnostics.traced import Call, Traced, TracedChunk
+from shmcompute.diagnostics.traced import Traced, TracedCall, TracedChunk
 from shmcompute.system.records import Lane
 
 Event = dict[str, Any]
@@ -62,7 +62,7 @@ def _slices(traced: Traced) -> Iterator[tuple[Event, Lane]]:
         yield _slice("start", "start", began, ended), lane
 
 
-def _of_call(call: Call) -> Iterator[tuple[Event, Lane]]:
+def _of_call(call: TracedCall) -> Iterator[tuple[Event, Lane]]:
     args = {"pool": call.pool, "chunks": len(call.chunks), "error": call.error}
     yield _slice(f"call {call.name}", "call", call.called, call.ended, **args), call.lane
     yield _slice(f"run {call.name}", "run", call.began, call.ended), call.lane
@@ -72,7 +72,7 @@ def _of_call(call: Call) -> Iterator[tuple[Event, Lane]]:
         yield _slice(f"compile {call.name}", "compile", one.began, one.ended), one.lane
 
 
-def _of_chunk(chunk: TracedChunk, call: Call) -> Event:
+def _of_chunk(chunk: TracedChunk, call: TracedCall) -> Event:
     args = {"chunk": chunk.number, "start": chunk.start, "stop": chunk.stop}
     if chunk.unfinished:
         args["unfinished"] = True

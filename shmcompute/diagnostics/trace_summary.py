@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from shmcompute.diagnostics.traced import Call, Traced
+from shmcompute.diagnostics.traced import Traced, TracedCall
 from shmcompute.system.records import Lane
 
 BALANCED = 1.05  # up to this imbalance nobody is called late
@@ -125,7 +125,7 @@ def summarize(traced: Traced, *, each: bool) -> Summary:
     return Summary(listed, list(_notes(traced)), traced.lost)
 
 
-def _add(group: Group, call: Call, traced: Traced) -> None:
+def _add(group: Group, call: TracedCall, traced: Traced) -> None:
     group.calls += 1
     group.chunks += len(call.chunks)
     group.seconds += call.seconds
@@ -152,7 +152,7 @@ def _add(group: Group, call: Call, traced: Traced) -> None:
 
 
 def _add_time(
-    row: Row, call: Call, compiled: Sequence[Interval], started: Sequence[Interval]
+    row: Row, call: TracedCall, compiled: Sequence[Interval], started: Sequence[Interval]
 ) -> None:
     """Each moment of a call counts once: what comes first here has it."""
     chunks = [chunk for chunk in call.chunks if chunk.lane == row.lane]
@@ -179,7 +179,7 @@ def _overlap(span: object, whole: Interval) -> bool:
     return bool(began < whole[1] and ended > whole[0])
 
 
-def _clipped(intervals: Iterable[Interval], call: Call) -> Iterator[Interval]:
+def _clipped(intervals: Iterable[Interval], call: TracedCall) -> Iterator[Interval]:
     for start, stop in intervals:
         if start < call.ended and stop > call.called:
             yield max(start, call.called), min(stop, call.ended)

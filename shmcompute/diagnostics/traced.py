@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from shmcompute.system.recording import Recorder, Task
-from shmcompute.system.records import COMPILING, Happening, Lane, Record, Run, Span
+from shmcompute.system.recording import Recorder, TaskSpan
+from shmcompute.system.records import COMPILING, ChunkRecord, Happening, Lane, Run, Span
 
 PREPARING = ("plan", "send", "wait")  # what a call does before its run
 
@@ -32,7 +32,7 @@ class TracedChunk:
 
 
 @dataclass
-class Call:
+class TracedCall:
     """A call of a kernel.
 
     All times are `time.monotonic_ns`. It began at `called`, and was handed to workers at `began`:
@@ -81,7 +81,7 @@ class Traced:
 
     began: int
     ended: int
-    calls: list[Call]
+    calls: list[TracedCall]
     tasks: list[TracedTask]
     spans: list[Span]  # what threads of the caller did beside: see `recording.Span`
     starts: list[tuple[Lane, int, int]]  # of workers: when each was started, when it was ready
@@ -91,7 +91,7 @@ class Traced:
     @classmethod
     def of(cls, recorder: Recorder, began: int, ended: int) -> Traced:
         """What a recorder has noted of the time between two moments."""
-        records: dict[int, list[Record]] = defaultdict(list)
+        records: dict[int, list[ChunkRecord]] = defaultdict(list)
         for record in recorder.records():
             records[record.run].append(record)
         runs = [run for run in recorder.runs() if _within(run, began, ended)]
@@ -122,10 +122,10 @@ def _closed(span: Span, ended: int) -> Span:
 
 
 def _calls(
-    runs: Iterable[Run], records: dict[int, list[Record]], spans: Iterable[Span], ended: int
-) -> list[Call]:
-    calls: list[Call] = []
-    latest: dict[Lane, Call] = {}  # of each thread
+    runs: Iterable[Run], records: dict[int, list[ChunkRecord]], spans: Iterable[Span], ended: int
+) -> list[TracedCall]:
+    calls: list[TracedCall] = []
+    latest: dict[Lane, TracedCall] = {}  # of each thread
     prepared: dict[Lane | None, list[tuple[int, int]]] = defaultdict(list)
     for span in spans:
         if span.kind in PREPARING and span.ended and not span.error:
@@ -133,7 +133,7 @@ def _calls(
     for run in runs:
         if run.job.numbers is None or run.lane not in latest:
             called = _called(run, latest.get(run.lane), prepared[run.lane])
-            call = Call(run.job.name, run.job.workers.pool, run.lane, called, run.began, 0)
+            call = TracedCall(run.job.name, run.job.workers.pool, run.lane, called, run.began, 0)
             calls.append(call)
             latest[run.lane] = call
         else:  # what was left of the same call is run again
@@ -144,18 +144,18 @@ def _calls(
     return calls
 
 
-def _called(run: Run, before: Call | None, prepared: Sequence[tuple[int, int]]) -> int:
+def _called(run: Run, before: TracedCall | None, prepared: Sequence[tuple[int, int]]) -> int:
     """When a call began: with what its thread did before its run, and for no other one."""
     since = 0 if before is None else before.ended if before.ended <= run.began else before.began
     own = prepared[bisect_left(prepared, (since, 0)) : bisect_left(prepared, (run.began, 0))]
     return min((began for began, ended in own if ended <= run.began), default=run.began)
 
 
-def _add(call: Call, run: Run, records: Sequence[Record]) -> None:
+def _add(call: TracedCall, run: Run, records: Sequence[ChunkRecord]) -> None:
     """Put the records of a run into its call."""
     lanes = {slot: run.job.workers.lanes.get(slot, call.lane) for slot in run.job.workers.slots}
     call.workers += [lane for lane in lanes.values() if lane not in call.workers]
-    found: dict[int, Record] = {}
+    found: dict[int, ChunkRecord] = {}
     for record in records:
         if record.chunk == COMPILING:
             call.compilations.append(_chunk(record, call, lanes[record.slot], (0, 0), COMPILING))
@@ -169,15 +169,15 @@ def _add(call: Call, run: Run, records: Sequence[Record]) -> None:
 
 
 def _chunk(
-    record: Record, call: Call, lane: Lane, chunk: tuple[int, int], number: int
+    record: ChunkRecord, call: TracedCall, lane: Lane, chunk: tuple[int, int], number: int
 ) -> TracedChunk:
     unfinished = not record.ended or record.ended > call.ended
     ended = call.ended if unfinished else record.ended
     return TracedChunk(lane, number, *chunk, record.began, ended, unfinished)
 
 
-def _task(task: Task, records: Sequence[Record], ended: int) -> TracedTask:
-    best = max(records, key=lambda record: record.ended, default=Record(0, 0, 0, 0))
+def _task(task: TaskSpan, records: Sequence[ChunkRecord], ended: int) -> TracedTask:
+    best = max(records, key=lambda record: record.ended, default=ChunkRecord(0, 0, 0, 0))
     until = best.ended or (task.ended or ended if best.began else 0)
     return TracedTask(task.name, task.pool, task.lane, task.began, best.began, until, task.error)
 

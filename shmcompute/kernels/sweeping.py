@@ -6,6 +6,9 @@ its neighbours have ended the last: there is no other barrier. Who waits spins f
 sleeps on the neighbour's word, and after `PATIENCE` it gives up: it answers its ring, and the
 caller, who sees that the sweeps are not done, rings again. So nobody waits for long for a worker
 that is dead, that was never rung for, or whose part another thread has yet to begin.
+
+The file is long because Numba inlines its functions into one another, and its cache on disk knows a
+function by its file.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ A *trampoline* is a few instructions that read a kernel's arguments from words o
 that are split, and call it. It depends only on the types and on what is split, so kernels of like
 signatures share one; and it calls by address, so nothing of the kernel is compiled again. A
 kernel that can't be called that way is called through its dispatcher.
+
+The file is long because all that writes LLVM's instructions stands together: it knows Numba's
+private parts.
 """
 
 from __future__ import annotations

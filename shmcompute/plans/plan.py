@@ -1,4 +1,7 @@
-"""`Plan`: kernels, their bound arguments and the chunks: all that a run needs to know."""
+"""`Plan`: kernels, their bound arguments and the chunks: all that a run needs to know.
+
+The file is long because a plan is one class, and each of its methods is small.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""`PlanCache`: a pool's latest plans, so that a call like an earlier one is not built again."""
+"""`PlanCache`: a pool's latest plans, so that a call like an earlier one is not built again.
+
+The file is long because keys are told part by part, and what a key leaves out is a wrong number.
+"""
 
 from __future__ import annotations
 

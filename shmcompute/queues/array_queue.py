@@ -1,4 +1,7 @@
-"""`ArrayQueue`: arrays from process to process through slots of shared memory."""
+"""`ArrayQueue`: arrays from process to process through slots of shared memory.
+
+The file is long because it is one class, whose methods are documented for users.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from shmcompute.errors import LockError, QueueClosedError, QueueEmptyError, QueueFullError
 from shmcompute.queues import slot_ring
-from shmcompute.queues.slot_table import SlotTable, Step
+from shmcompute.queues.slot_table import LockedStep, SlotTable
 from shmcompute.typing import Array
 
 
@@ -25,7 +25,7 @@ class HeldSlot:
         over = self.answers and self.answers[-1] != slot_ring.BUSY
         return self.got[-1] if self.got and not over else slot_ring.NOTHING
 
-    def _open(self, function: Step, word: int) -> Array:
+    def _open(self, function: LockedStep, word: int) -> Array:
         if self._number() >= 0:
             raise LockError("this slot is in use; ask the queue for another one")
         self.got.clear()
@@ -62,7 +62,7 @@ class HeldSlot:
         """Leave the slot as if it had not been asked for."""
         raise NotImplementedError
 
-    def _end(self, function: Step, word: int, *args: int) -> None:
+    def _end(self, function: LockedStep, word: int, *args: int) -> None:
         if (number := self._number()) < 0:
             return
         if self.participant.pid != os.getpid():

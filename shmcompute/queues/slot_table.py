@@ -20,7 +20,7 @@ COURTESY = 0.1  # seconds that who would not wait waits for the lock
 _BUSY, _LONGEST_NAP = 5e-5, 5e-3
 
 
-class Step(Protocol):
+class LockedStep(Protocol):
     """A jitted function of `slot_ring` that needs the lock."""
 
     def __call__(self, base: int, count: int, me: int, /, *args: int) -> int: ...
@@ -97,7 +97,7 @@ class SlotTable:
     def claim(
         self,
         got: list[int],
-        function: Step,
+        function: LockedStep,
         participant: Participant,
         word: int,
         timeout: float | None,
@@ -124,7 +124,7 @@ class SlotTable:
     def done(
         self,
         answers: list[int],
-        function: Step,
+        function: LockedStep,
         participant: Participant,
         *args: int,
         end: float | None = None,

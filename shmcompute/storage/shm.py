@@ -13,6 +13,9 @@ each segment with a resource tracker that unlinks what others still use (gh-8230
 
 The file is long because making, attaching and removing rely on one order of lock and name, which
 would be hard to check from several files.
+
+The file is long because the order of making, attaching and removing is one protocol, which must be
+read together.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ that is rung a hundred thousand times a second can afford it for a store.
 
 A thread that waits for a word sleeps in a futex where the platform has them; elsewhere it polls
 (`poll`).
+
+The file is long because each instruction is a function, with its reason beside it.
 """
 
 from __future__ import annotations

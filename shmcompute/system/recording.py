@@ -4,6 +4,8 @@ While nobody does, `recorder` is None, and to find that is all that a call pays.
 does, each run of a plan has a number, under which workers record its chunks in rings of shared
 memory (`backends.doorbell.control_block`), and whose place in time is noted here. All times are
 `time.monotonic_ns`, a clock that all processes share.
+
+The file is long because a recorder is one class, with a method for each kind of record.
 """
 
 from __future__ import annotations
@@ -19,15 +21,15 @@ from typing import Any, TypeVar
 
 from shmcompute.system.interrupts import call_with_lock
 from shmcompute.system.records import (
+    ChunkRecord,
     Happening,
     Job,
     Lane,
+    Lanes,
     Planned,
-    Record,
     Rings,
     Run,
     Span,
-    Workers,
 )
 
 T = TypeVar("T")
@@ -40,7 +42,7 @@ _numbers = itertools.count(1)  # of runs and tasks; unique in this process
 _pools = itertools.count(1)
 
 
-class Task(Span):
+class TaskSpan(Span):
     """A call of a function by a worker; `began` is when it was submitted."""
 
     __slots__ = ("number", "pool", "recorder")
@@ -80,7 +82,7 @@ class Recorder:
         self._taken: list[tuple[int, Any]] = []  # slots, and what was recorded there
         self._jobs: dict[tuple[int, str, int], Job] = {}
         self.spans: list[Span] = []
-        self.tasks: list[Task] = []
+        self.tasks: list[TaskSpan] = []
         self.happenings: list[Happening] = []
         self.lost: list[list[int]] = []
         self._room = limit
@@ -88,7 +90,7 @@ class Recorder:
         self._rings: set[Rings] = set()
         self._lock = threading.RLock()  # of who takes records
 
-    def job(self, plan: Planned, workers: Workers) -> Job:
+    def job(self, plan: Planned, workers: Lanes) -> Job:
         """What runs of this plan by these workers have in common."""
         key = plan.form.number, workers.pool, len(plan.chunks)
         job = self._jobs.get(key)
@@ -115,7 +117,7 @@ class Recorder:
             self._leave(rings)
 
     def run_here(
-        self, plan: Planned, workers: Workers, work: Callable[..., None], *args: Any
+        self, plan: Planned, workers: Lanes, work: Callable[..., None], *args: Any
     ) -> None:
         """Do the work of a run, all in this thread: `work` is given a `run_chunk` that records."""
         run, run_chunk = self._new_run(plan, self.job(plan, workers)), plan.run_chunk
@@ -152,12 +154,12 @@ class Recorder:
         ended = {number: end for number, *end in _parts(ends, 3)}
         return [Run(*run, *ended.get(run[0], ())) for run in _parts(runs, 5)]
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[ChunkRecord]:
         """What was taken of workers, and what was recorded in this process."""
         for slot, rows in self._taken[:]:
             for row in rows.tolist():
-                yield Record._make((*row, slot))
-        yield from itertools.starmap(Record, _parts(self._own[:], 4))
+                yield ChunkRecord._make((*row, slot))
+        yield from itertools.starmap(ChunkRecord, _parts(self._own[:], 4))
 
     def expect(self, rings: Rings, records: int) -> None:
         """Take what was recorded there, where there may be no room for so many records more."""
@@ -181,11 +183,11 @@ class Recorder:
         if self._has_room():
             self._own += run, number, began, clock()
 
-    def task(self, name: str, pool: str) -> Task | None:
+    def task(self, name: str, pool: str) -> TaskSpan | None:
         """A task was submitted; None: it is not to be recorded."""
         if not self._has_room():
             return None
-        task = Task("task", name, None, clock())
+        task = TaskSpan("task", name, None, clock())
         task.number, task.pool, task.recorder = next(_numbers), pool, self
         self.tasks.append(task)
         return task
@@ -301,7 +303,7 @@ def _parts(flat: list[Any], size: int) -> Iterator[tuple[Any, ...]]:
 recorder: Recorder | None = None
 
 
-def submitted(name: str, pool: str) -> Task | None:
+def submitted(name: str, pool: str) -> TaskSpan | None:
     """A task was submitted; None if nobody traces."""
     return None if recorder is None else recorder.task(name, pool)
 
@@ -311,7 +313,7 @@ def begin(kind: str, name: str) -> Span | None:
     return None if recorder is None else recorder.begin(kind, name)
 
 
-def handed_out(tasks: Iterable[Task | None], lane: Lane, rings: Rings) -> None:
+def handed_out(tasks: Iterable[TaskSpan | None], lane: Lane, rings: Rings) -> None:
     """A worker that records there was given these."""
     given = [task for task in tasks if task is not None]
     for task in given:

@@ -15,7 +15,7 @@ class Lane(NamedTuple):
     name: str
 
 
-class Workers(NamedTuple):
+class Lanes(NamedTuple):
     """Who runs a plan."""
 
     pool: str
@@ -59,7 +59,7 @@ class Job(NamedTuple):
     """What the runs of a plan by the same workers have in common."""
 
     name: str
-    workers: Workers
+    workers: Lanes
     length: int  # in chunks
     numbers: tuple[int, ...] | None  # of a run of some chunks: their numbers among all
 
@@ -84,7 +84,7 @@ class Happening(NamedTuple):
     facts: dict[str, Any]
 
 
-class Record(NamedTuple):
+class ChunkRecord(NamedTuple):
     """What a worker did: a chunk of a run, a task (`chunk` is 0), or `COMPILING`."""
 
     run: int

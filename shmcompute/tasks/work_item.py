@@ -11,7 +11,7 @@ from typing import Any
 
 from shmcompute.system.call_context import CallContext
 from shmcompute.system.context import nesting
-from shmcompute.system.recording import Task
+from shmcompute.system.recording import TaskSpan
 
 
 @dataclass(eq=False)
@@ -42,7 +42,7 @@ class WorkItem:
     args: tuple[Any, ...]
     keywords: dict[str, Any]
     context: CallContext | None = None  # the caller's, where another process is to have it
-    task: Task | None = None  # as somebody traces it
+    task: TaskSpan | None = None  # as somebody traces it
     future: Future[Any] = field(default_factory=Future)
     _running: bool = False
 

@@ -1,6 +1,8 @@
 """What every backend on every storage must do: one check a promise, bit-equal to NumPy.
 
 A new backend or storage is ready when `check_all` passes for it.
+
+The file is long because a promise is a function, and there are many.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
 from shmcompute.tuning.choose import Choice, choose
 from shmcompute.tuning.cost_model import START
-from shmcompute.tuning.records import Note, Record, Records, outline
+from shmcompute.tuning.records import Decision, Record, Records, outline
 from shmcompute.tuning.work import Work, work_of
 
 __all__ = [
     "START",
     "Choice",
-    "Note",
+    "Decision",
     "Record",
     "Records",
     "Work",

@@ -22,7 +22,7 @@ CHECK = 1e-2  # seconds of calls after which one is measured, which costs some 3
 LONGEST = 2000  # calls that are not measured, at most
 
 
-class Note:
+class Decision:
     """Who runs a call of which the best backend is known, and how often before it is measured."""
 
     __slots__ = ("left", "pool")
@@ -73,7 +73,7 @@ class Records:
 
     def __init__(self) -> None:
         self._records: dict[Hashable, Record] = {}
-        self._notes: dict[Hashable, Note] = {}
+        self._notes: dict[Hashable, Decision] = {}
 
     def find(self, key: Hashable, make: Callable[[], Record]) -> Record:
         """The record of such calls; a new one if there is none."""
@@ -88,7 +88,7 @@ class Records:
             self._records[key] = record
         return record
 
-    def note(self, key: Hashable) -> Note | None:
+    def note(self, key: Hashable) -> Decision | None:
         """What was noted of a call, if it may be run by that."""
         try:
             note = self._notes.get(key)
@@ -96,7 +96,7 @@ class Records:
             return None
         return note if note is not None and note.left > 0 else None
 
-    def keep(self, key: Hashable, note: Note) -> None:
+    def keep(self, key: Hashable, note: Decision) -> None:
         """Note who runs a call.
 
         The key may name an array by its id, which another may have later: then a few calls of that

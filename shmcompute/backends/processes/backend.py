@@ -1,4 +1,7 @@
-"""`Processes`: runs plans and tasks on worker processes."""
+"""`Processes`: runs plans and tasks on worker processes.
+
+The file is long because it is one class: who holds the pool's lock when must be read together.
+"""
 
 from __future__ import annotations
 

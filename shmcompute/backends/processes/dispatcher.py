@@ -1,4 +1,7 @@
-"""`Dispatcher`: hands out tasks to workers while it holds the lock of a pool."""
+"""`Dispatcher`: hands out tasks to workers while it holds the lock of a pool.
+
+The file is long because it is one class: all of its methods run under the lock of one pool.
+"""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from shmcompute.chunking import NumberedSegment, Values
 from shmcompute.errors import WorkerLostError
 from shmcompute.plans import Plan
 from shmcompute.system import cores, interrupts, recording
-from shmcompute.system.records import Job, Workers
+from shmcompute.system.records import Job, Lanes
 from shmcompute.system.surroundings import surroundings
 
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL)
@@ -117,10 +117,10 @@ class DoorbellRun:
         recorder.end_run(run, self._caller)
 
     @property
-    def _who(self) -> Workers:
+    def _who(self) -> Lanes:
         lanes = {worker.number: worker.lane for worker in self._workers}
         own = [] if self._own is None else [self._own.number]
-        return Workers(self._pool, (*lanes, *own), lanes)
+        return Lanes(self._pool, (*lanes, *own), lanes)
 
     def complete(self, plan: Plan, values: Values) -> None:
         """Run every chunk, or raise what went wrong once nobody writes any more."""

@@ -4,6 +4,8 @@ Nothing that starts here looks for modules in the working directory, unless the 
 
 The standard library's fork server is asked to import what all workers need, and is started ahead of
 the first of them.
+
+The file is long because all that a start must shield a program from stands together.
 """
 
 from __future__ import annotations

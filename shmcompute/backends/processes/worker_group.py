@@ -1,4 +1,8 @@
-"""`WorkerGroup`: the worker processes of a pool, the doorbell they wait at, the plans they hold."""
+"""`WorkerGroup`: the worker processes of a pool, the doorbell they wait at, the plans they hold.
+
+The file is long because it is one class: what workers hold, and when they are replaced, is one
+state.
+"""
 
 from __future__ import annotations
 

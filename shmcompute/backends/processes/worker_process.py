@@ -1,4 +1,7 @@
-"""`WorkerProcess`: one worker as its pool sees it, with its pipe and what it holds."""
+"""`WorkerProcess`: one worker as its pool sees it, with its pipe and what it holds.
+
+The file is long because a worker's states, from its start to its end, must be read together.
+"""
 
 from __future__ import annotations
 
