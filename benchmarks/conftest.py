@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks import functions
 from benchmarks.jobs import JOBS
 from benchmarks.peers import PEERS
 from benchmarks.settings import MIB, WORKERS
@@ -85,5 +86,8 @@ def pytest_benchmark_update_machine_info(machine_info):
         shmcompute=__version__,
         mebibytes=MIB,
         busy=mean(_busy) if _busy else 0.0,
-        not_installed=[name for name, peer in PEERS.items() if peer.missing],
+        not_installed=[
+            *(name for name, peer in PEERS.items() if peer.missing),
+            *(name for name in functions.PEERS if functions.missing(name)),
+        ],
     )

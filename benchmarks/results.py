@@ -37,6 +37,9 @@ COMMON = {
 }
 OTHERS = {
     "chain of four": PRANGE,
+    **dict.fromkeys(["sum", "standard deviation", "argmax", "cumsum", "sort", "argsort"], "NumPy"),
+    **dict.fromkeys(["median", "histogram", "bincount"], "NumPy"),
+    "blur": PRANGE,
     "wrap cost": "np.copyto, touched memory",
     "first call": PRANGE,
     "start-up": "serial",

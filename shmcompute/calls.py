@@ -254,15 +254,15 @@ def run_chunks(
     plan: Plan, values: Values, pool: Workers, timeout: float | None, meter: Meter | None = None
 ) -> None:
     """Run a plan that makes nothing, or has it already."""
-    if plan.chunks and pool.submitted.busy:
+    if pool.submitted.busy and plan.count:
         timeout = await_turn(pool, timeout)
     if plan.apart:
         run_chain(plan, values, pool.running, timeout, meter)
         return
-    if plan.chunks:
+    if plan.count:
         pool.running.run(plan, values, timeout, meter)
     if meter is not None:
-        meter.add(len(plan.chunks))
+        meter.add(plan.count)
 
 
 def await_turn(pool: Workers, timeout: float | None) -> float | None:

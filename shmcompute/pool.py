@@ -137,71 +137,37 @@ class Pool(Executor):
         self.records: Records | None = None  # of what calls have taken, where it chooses by that
         self.submitted = CallQueue()  # calls that nobody waits for
         self._pid = os.getpid()
-        given = backend if isinstance(backend, Backend) else None
-        asked = cast("BackendName | None", backend if given is None else None)
-        self.backend: str = config.chosen("backend", asked, "BACKEND", config.CHOICES, "processes")
-        if client is not None and (given is not None or self.backend != "dask"):
-            raise ValueError('client: only a pool of backend="dask" has one')
-        if given is not None:
-            self.backend = type(given).__name__
-        elif context.in_worker:  # where all is run by the task or kernel itself
-            self.backend = "serial"
-        method = config.chosen(
-            "start method",
-            _named(start_method),
-            "START_METHOD",
-            config.START_METHODS,
-            default_start_method(),
-        )
-        threads = config.count("threads_per_worker", threads_per_worker)
+        self.backend, made = _named_backend(backend, client)
+        settings: dict[str, Any] = {
+            "threads_per_worker": config.count("threads_per_worker", threads_per_worker),
+            "caller_runs": bool(caller_runs),
+            "pin": bool(pin),
+        }
         if pin:
             cores.check_pinning()
-        count, caller_runs, pin = _workers(workers), bool(caller_runs), bool(pin)
         if self.backend == "dask":
-            config.refuse_given(
-                'Pool(backend="dask")', "Dask's workers are as their cluster was made",
-                caller_runs=caller_runs or None, pin=pin or None,
-                threads_per_worker=threads if threads > 1 else None,
-            )  # fmt: skip
-        tasks = _max_tasks(max_tasks_per_child, asked)
-        first = _initializer(initializer, initargs)
-        if self.backend == "auto":
-            of_kind = partial(
-                type(self),
-                count,
-                start_method=method,
-                threads_per_worker=threads,
-                caller_runs=caller_runs,
-                pin=pin,
-                initializer=first,
-                max_tasks_per_child=tasks,
-            )
-            self._become_auto(count, of_kind)
-        elif given is not None:
-            self.running = self._own = given
-        else:
-            self.running = self._own = make_backend(
-                self.backend,
-                count,
-                method,
-                threads_per_worker=threads,
-                caller_runs=caller_runs,
-                pin=pin,
-                initializer=first,
-                max_tasks=tasks,
-                client=client,
-            )
-        self._max_workers = self.running.workers  # where Dask looks, as in concurrent.futures
+            _refuse_for_dask(**settings)
+        count, method = _workers(workers), _start_method(start_method)
+        tasks = _max_tasks(max_tasks_per_child, backend)
+        settings["initializer"] = _initializer(initializer, initargs)
+        if made is None and self.backend == "auto":
+            settings |= {"start_method": method, "max_tasks_per_child": tasks}
+            made = self._auto_among(count, partial(type(self), count, **settings))
+        elif made is None:
+            settings |= {"max_tasks": tasks, "client": client}
+            made = make_backend(self.backend, count, method, **settings)
+        self.running = self._own = made
+        self._max_workers = made.workers  # where Dask looks, as in concurrent.futures
         _open.add(self)
 
-    def _become_auto(self, workers: int, of_kind: Callable[..., Pool]) -> None:
-        """Choose among pools of each kind."""
+    def _auto_among(self, workers: int, of_kind: Callable[..., Pool]) -> Backend:
+        """What chooses among pools of each kind."""
         from shmcompute.backends.auto import Auto  # noqa: PLC0415  # for who asks for it
         from shmcompute.tuning import Records  # noqa: PLC0415
 
-        make = partial(_made_for_auto, of_kind, self.submitted)
-        self.running = self._own = Auto(workers, _kinds(), make, _start_seconds)
         self.records = Records()
+        make = partial(_made_for_auto, of_kind, self.submitted)
+        return Auto(workers, _kinds(), make, _start_seconds)
 
     def chooses_among(self, pool_of: Callable[[str], Pool], starts: Callable[[str], float]) -> None:
         """Choose among pools that others use, too, but for the serial one, which has no workers."""
@@ -385,6 +351,29 @@ def _default_start_seconds(kind: str) -> float:
     return 0.0 if running and kind == "processes" else _start_seconds(kind)
 
 
+def _named_backend(
+    backend: BackendName | Backend | None, client: Any
+) -> tuple[str, Backend | None]:
+    """What a pool's backend is called; and it, if it was given."""
+    given = backend if isinstance(backend, Backend) else None
+    asked = cast("BackendName | None", backend if given is None else None)
+    name: str = config.chosen("backend", asked, "BACKEND", config.CHOICES, "processes")
+    if client is not None and (given is not None or name != "dask"):
+        raise ValueError('client: only a pool of backend="dask" has one')
+    if given is not None:
+        return type(given).__name__, given
+    # Within a worker all is run by the task or kernel itself.
+    return "serial" if context.in_worker else name, None
+
+
+def _refuse_for_dask(*, threads_per_worker: int, caller_runs: bool, pin: bool) -> None:
+    config.refuse_given(
+        'Pool(backend="dask")', "Dask's workers are as their cluster was made",
+        caller_runs=caller_runs or None, pin=pin or None,
+        threads_per_worker=threads_per_worker if threads_per_worker > 1 else None,
+    )  # fmt: skip
+
+
 def _workers(workers: int | None) -> int:
     if workers is not None:
         hint = "; leave it out for as many as there are cores that this process may use"
@@ -401,10 +390,10 @@ def _initializer(
     return Initializer(function, args)
 
 
-def _max_tasks(tasks: int | None, backend: str | None) -> int | None:
+def _max_tasks(tasks: int | None, backend: str | Backend | None) -> int | None:
     if tasks is None:
         return None
-    if backend not in (None, "processes", "auto"):
+    if isinstance(backend, str) and backend not in ("processes", "auto"):
         raise ValueError(
             f"max_tasks_per_child: only worker processes are replaced, and backend={backend!r} has "
             "none; leave it out"
@@ -506,10 +495,12 @@ if hasattr(threading, "_register_atexit"):
     threading._register_atexit(_exit)
 
 
-def _named(start_method: str | BaseContext | None) -> str | None:
-    """The start method of a context, if it is one."""
-    asked = getattr(start_method, "get_start_method", None)
-    return start_method if asked is None else asked()  # type: ignore[return-value]
+def _start_method(given: str | BaseContext | None) -> str:
+    """That of a context, if it is one."""
+    of_context = getattr(given, "get_start_method", None)
+    asked = cast("StartMethodName | None", given if of_context is None else of_context())
+    methods = config.START_METHODS
+    return config.chosen("start method", asked, "START_METHOD", methods, default_start_method())
 
 
 def _after_fork() -> None:

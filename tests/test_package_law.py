@@ -9,6 +9,7 @@ import ast
 import re
 from graphlib import TopologicalSorter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -96,3 +97,20 @@ def test_a_class_name_stands_once():
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     ]
     assert not {name for name in names if names.count(name) > 1}
+
+
+def _body_lines(function):
+    """How long a function is, without its docstring."""
+    first = function.body[ast.get_docstring(function) is not None :]
+    return first[-1].end_lineno - first[0].lineno + 1 if first else 0
+
+
+def test_functions_are_short():
+    lines = {
+        f"{name}.{node.name}": _body_lines(node)
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert {name: count for name, count in lines.items() if count > 35} == {}
+    assert median(lines.values()) <= 5

@@ -109,9 +109,17 @@ def cut_pair(a: Any, i: int, in_a: int, b: Any, j: int, in_b: int, rank: int) ->
 
 
 @jitted
+def _take(a: Any, p: Any, b: Any, q: Any, out: Any, k: Any) -> Any:
+    """Move the lesser of two elements, of equal ones the first; where to go on. No branch."""
+    x, y = a[p], b[q]
+    later = _index(y < x)
+    out[k] = y if y < x else x
+    return p + _index(1) - later, q + later, k + _index(1)
+
+
+@jitted
 def merge(a: Any, i: int, in_a: int, b: Any, j: int, in_b: int, out: Any, at: int) -> None:
     """Merge a[i:in_a] and b[j:in_b] into out[at:], the four quarters of it by turns."""
-    one = _index(1)
     quarter = (in_a - i + in_b - j) >> 2
     p0, q0 = _index(i), _index(j)
     i1, j1 = cut_pair(a, i, in_a, b, j, in_b, quarter)
@@ -127,30 +135,10 @@ def merge(a: Any, i: int, in_a: int, b: Any, j: int, in_b: int, out: Any, at: in
         if left == _index(0):  # one of the eight has ended
             break
         for _ in range(left):
-            x, y = a[p0], b[q0]
-            later = _index(y < x)
-            out[k0] = y if y < x else x
-            q0 += later
-            p0 += one - later
-            k0 += one
-            x, y = a[p1], b[q1]
-            later = _index(y < x)
-            out[k1] = y if y < x else x
-            q1 += later
-            p1 += one - later
-            k1 += one
-            x, y = a[p2], b[q2]
-            later = _index(y < x)
-            out[k2] = y if y < x else x
-            q2 += later
-            p2 += one - later
-            k2 += one
-            x, y = a[p3], b[q3]
-            later = _index(y < x)
-            out[k3] = y if y < x else x
-            q3 += later
-            p3 += one - later
-            k3 += one
+            p0, q0, k0 = _take(a, p0, b, q0, out, k0)
+            p1, q1, k1 = _take(a, p1, b, q1, out, k1)
+            p2, q2, k2 = _take(a, p2, b, q2, out, k2)
+            p3, q3, k3 = _take(a, p3, b, q3, out, k3)
     _merge_rest(a, p0, i1, b, q0, j1, out, k0)
     _merge_rest(a, p1, i2, b, q1, j2, out, k1)
     _merge_rest(a, p2, i3, b, q2, j3, out, k2)

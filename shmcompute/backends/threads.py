@@ -301,7 +301,7 @@ def _initialized(initializer: Initializer, run: Callable[..., Any], *call: Any) 
 
 def _helpers(workers: int, plan: Plan) -> int:
     """How many threads run a plan beside the caller."""
-    return min(workers, len(plan.chunks)) - 1
+    return min(workers, plan.count) - 1
 
 
 def _serve(

@@ -315,8 +315,7 @@ def _blocked(
     first = phase // 2 * sweeps
     levels = min(sweeps, load(load(program + STATE) + TIMES) - first) * links
     last = slopes + 2 * WORD * (levels - 1)
-    at = end if gap != 0 else begin
-    top = end
+    at, top = end if gap != 0 else begin, end
     if gap != 0:
         top = end + load(last) + load(last + WORD)
     elif not inner:

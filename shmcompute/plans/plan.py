@@ -47,6 +47,8 @@ from shmcompute.typing import Array
 if TYPE_CHECKING:  # few programs need it
     from shmcompute.plans.sweep_state import Sweeps
 
+OF_CHUNKS = "_frame", "count"  # what a plan caches of its chunks
+
 
 @dataclass(frozen=True, eq=False)
 class Link:
@@ -79,6 +81,11 @@ class Plan:
     skewed: Plan | None = None  # or, if machine code can, one behind the other
     numbers: tuple[int, ...] | None = None  # of a plan of some chunks: their numbers among all
     form: Form = field(default_factory=Form)
+
+    @cached_property
+    def count(self) -> int:
+        """How many chunks it has: to ask them takes a call each time."""
+        return len(self.chunks)
 
     @cached_property
     def name(self) -> str:
@@ -191,7 +198,8 @@ class Plan:
     def over(self, chunks: Sequence[Chunk]) -> Plan:
         """The same plan of other chunks."""
         # Where it makes nothing, that need not be found out again.
-        return self._copy(("outputs", "_frame") if self.outputs else ("_frame",), chunks=chunks)
+        stale = ("outputs", *OF_CHUNKS) if self.outputs else OF_CHUNKS
+        return self._copy(stale, chunks=chunks)
 
     def _copy(self, stale: Sequence[str], **changes: Any) -> Plan:
         """What `replace` makes, in a tenth of the time; what is cached stays, but for the stale."""
@@ -222,7 +230,7 @@ class Plan:
         links = tuple(
             replace(link, arguments=link.arguments.attached(views)) for link in self.links
         )
-        return self._copy(("outputs", "_frame", "_places"), links=links, chunks=chunks)
+        return self._copy(("outputs", "_places", *OF_CHUNKS), links=links, chunks=chunks)
 
     def detached(self) -> Plan:
         """Its form as a plan, without arrays and chunks."""
@@ -232,7 +240,7 @@ class Plan:
     def reattached(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Plan:
         """The plan of its form and one kernel, with other arguments of the same kinds."""
         links = (replace(self.links[0], arguments=arguments),)
-        stale = ("outputs", "_frame", "_places")
+        stale = ("outputs", "_places", *OF_CHUNKS)
         return self._copy(stale, links=links, chunks=chunks, values=arguments.values)
 
     def views(self) -> list[Any]:

@@ -67,14 +67,6 @@ class _Entry:
     arrays: list[int]  # their id()
     note: Any = None  # of who keeps it
 
-    @property
-    def current(self) -> bool:
-        """Whether none of its kernels was recompiled since."""
-        for versions, first in self.versions:  # noqa: SIM110  # a third of what `all` takes
-            if _first(versions) is not first:
-                return False
-        return True
-
 
 class PlanCache:
     """Plans by the calls that they were built for (`call_key`), and their forms (`form_key`).
@@ -178,7 +170,11 @@ def _found(entries: dict[Hashable, _Entry], key: Hashable | None) -> _Entry | No
         entry = entries.get(key)
     except TypeError:  # not hashable: an option of a wrong type, which `build_plan` refuses
         return None
-    return entry if entry is not None and entry.current else None
+    if entry is not None:
+        for versions, first in entry.versions:  # a kernel's may have been compiled anew since
+            if next(iter(dict.values(versions)), None) is not first:
+                return None
+    return entry
 
 
 def call_key(
@@ -199,7 +195,9 @@ def call_key(
     parts: list[Any] = [*_kernel_key(kernel), options, *map(type, options)]
     is_known = parts[0] is not None
     for arg in args:
-        if is_number(arg) or type(arg) is OffsetFrom:
+        if type(arg) is SharedArray:
+            parts.append(id(arg))
+        elif is_number(arg) or type(arg) is OffsetFrom:
             values.append(arg.base if type(arg) is OffsetFrom else arg)
             parts.append(type(arg))
         else:

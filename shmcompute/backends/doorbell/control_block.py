@@ -346,24 +346,15 @@ def share_of_blocks(control: int, slot: int, plan: int, bases: int) -> Any:
         start, stop = edge(control + ROWS, edges, row), edge(control + ROWS, edges, row + 1)
         start2 = edge(control + COLUMNS, edges2, column)
         stop2 = edge(control + COLUMNS, edges2, column + 1)
-        code, link = 0, plan + FIRST_LINK
+        code, link, number = 0, plan + FIRST_LINK, row * columns + column
         if run != 0:
             begin(control, slot, run, position)
         for _ in range(links):
+            frame = control + FRAME_AT + load(link + 2 * WORD)
             code = call_on_block(
-                load(link),
-                load(link + WORD),
-                control + FRAME_AT + load(link + 2 * WORD),
-                bases,
-                control + VALUES_AT,
-                start,
-                stop,
-                start2,
-                stop2,
-                row * columns + column,
-                worker,
-                slot + FAILURE,
-            )
+                load(link), load(link + WORD), frame, bases, control + VALUES_AT,
+                start, stop, start2, stop2, number, worker, slot + FAILURE,
+            )  # fmt: skip
             if code != 0:
                 break
             link += LINK

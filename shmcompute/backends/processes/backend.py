@@ -69,8 +69,7 @@ class Processes(Backend):
         if self.start_method != start_method:
             events.tell("method_fallback", asked=start_method, used=self.start_method)
         self.caller_runs = caller_runs
-        self._pid = os.getpid()
-        self._closed = False
+        self._pid, self._closed = os.getpid(), False
         self._initializer = initializer if caller_runs else None  # what the caller calls, too
         # False where several interrupts may have cut short the end of a call: see `_serve`.
         self._silent = True
@@ -171,7 +170,7 @@ class Processes(Backend):
 
     def _keep(self, plan: Plan, run: DoorbellRun) -> None:
         """Keep a run for `_repeat`, as long as its plan lives."""
-        key = plan.form.number, len(plan.chunks)
+        key = plan.form.number, plan.count
         if key not in self._runs:
             weakref.finalize(plan.form, self._runs.pop, key, None).atexit = False
         self._runs[key] = run
@@ -181,16 +180,17 @@ class Processes(Backend):
 
         What `run` does, without looking for what a repeated call does not need.
         """
-        run, group = self._runs.get((plan.form.number, len(plan.chunks))), self._group
+        run, group = self._runs.get((plan.form.number, plan.count)), self._group
         if run is None or self._lock.locked() or self._fair_lock.dispatcher_waits is not None:
             return False
         with self._lock:
             try:
-                if not (self._silent and group.holds(run.generation) and run.current):
+                if not (self._silent and group.holds(run.generation)):
                     return False
                 if group.registry.ended or self._closed:
                     return False
-                if not run.reaches(plan.places(group.registry.segments.place).segments):
+                segments = plan.places(group.registry.segments.place).segments
+                if not (run.current and run.reaches(segments)):
                     return False
                 self._silent = False
                 recorder = recording.recorder
@@ -292,9 +292,8 @@ class Processes(Backend):
             if waited is not None:
                 waited.end()
             if not locked:
-                raise KernelTimeoutError(
-                    f"the pool was busy with other calls for {timeout} s; nothing has run"
-                )
+                busy = f"the pool was busy with other calls for {timeout} s; nothing has run"
+                raise KernelTimeoutError(busy)
             try:
                 self._check()
                 self._group.silence()

@@ -311,9 +311,14 @@ class WorkerGroup:
         self.await_ready(workers, deadline)
         packed = self.registry.packed(plan)
         segments = self.registry.segments_of(plan)
-        number = self.registry.number(packed)
-        current = self.registry.current()
+        number, current = self.registry.number(packed), self.registry.current()
         around = surroundings()
+
+        def load(worker: WorkerProcess) -> messages.Load:
+            content = None if number in worker.plans else packed
+            lacks = tuple(segments - worker.segments)
+            return messages.Load(number, content, lacks, _stale(worker, current), around)
+
         lacking = [
             worker
             for worker in workers
@@ -321,16 +326,7 @@ class WorkerGroup:
             or number not in worker.plans
             or not segments <= worker.segments
         ]
-        loads = [
-            messages.Load(
-                number,
-                None if number in worker.plans else packed,
-                tuple(segments - worker.segments),
-                _stale(worker, current),
-                around,
-            )
-            for worker in lacking
-        ]
+        loads = list(map(load, lacking))
         sending = recording.begin("send", plan.name) if loads else None
         loaded, errors = self._ask(lacking, loads, deadline)
         if sending is not None:

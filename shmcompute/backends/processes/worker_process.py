@@ -109,23 +109,9 @@ class WorkerProcess:
         self.note = caller.noter(number)
         self._oom_kills = cgroup.oom_kills() or 0
         try:
-            self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
-                target=worker_main,
-                args=(
-                    theirs,
-                    number,
-                    threads,
-                    handle,
-                    dict(os.environ),
-                    initializer and initializer.task,
-                ),
-                name=f"shmcompute-{number}",
-                daemon=True,
-            )
-            caller.reset(number)
-            start.start(self.process, context, give_up)
-            _started.add(self.process)
-            self._pidfd = fork_server.pidfd(self.process.pid)
+            task = initializer and initializer.task
+            args = theirs, number, threads, handle, dict(os.environ), task
+            self._start(context, args, give_up)
         except BaseException as error:
             self.pipe.close()
             # Of the fork server, or of fork itself.
@@ -140,6 +126,17 @@ class WorkerProcess:
         self.pipe.end = self.end
         self.lane = Lane(self.process.pid, self.process.pid, f"worker {number}")
         self.tell("worker_started", method=context.get_start_method())
+
+    def _start(
+        self, context: BaseContext, args: tuple[Any, ...], give_up: Callable[[], bool]
+    ) -> None:
+        self.process: Any = context.Process(  # type: ignore[attr-defined]  # typeshed's gap
+            target=worker_main, args=args, name=f"shmcompute-{self.number}", daemon=True
+        )
+        self._caller.reset(self.number)
+        start.start(self.process, context, give_up)
+        _started.add(self.process)
+        self._pidfd = fork_server.pidfd(self.process.pid)
 
     def tell(self, event: str, **facts: Any) -> None:
         """Say that this has happened to it."""
