@@ -133,19 +133,32 @@ def _sent(call: BlockCall, tasks: int) -> Any:
     What is sent so is a task of its own, which all others wait for. Array expressions lose it.
     """
     if hasattr(da.Array, "expr") or tasks * sum(map(len, call.kernels)) < LITTLE:
-        return call
+        return _Plain(call)
     return dask.delayed(call, pure=True, traverse=False)
 
 
-def _run(place: tuple[int, int], *blocks: Any, call: BlockCall) -> tuple[Any, ...]:
+class _Plain:
+    """A call: in dataclasses Dask looks for arrays of its own, of which there are none."""
+
+    def __init__(self, call: BlockCall) -> None:
+        self._call = call
+
+    def __call__(self, *args: Any) -> Any:
+        return self._call(*args)
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return self._call.__dask_tokenize__()
+
+
+def _run(place: tuple[int, int], *blocks: Any, call: Any) -> Any:
     return call(*place, *map(_only, blocks))
 
 
-def _run_one(place: tuple[int, int], *blocks: Any, call: BlockCall) -> Any:
+def _run_one(place: tuple[int, int], *blocks: Any, call: Any) -> Any:
     return _run(place, *blocks, call=call)[0]
 
 
-def _run_reducing(place: tuple[int, int], *blocks: Any, call: BlockCall) -> Any:
+def _run_reducing(place: tuple[int, int], *blocks: Any, call: Any) -> Any:
     row = np.empty(1, object)
     row[0] = (call(*place, *map(_only, blocks)),)  # in a tuple: NumPy is not to look into it
     return row
