@@ -415,7 +415,7 @@ def test_a_timeout_is_for_all_links(pool):
 
         sc.parallel_apply(links(1), pool=pool, chunksize=10)  # or the time may pass in loading
         with pytest.raises(KernelTimeoutError, match=r"timeout of 0\.1 s; all that") as caught:
-            sc.parallel_apply(links(20_000), pool=pool, timeout=0.1, chunksize=10)
+            sc.parallel_apply(links(500_000), pool=pool, timeout=0.1, chunksize=10)
         assert caught.value.chunks == [(0, 1000)]
         works_and_stands_still(twins, pool)
 
