@@ -158,11 +158,18 @@ class BoundPlan:
         """The plan of another range, and the numbers to run it with."""
         plan, values = self._plan, changed
         if type(changed[0]) is range and self._options.extent is not None:
-            values = changed[1:] or plan.values
-            plan = self._ranged = self._ranged.over(self._cut(changed[0]))
+            plan = self._plan.ranges.get(changed[0]) or self._over(changed[0])
+            if len(changed) == 1:
+                return plan, plan.values
+            values = changed[1:]
         if tuple(map(type, values)) != self._types or not all(map(is_number, values)):
             self._refuse(values)
         return plan, values
+
+    def _over(self, numbers: range) -> Plan:
+        """The plan of another range."""
+        self._ranged = self._ranged.over(self._cut(numbers))
+        return self._plan.keep(numbers, self._ranged)
 
     def _cut(self, numbers: range) -> Sequence[Chunk]:
         if self._one_each and numbers.step == 1:  # a third of the time of what follows

@@ -99,8 +99,16 @@ def call(
         known = _built(kernel, args, options._replace(extent=extent), chosen, key)
         values = known.values
     elif extent is not None:
-        known = known.over(cut_range(known, options, extent, chosen.workers))
+        known = found_over(known, options, extent, chosen.workers)
     return run(known, values, chosen, seconds, progress)
+
+
+def found_over(plan: Plan, options: Options, extent: tuple[int, int], workers: int) -> Plan:
+    """A plan like one that is known, over another range."""
+    found = plan.ranges.get(extent)
+    if found is None:
+        found = plan.keep(extent, plan.over(cut_range(plan, options, extent, workers)))
+    return found
 
 
 def _call_tuned(
@@ -125,7 +133,7 @@ def _call_tuned(
     note.left -= 1
     plan = noted.plan
     if extent is not None:
-        plan = plan.over(cut_range(plan, options, extent, note.pool.workers))
+        plan = found_over(plan, options, extent, note.pool.workers)
     return run(plan, values, note.pool, None, progress)
 
 
@@ -153,7 +161,7 @@ def _call_measured(
         found = pool.plans.find(key)
         plan = _built(kernel, args, options, pool, key) if found is None else found
         if found is not None and options.extent is not None:
-            plan = found.over(cut_range(found, options, options.extent, pool.workers))
+            plan = found_over(found, options, options.extent, pool.workers)
         plans[:] = [plan]
         given = plan.values if found is None else values
         return partial(run, plan, given, pool, None, progress)

@@ -78,7 +78,9 @@ def parallel_for(
     """
     if unknown:
         config.refuse_unknown("parallel_for", unknown)
-    extent = _whole("start", start), _whole("stop", stop)
+    extent = start, stop
+    if not type(start) is type(stop) is int:
+        extent = _whole("start", start), _whole("stop", stop)
     chosen = pool_for(pool, backend)
     guarded = chosen.debug if debug is None else bool(debug)
     options = Options(0, chunksize, schedule, retries, guarded)

@@ -157,3 +157,24 @@ def test_a_range_beside_an_array_is_an_argument(any_pool):
 
 def _add_length(numbers, x):
     x += len(numbers)
+
+
+@nb.njit
+def mark(first, last, x):
+    for i in range(first, last):
+        x[i] += 1
+
+
+def test_the_latest_ranges_of_a_plan_are_kept_and_no_more(monkeypatch, pools):
+    """Each does its own range, whether it was run before, is run first, or was forgotten."""
+    monkeypatch.setattr("shmcompute.plans.plan.KEPT", 5)
+    starts = [*range(12), *range(12), 3, 3, 11]
+    expected = sum((np.arange(20) >= start).astype(int) for start in starts)
+    with sc.SharedArray.zeros(20, int) as one, sc.SharedArray.zeros(20, int) as other:
+        step = sc.plan(mark, range(20), sc.shared(one), pool=pools["threads"])
+        for start in starts:
+            step(range(start, 20))
+            sc.parallel_for(mark, start, 20, sc.shared(other), pool=pools["threads"])
+            assert len(step._plan.ranges) <= 5
+        np.testing.assert_array_equal(one, expected)
+        np.testing.assert_array_equal(other, expected)

@@ -197,6 +197,8 @@ def call_key(
     for arg in args:
         if type(arg) is SharedArray:
             parts.append(id(arg))
+        elif type(arg) in _CONSTANTS:
+            parts.append(arg)
         elif is_number(arg) or type(arg) is OffsetFrom:
             values.append(arg.base if type(arg) is OffsetFrom else arg)
             parts.append(type(arg))
