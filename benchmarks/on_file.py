@@ -18,6 +18,7 @@ import shmcompute as sc
 from benchmarks.settings import WORKERS
 
 BLOCK = 1 << 21  # elements that a loop by hand takes at once: 16 MiB
+CHUNK = 1 << 17  # those that all kernels of a chain go over, one after another: 1 MiB
 ROOT = Path("/sys/fs/cgroup")
 
 
@@ -81,7 +82,7 @@ WAYS = {
     "memmap loop": by_hand,
     "shmcompute": lambda path, pool: _in_place(path, pool, _one),
     "four calls": lambda path, pool: _in_place(path, pool, _four),
-    "a chain": lambda path, pool: _in_place(path, pool, _chained, chunksize=BLOCK),
+    "a chain": lambda path, pool: _in_place(path, pool, _chained, chunksize=CHUNK),
 }
 
 
