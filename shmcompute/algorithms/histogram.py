@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from shmcompute.algorithms.counting import add_up, count_even, count_until
+from shmcompute.algorithms.counting import add_up, count_even, count_even_blocks, count_until
 from shmcompute.algorithms.parts import edges, plain_array, run_parts, unwrapped, workers
 from shmcompute.typing import Array
 
@@ -19,6 +19,8 @@ SIZE = 1 << 16  # elements: fewer NumPy counts as quickly
 BLOCK = 1 << 16  # elements whose weights NumPy's histogram adds up at once
 PARTS = 16  # of weights, for bincount
 COUNTED = 1 << 14  # elements that bincount looks at and then counts, while they are in the cache
+DOUBTFUL = 2.0**-12  # of the width of a bin at either edge: more, and many blocks go twice
+MOST = 1 << 30  # bins whose numbers are of 32 bits
 EXACT = 1 << 53  # integers up to here are floats
 
 
@@ -69,12 +71,29 @@ def _counted(array: Array, bins: Any, between: Any) -> tuple[Array, Array]:
 
 def _count_evenly(array: Array, found: Array, bounds: list[int], counts: Array) -> None:
     width, bins = found[-1] - found[0], found.dtype.type(found.size - 1)
-    count_even(array[:0], found, width, bins, counts[0])  # compiled in the thread that called
+    margin = _margin(found)
 
-    def part(number: int) -> None:
-        count_even(array[bounds[number] : bounds[number + 1]], found, width, bins, counts[number])
+    def part(start: int, stop: int, own: Array) -> None:
+        if margin < DOUBTFUL:
+            count_even_blocks(array[start:stop], found, width, bins, margin, own)
+        else:
+            count_even(array[start:stop], found, width, bins, own)
 
-    run_parts(part, len(counts))
+    part(0, 0, counts[0])  # compiled in the thread that called
+    run_parts(lambda number: part(bounds[number], bounds[number + 1], counts[number]), len(counts))
+
+
+def _margin(found: Array) -> float:
+    """How far from an edge, in widths of a bin, the place of a number is beyond doubt.
+
+    Places are computed in double precision, with an error of some units in the last place of the
+    number of bins. NumPy's edges are of the elements' type, and their errors those of the largest.
+    """
+    bins, largest = found.size - 1, float(np.abs(found[[0, -1]]).max())
+    with np.errstate(all="ignore"):
+        width = float(found[-1] - found[0]) / bins
+        last_places = bins * 2.0**-52 + float(np.finfo(found.dtype).eps) * largest / width
+    return 16 * last_places if np.isfinite(last_places) and bins < MOST else np.inf
 
 
 def _edges(array: Array, bins: Any, between: Any) -> tuple[Array, Any]:

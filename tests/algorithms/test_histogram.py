@@ -164,3 +164,28 @@ def test_shared_arrays_and_lists_do_as_well():
         check([bincount(numbers)], [np.bincount(numbers.array)])
     check(histogram([1, 2, 2]), np.histogram([1, 2, 2]))
     check([bincount([1, 2, 2])], [np.bincount([1, 2, 2])])
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "u2"])
+def test_places_beyond_doubt_are_numpys(dtype):
+    """Whatever the scale is, how far from 0 the numbers lie, and how many of them lie on edges."""
+    rng = np.random.default_rng(0)
+    tested = 0
+    for _ in range(150):
+        scale = 10.0 ** rng.integers(-30, 30 if dtype[0] == "f" else 4)
+        x = scale * (rng.random(3000) + rng.normal() * 10.0 ** rng.integers(-3, 8))
+        x[rng.integers(0, 3000, rng.integers(1, 2000))] = rng.choice(x, 1)
+        with np.errstate(all="ignore"):
+            x = np.abs(x).astype(dtype) if dtype == "u2" else x.astype(dtype)
+        bins = int(rng.choice([1, 2, 3, 10, 64, 100, 1000]))
+        middle = np.sort(rng.choice(x, 2))
+        between = (
+            tuple(map(float, middle)) if rng.random() < 0.5 and middle[0] < middle[1] else None
+        )
+        try:
+            expected = np.histogram(x, bins, between)
+        except ValueError:  # too many bins for what lies between
+            continue
+        check(histogram(x, bins, between), expected)
+        tested += 1
+    assert tested > 75
