@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import leaks
 import numba as nb
@@ -87,9 +88,14 @@ def cluster():
 
 
 def kill_later(seconds, pid):
-    killer = threading.Timer(seconds, os.kill, (pid, signal.SIGKILL))
+    killer = threading.Timer(seconds, _kill, (pid,))
     killer.start()
     return killer
+
+
+def _kill(pid):
+    with suppress(ProcessLookupError):  # it ended before: the call after its death replaced it
+        os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

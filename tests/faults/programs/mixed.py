@@ -6,6 +6,7 @@ together or one by one what should not grow.
 
 import gc
 import json
+import logging
 import os
 import random
 import sys
@@ -20,6 +21,8 @@ import numpy as np
 import psutil
 
 import shmcompute as sc
+
+logging.getLogger("shmcompute").setLevel(logging.ERROR)  # it warns of each worker that dies
 
 LOOK = 2.0  # seconds between two looks
 WARM = 700  # turns before the first, in which every kernel is compiled for every pool
