@@ -22,7 +22,7 @@ from shmcompute.errors import (
     StorageError,
     StorageFullError,
 )
-from shmcompute.storage import shm
+from shmcompute.storage import names, shm
 
 SHM = Path("/dev/shm")
 # More than can be free with a trailer beside it, whatever other tests hold or let go meanwhile.
@@ -251,11 +251,14 @@ def test_a_handle_does_not_attach_to_an_impostor(named):
         handle.map()
 
 
-def test_asking_for_too_much_is_a_storage_full_error():
-    before = set(os.listdir(SHM))
+def test_asking_for_too_much_is_a_storage_full_error(monkeypatch):
+    ours = f"{names.PREFIX}full_{os.getpid()}_"  # others make segments meanwhile
+    monkeypatch.setattr(names, "PREFIX", ours)
+    with sc.SharedArray([1.0], storage="shm") as arr:
+        assert arr.name.startswith(ours)
     with pytest.raises(StorageFullError, match=r"asked for \d+ bytes, \d+ free"):
         sc.SharedArray.empty(_ALL, np.uint8, storage="shm")
-    assert {n for n in os.listdir(SHM) if n.startswith(shm.PREFIX)} <= before
+    assert not [name for name in os.listdir(SHM) if name.startswith(ours)]
 
 
 def test_a_removed_name_does_not_disturb_close(named):
