@@ -186,7 +186,7 @@ def _to_zarr(old, new):
     from benchmarks.on_cluster import cluster
 
     with cluster() as client:
-        x = da.from_zarr(old, chunks=(2048, 1024))
+        x = da.from_zarr(old)  # a block for each of its chunks, of 8 MiB
         da.store(sc.applied(scale_rows, sc.write(da.empty_like(x)), sc.read(x)), new, lock=False)
         found = _peak(client.run(os.getpid).values())
     _check(old, new)

@@ -70,7 +70,7 @@ def place(a: Any, first: Any, scale: Any, margin: Any, bins: Any, places: Any) -
         inside = (exact >= 0.0) & (exact < bins)
         at = np.int32(exact if inside else 0.0)  # LLVM says nothing of numbers that do not fit
         rest = exact - at
-        doubts += 1 - np.int64(inside & (rest > margin) & (rest < 1.0 - margin))
+        doubts += not inside & (rest > margin) & (rest < 1.0 - margin)
         places[i] = at
     return doubts == 0
 
