@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import gc
 import itertools
 import multiprocessing
@@ -781,6 +782,22 @@ def test_a_fault_of_ours_does_not_leave_anybody_waiting(own_pool, monkeypatch):
         some = [own_pool.submit(int) for _ in range(5)]
         assert {type(future.exception()) for future in some} <= {MemoryError}
     assert own_pool.submit(int).result() == 0
+
+
+def test_a_pool_without_a_descriptor_left_says_so_and_goes_on_when_there_are_some(own_pool):
+    own_pool.ready(60)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.pipe", raising(OSError(errno.EMFILE, "Too many open files")))
+        with pytest.raises(WorkerLostError, match="ulimit -n"):
+            own_pool.submit(int)
+    assert own_pool.submit(int).result() == 0
+
+
+def raising(error):
+    def fails(*_):
+        raise error
+
+    return fails
 
 
 def test_a_forked_child_says_so(any_pool):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from shmcompute.backends.processes.worker_process import WorkerProcess
+from shmcompute.errors import WorkerLostError
 from shmcompute.system.unpatched import select, threading
 
 
@@ -27,9 +28,21 @@ class Wakeup:
         self._ends: tuple[int, ...] = ()
 
     def open(self) -> None:
-        """A thread is about to wait."""
+        """A thread is about to wait.
+
+        Raises
+        ------
+        WorkerLostError
+            If there are no more descriptors.
+        """
         with self._lock:
-            self._ends = os.pipe()
+            try:
+                self._ends = os.pipe()
+            except OSError as error:
+                raise WorkerLostError(
+                    f"no task can be handed to workers: {type(error).__name__}: {error}. The limit "
+                    'on descriptors (ulimit -n) may be too tight; backend="threads" needs fewer'
+                ) from error
             os.set_blocking(self._ends[0], False)
 
     def close(self) -> None:
