@@ -61,13 +61,13 @@ def _home() -> str:
     return f"{socket.gethostname()}-{pids}"
 
 
-def remove_left(folder: Path, name: str = "*") -> list[tuple[Path, int]]:
+def remove_left(folder: Path, name: str | None = None) -> list[tuple[Path, int]]:
     """Remove new versions in a folder whose makers have ended without doing so.
 
     Parameters
     ----------
     folder : Path
-    name : str
+    name : str, optional
         Of the array; by default any.
 
     Returns
@@ -75,12 +75,11 @@ def remove_left(folder: Path, name: str = "*") -> list[tuple[Path, int]]:
     list of tuple
         What was removed, and its size in bytes.
     """
-    made = NEW.fullmatch
     left = [
         Path(one)
         for one in os.scandir(folder)
-        if (found := made(one.name))
-        and name in ("*", found["name"])
+        if (found := NEW.fullmatch(one.name))
+        and name in (None, found["name"])
         and found["home"] == _home()
         and not Path("/proc", found["pid"]).exists()
     ]

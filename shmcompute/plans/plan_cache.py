@@ -172,7 +172,7 @@ def _found(entries: dict[Hashable, _Entry], key: Hashable | None) -> _Entry | No
         return None
     if entry is not None:
         for versions, first in entry.versions:  # a kernel's may have been compiled anew since
-            if next(iter(dict.values(versions)), None) is not first:
+            if next(iter(dict.values(versions)), None) is not first:  # `_first`, without a call
                 return None
     return entry
 
