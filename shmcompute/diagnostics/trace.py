@@ -56,9 +56,9 @@ def trace(path: Pathname | None = None, *, limit: int = recording.LIMIT) -> Trac
 
     Examples
     --------
-    >>> import numpy as np, shmcompute as sc
+    >>> import time, numpy as np, shmcompute as sc
     >>> def slow_at_the_end(x, start):
-    ...     sum(range(200_000 if start else 1000))
+    ...     time.sleep(0.1 if start else 0)
     >>> with sc.Pool(2) as pool, sc.SharedArray(np.zeros(2)) as arr, sc.trace() as t:
     ...     sc.parallel_apply(slow_at_the_end, arr, sc.offset, pool=pool)
     >>> [(call.name, len(call.chunks)) for call in t.calls]

@@ -304,9 +304,7 @@ def test_the_times_of_a_summary_add_up(any_pool):
 
 
 def late(x, start):
-    deadline = time.monotonic() + (0.02 if start else 0.001)
-    while time.monotonic() < deadline:
-        pass
+    time.sleep(0.2 if start else 0)  # by far longer than a worker of a busy machine may be held up
 
 
 def test_a_summary_names_the_late_worker_and_its_share(process_pool):
