@@ -247,7 +247,8 @@ class Threads(Backend):
             self._start()
         if plan.native is not None and plan.form.number not in self._table:
             self._table.put(plan.form.number, plan.native)
-        self._mapping.write_frame(plan.frame(place_in_memory))
+        if (frame := plan.frame(place_in_memory)) is not self._mapping.frame:
+            self._mapping.write_frame(frame)
         if values:
             self._mapping.write_values(values)
         self._current.plan, self._current.values = plan, values

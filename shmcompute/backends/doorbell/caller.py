@@ -35,6 +35,8 @@ class DoorbellCaller:
         ``run(plan, count, own, native, step)``: ring `count` workers, do the share of the
         slot `own` (or 0: none) by the machine code at `native`, wait a moment. Whether all is done,
         and well; else see `finished`, `failed` and the own slot.
+    finished : callable
+        Sleep until all have answered, for a moment at most; whether they have.
     settle : callable
         Wait until all have answered, without an instruction of Python at which the handler of a
         signal could run, and raise. Only for threads, which do not die.
@@ -49,6 +51,7 @@ class DoorbellCaller:
 
     def __init__(self, mapping: ControlMapping, spin: int, bases: int) -> None:
         self._mapping = mapping
+        self._words = mapping.words
         self._slots = mapping.slot(0)
         self.own = mapping.slot(mapping.workers)
         # Bound here, and not methods: a repeated call has nothing else to do.
@@ -58,6 +61,7 @@ class DoorbellCaller:
         )
         self.record = mapping.writer(mapping.address + control.RUN)
         self._lost = [0] * (mapping.workers + 1)
+        self.finished: Callable[[], bool] = partial(control.finished, mapping.address, 0, SLICE_NS)
         self.settle: Callable[[], None] = partial(control.settle, mapping.address)
 
     def ring(self, number: int, count: int, *, own: bool, step: int) -> None:
@@ -75,15 +79,10 @@ class DoorbellCaller:
 
     def crowded(self) -> bool:
         """Whether workers were found on the caller's own core, again and again; said once."""
-        place = self._mapping.address + control.CROWDED
-        crowded = self._mapping.read(place) >= control.CROWD
+        crowded = self._words[control.CROWDED >> 3] >= control.CROWD
         if crowded:
-            self._mapping.write(place, 0)
+            self._words[control.CROWDED >> 3] = 0
         return crowded
-
-    def finished(self) -> bool:
-        """Sleep until all have answered, for a moment at most; whether they have."""
-        return bool(control.finished(self._mapping.address, 0, SLICE_NS))
 
     def stop(self) -> None:
         """Have all take no more chunks."""
@@ -96,18 +95,20 @@ class DoorbellCaller:
 
     def owes(self, number: int) -> bool:
         """Whether a worker has not answered the last ring."""
-        slot, read = self._mapping.slot(number), self._mapping.read
-        return read(slot + control.ASKED) != read(slot + control.ANSWERED)
+        return self._read(number, control.ASKED) != self._read(number, control.ANSWERED)
 
     def late(self, number: int) -> bool:
         """Whether a worker has not begun what it was rung for."""
-        slot, read = self._mapping.slot(number), self._mapping.read
-        begun = read(slot + control.CURRENT) != control.NONE or read(slot + control.DONE)
-        return self.owes(number) and not begun
+        writes = self._read(number, control.CURRENT) != control.NONE
+        return self.owes(number) and not (writes or self._read(number, control.DONE))
 
     def failed(self, number: int) -> bool:
         """Whether a worker's kernel raised, and what it raised was not received yet."""
-        return self._mapping.read(self._mapping.slot(number) + control.STATUS) != control.FINE
+        return self._read(number, control.STATUS) != control.FINE
+
+    def _read(self, number: int, word: int) -> int:
+        """What stands in a word of a worker's slot."""
+        return self._words[(control.SLOTS_AT + control.SLOT * number + word) >> 3]
 
     def received(self, number: int) -> None:
         """What that worker's kernel raised was received."""

@@ -33,6 +33,13 @@ class ControlMapping:
     fd : int, optional
         The memory, where another process has made it, or -1 for memory of this process alone. What
         is made here has no name: it goes with the last process that has it, however that ends.
+
+    Attributes
+    ----------
+    words : memoryview of int64
+        All of it, for who reads and writes words often.
+    frame : bytes
+        What was written last: another call of the same arrays need not write it again.
     """
 
     def __init__(self, workers: int, fd: int | None = None) -> None:
@@ -51,8 +58,8 @@ class ControlMapping:
                 f"no memory of {size} bytes was to be had for a pool's control block: "
                 f"{limits.described(error)}"
             ) from error
-        self._frame = b""
-        self._words = memoryview(self._memory).cast("q")
+        self.frame = b""
+        self.words = memoryview(self._memory).cast("q")
         array = np.frombuffer(self._memory, np.int64)
         self.address: int = array.__array_interface__["data"][0]
         if fd in (None, -1):  # workers do as their caller does
@@ -69,21 +76,20 @@ class ControlMapping:
 
     def read(self, address: int) -> int:
         """What stands in a word."""
-        return self._words[(address - self.address) >> 3]
+        return self.words[(address - self.address) >> 3]
 
     def write(self, address: int, value: int) -> None:
         """Set a word."""
-        self._words[(address - self.address) >> 3] = value
+        self.words[(address - self.address) >> 3] = value
 
     def writer(self, address: int) -> Callable[[int], None]:
         """What sets that word."""
-        return partial(setitem, self._words, (address - self.address) >> 3)
+        return partial(setitem, self.words, (address - self.address) >> 3)
 
     def write_frame(self, frame: bytes) -> None:
-        """Say where the arrays of the next run are, unless that was said last."""
-        if frame is not self._frame:
-            self._memory[control_block.FRAME_AT : control_block.FRAME_AT + len(frame)] = frame
-            self._frame = frame
+        """Say where the arrays of the next run are."""
+        self._memory[control_block.FRAME_AT : control_block.FRAME_AT + len(frame)] = frame
+        self.frame = frame
 
     def read_frame(self, size: int) -> bytes:
         """What was said of this run, so many bytes."""

@@ -124,7 +124,8 @@ class DoorbellRun:
 
     def complete(self, plan: Plan, values: Values) -> None:
         """Run every chunk, or raise what went wrong once nobody writes any more."""
-        self._mapping.write_frame(plan.frame(self._place))
+        if (frame := plan.frame(self._place)) is not self._mapping.frame:
+            self._mapping.write_frame(frame)
         if values:
             self._mapping.write_values(values)
         try:
@@ -133,7 +134,9 @@ class DoorbellRun:
                 self._own_share(plan, values)
             elif self._run():
                 return
-            self._await()
+            if self._await() and self._own is None and self._caller.silent():
+                self._part()
+                return
         except Exception as failure:  # noqa: BLE001  # of the own chunk
             self._caller.stop()
             self._quiesce(interrupts.seconds_to(self._deadline))
@@ -145,30 +148,36 @@ class DoorbellRun:
                 self._quiesce()
             raise
         raised, gone = self._quiesce()
-        if self._caller.crowded():
-            cores.evict_from_my_core(worker.process.pid for worker in self._workers)
+        self._part()
         self._judge(plan, raised, gone)
         raise_first(raised)
+
+    def _part(self) -> None:
+        """Have workers that were found on the caller's own core, again and again, leave it."""
+        if self._caller.crowded():
+            cores.evict_from_my_core(worker.process.pid for worker in self._workers)
 
     def _own_share(self, plan: Plan, values: Values) -> None:
         assert self._own is not None  # noqa: S101  # for the type checker
         self._own.run(plan, values, self._deadline, self._between)
 
-    def _await(self) -> None:
-        """Wait until all have answered, one has died, or the time is up; then stop the others."""
+    def _await(self) -> bool:
+        """Wait until all have answered; False: one has died, or the time is up, and all stop."""
         late = [worker for worker in self._workers if self._caller.late(worker.number)]
         for worker in late[:1]:
             cores.migrate_to_my_core(worker.process.pid)
         while not self._lost():
-            recording.take(self._caller)  # while there is time, and room
+            if recording.recorder is not None:
+                recording.take(self._caller)  # while there is time, and room
             if self._caller.finished():
-                return
+                return True
             if self._between is not None:
                 self._between()
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._late = True
                 break
         self._caller.stop()
+        return False
 
     def _lost(self) -> bool:
         """Whether one has ended that owes an answer."""

@@ -262,9 +262,9 @@ class WorkerGroup:
 
     def silence(self) -> None:
         """End workers that owe an answer: the call was interrupted before it came."""
+        owed = any(worker.pipe.owed for worker in self.workers)
         # One jitted question in place of many, once it is compiled: that must not hold up a start.
-        silent = prepared() and self.caller.silent()
-        if not silent or any(worker.pipe.owed for worker in self.workers):
+        if owed or not (prepared() and self.caller.silent()):
             kill_unwanted([worker for worker in self.workers if worker.owes])
 
     def await_ready(self, workers: Sequence[WorkerProcess], deadline: float | None) -> None:
