@@ -35,8 +35,9 @@ from shmcompute.chunking import (
     whole,
     write,
 )
+from shmcompute.default_pools import shutdown
 from shmcompute.loops import parallel_for
-from shmcompute.pool import Pool, shutdown
+from shmcompute.pool import Pool
 
 if TYPE_CHECKING:
     from shmcompute.algorithms import (

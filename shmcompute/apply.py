@@ -25,6 +25,7 @@ from shmcompute.calls import (
     submit,
 )
 from shmcompute.chunking import Chunk, Chunks, Grid, UnlentError, Values, is_number
+from shmcompute.default_pools import default_pool
 from shmcompute.plans import (
     Calls,
     Options,
@@ -34,7 +35,7 @@ from shmcompute.plans import (
     cut_range,
     shared_arrays,
 )
-from shmcompute.pool import Pool, default_pool
+from shmcompute.pool import Pool
 from shmcompute.progress import Asked, asked_for
 from shmcompute.system import context
 from shmcompute.system.tracebacks import shorten

@@ -18,6 +18,12 @@ from shmcompute.arrays import SharedArray
 from shmcompute.backends import Backend
 from shmcompute.chains import run_chain, size_of_work
 from shmcompute.chunking import Values, is_split, range_start, range_stop
+from shmcompute.default_pools import (
+    default_backend,
+    default_pool,
+    default_pools,
+    default_workers,
+)
 from shmcompute.errors import KernelTimeoutError
 from shmcompute.kernels import name_of
 from shmcompute.plans import (
@@ -35,13 +41,7 @@ from shmcompute.plans import (
     run_watched,
     shared_arrays,
 )
-from shmcompute.pool import (
-    Pool,
-    default_backend,
-    default_pool,
-    default_pools,
-    default_workers,
-)
+from shmcompute.pool import Pool
 from shmcompute.progress import Asked, Meter
 from shmcompute.system import context, recording
 from shmcompute.tasks import CallQueue, run_at_once

@@ -1,4 +1,4 @@
-"""`Pool`: long-lived workers of one backend, and the default pool.
+"""`Pool`: long-lived workers of one backend.
 
 The file is long because a pool is one class, whose methods are documented for users.
 """
@@ -19,10 +19,9 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, Never, NoReturn, Self, cast
 
 from shmcompute import config
-from shmcompute.backends import Backend, make_backend
+from shmcompute.backends import Backend, backend_class, make_backend
 from shmcompute.errors import ClosedError, ForkedPoolError
 from shmcompute.plans import PlanCache
-from shmcompute.storage import segment_cache
 from shmcompute.system import context, cores, daemon_threads
 from shmcompute.system.context import inside_kernel
 from shmcompute.tasks import CallQueue, Executor, Function, Initializer, TaskThreads
@@ -147,7 +146,7 @@ class Pool(Executor):
             cores.check_pinning()
         if self.backend == "dask":
             _refuse_for_dask(**settings)
-        count, method = _workers(workers), _start_method(start_method)
+        count, method = worker_count(workers), _start_method(start_method)
         tasks = _max_tasks(max_tasks_per_child, backend)
         settings["initializer"] = _initializer(initializer, initargs)
         if made is None and self.backend == "auto":
@@ -167,7 +166,7 @@ class Pool(Executor):
 
         self.records = Records()
         make = partial(_made_for_auto, of_kind, self.submitted)
-        return Auto(workers, _kinds(), make, _start_seconds)
+        return Auto(workers, _kinds(), make, start_seconds)
 
     def chooses_among(self, pool_of: Callable[[str], Pool], starts: Callable[[str], float]) -> None:
         """Choose among pools that others use, too, but for the serial one, which has no workers."""
@@ -220,7 +219,7 @@ class Pool(Executor):
         self, function: Function, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Future[Any]:
         if inside_kernel() and not _exiting:  # it would wait for workers that wait for it
-            return default_pool("serial").running.submit(function, args, keywords)
+            return backend_class("serial")().submit(function, args, keywords)
         self.check_open()
         return self.running.submit(function, args, keywords)
 
@@ -253,8 +252,6 @@ class Pool(Executor):
         if not isinstance(self.running, _Unusable):
             self.running = _unusable(ClosedError("this pool is closed; make another one"))
             self.plans = PlanCache()  # whose notes may know workers
-        for asked in [asked for asked, pool in default_pools.items() if pool is self]:
-            del default_pools[asked]
 
     def close(self) -> None:
         """Wait for calls, submitted ones too, and for all tasks; end the workers. Idempotent."""
@@ -323,7 +320,7 @@ def default_start_method() -> StartMethodName:
 def _kinds() -> tuple[str, ...]:
     """The backends among which calls of this process choose."""
     kinds = "serial", "threads", "processes"
-    return kinds if _possible() == "processes" else kinds[:2]
+    return kinds if possible_backend() == "processes" else kinds[:2]
 
 
 def _made_for_auto(of_kind: Callable[..., Pool], submitted: CallQueue, kind: str) -> Pool:
@@ -337,18 +334,12 @@ def _made_for_auto(of_kind: Callable[..., Pool], submitted: CallQueue, kind: str
     return made
 
 
-def _start_seconds(kind: str) -> float:
+def start_seconds(kind: str) -> float:
     """What the first call of a kind waits for in this process."""
     from shmcompute.backends.auto import doorbell_is_loaded  # noqa: PLC0415  # for auto only
     from shmcompute.tuning import START  # noqa: PLC0415
 
     return 0.0 if kind == "threads" and doorbell_is_loaded() else START[kind]
-
-
-def _default_start_seconds(kind: str) -> float:
-    """The same, where default pools are used."""
-    running = any(pool.backend == kind for pool in list(default_pools.values()))
-    return 0.0 if running and kind == "processes" else _start_seconds(kind)
 
 
 def _named_backend(
@@ -374,7 +365,14 @@ def _refuse_for_dask(*, threads_per_worker: int, caller_runs: bool, pin: bool) -
     )  # fmt: skip
 
 
-def _workers(workers: int | None) -> int:
+def possible_backend() -> BackendName:
+    """That of a call for which nobody asks for another."""
+    # Of daemonic processes, such as workers of multiprocessing.Pool, there is often one a core.
+    return "threads" if multiprocessing.current_process().daemon else "processes"
+
+
+def worker_count(workers: int | None) -> int:
+    """How many workers a pool has: as many as are asked for, or as there are cores."""
     if workers is not None:
         hint = "; leave it out for as many as there are cores that this process may use"
         return config.count("workers", workers, hint=hint)
@@ -415,67 +413,6 @@ def _unusable(error: Exception) -> Backend:
     return cast(Backend, _Unusable(error))
 
 
-# Default pools by the backend that was asked for; "" where neither argument nor environment asks.
-default_pools: dict[str, Pool] = {}
-_making = threading.RLock()  # reentrant, for handlers of signals
-
-
-def default_pool(backend: str | None = None) -> Pool:
-    """The pool that calls without one share, made at first use, anew in a forked child."""
-    asked = backend or config.setting("BACKEND") or ""
-    with _making:
-        pool = default_pools.get(asked)
-        if pool is None:
-            name, _ = default_backend(backend)
-            same = (pool for pool in default_pools.values() if pool.backend == name)
-            pool = next(same, None) or Pool(backend=name)
-            if pool.records is not None:
-                pool.chooses_among(default_pool, _default_start_seconds)
-            default_pools[asked] = pool
-        return pool
-
-
-def default_backend(backend: str | None = None) -> tuple[BackendName, str]:
-    """The backend of the pool that calls without one get which name this backend, and why."""
-    possible = _possible()
-    name = config.chosen("backend", backend, "BACKEND", config.CHOICES, possible)
-    if backend is not None:
-        return name, "backend= names it"
-    if config.setting("BACKEND") is not None:
-        return name, f"SHMCOMPUTE_BACKEND={name} names it"
-    daemonic = "this process is daemonic, and so has no worker processes of its own"
-    return name, "it is the default" if possible == "processes" else daemonic
-
-
-def _possible() -> BackendName:
-    # Of daemonic processes, such as workers of multiprocessing.Pool, there is often one a core.
-    return "threads" if multiprocessing.current_process().daemon else "processes"
-
-
-def default_workers(backend: str) -> int:
-    """How many workers a pool of that backend has that does not say."""
-    return 1 if backend == "serial" else _workers(None)
-
-
-def shutdown() -> None:
-    """End the default pools, and give back memory that is kept for new arrays.
-
-    It waits for calls and tasks that run. The next call without a pool makes another one. A program
-    that ends does it by itself.
-
-    Examples
-    --------
-    >>> import shmcompute as sc
-    >>> sc.shutdown()
-    """
-    with _making:
-        pools = set(default_pools.values())
-        default_pools.clear()
-    for pool in pools:
-        pool.close()
-    segment_cache.release()
-
-
 @atexit.register
 def _close_all() -> None:
     for pool in list(_open):
@@ -505,9 +442,6 @@ def _start_method(given: str | BaseContext | None) -> str:
 
 def _after_fork() -> None:
     """In a child, which does not have the workers of its parent's pools."""
-    global _making
-    _making = threading.RLock()
-    default_pools.clear()
     for pool in list(_open):
         pool.submitted = CallQueue()
         if pool.backend != "serial":

@@ -18,8 +18,7 @@ import psutil
 import pytest
 
 import shmcompute as sc
-from shmcompute import pool as pool_module
-from shmcompute import storage
+from shmcompute import default_pools, storage
 from shmcompute.config import START_METHODS
 
 pytest_plugins = ["faults.counts"]  # the fixture `counts`, and its words at the end
@@ -91,7 +90,7 @@ def common_pools():
 
     A test may shut it down; the next call makes another.
     """
-    real, here = pool_module.Pool, os.getpid()
+    real, here = default_pools._DefaultPool, os.getpid()
 
     def made(*args, backend, **keywords):
         # Not so in a forked child, nor that of calls within kernels, which holds nothing.
@@ -101,7 +100,7 @@ def common_pools():
             return _warm(real(*args, backend=backend, **keywords))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool_module, "Pool", made)  # whence only `default_pool` takes it
+        patch.setattr(default_pools, "_DefaultPool", made)
         yield
 
 

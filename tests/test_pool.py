@@ -74,7 +74,7 @@ def test_the_common_pool_lives_until_shutdown():
     done = run(
         """
         import numpy as np, shmcompute as sc
-        from shmcompute.pool import default_pool
+        from shmcompute.default_pools import default_pool
         with sc.SharedArray(np.ones(4)) as arr:
             sc.parallel_apply(np.negative, arr)
             first = default_pool()

@@ -16,12 +16,12 @@ signals = {number: signal.getsignal(number) for number in signal.valid_signals()
 blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
 import shmcompute as sc
 from multiprocessing import active_children, forkserver, resource_tracker
-from shmcompute import pool, storage
+from shmcompute import default_pools, pool, storage
 from shmcompute.storage import factory
 print(descriptors, names, sorted(signals.items()), blocked, sys.argv, sys.path, sys.warnoptions)
 print(os.getcwd(), sorted(os.environ.items()), __main__.__spec__, hasattr(__main__, "__file__"))
 print(threading.active_count(), active_children(), forkserver._forkserver._forkserver_pid)
-print(resource_tracker._resource_tracker._pid, pool.default_pools, list(pool._open))
+print(resource_tracker._resource_tracker._pid, default_pools.default_pools, list(pool._open))
 print(storage.live(), factory._reaped_by, sys.stdin.read(), end="")
 """
 

@@ -14,8 +14,8 @@ import pytest
 from kernels import run
 
 import shmcompute as sc
-from shmcompute import pool as pool_module
 from shmcompute import testing, tuned
+from shmcompute.default_pools import default_pools
 from shmcompute.errors import ClosedError, WorkerLostError
 from shmcompute.plans import Options
 from shmcompute.tuning import Choice, Record
@@ -330,7 +330,7 @@ def test_the_environment_may_say_auto(monkeypatch):
     with sc.Pool(2) as pool, sc.SharedArray.zeros(4) as arr:
         assert repr(pool) == "Pool(backend='auto', workers=2)"
         sc.parallel_apply(add_one, arr)
-        assert pool_module.default_pools["auto"].backend == "auto"
+        assert default_pools["auto"].backend == "auto"
         np.testing.assert_array_equal(sc.parallel_scan(np.add, arr.array), [1, 2, 3, 4])
 
 

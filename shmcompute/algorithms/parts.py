@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from shmcompute.arrays import SharedArray
-from shmcompute.pool import default_pool
+from shmcompute.default_pools import default_pool
 from shmcompute.system import memory
 from shmcompute.system.context import inside_kernel, nesting
 from shmcompute.system.interrupts import Latch, wait_on

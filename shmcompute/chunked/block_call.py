@@ -20,8 +20,9 @@ from numba.core.dispatcher import Dispatcher
 from shmcompute.apply import parallel_apply
 from shmcompute.backends.processes import load_kernel
 from shmcompute.chunking import Halo, OffsetFrom, Read, Scratch, Split, Whole, Write, offset
+from shmcompute.default_pools import default_pool
 from shmcompute.kernels import unwrap
-from shmcompute.pool import Pool, default_pool
+from shmcompute.pool import Pool
 from shmcompute.typing import Array
 
 

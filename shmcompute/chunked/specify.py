@@ -30,8 +30,8 @@ from shmcompute.chunking import (
     kind_of,
     offset,
 )
+from shmcompute.default_pools import default_pool
 from shmcompute.plans import Options, build_plan, calls_of
-from shmcompute.pool import default_pool
 
 
 class Chunked(Protocol):

@@ -15,8 +15,8 @@ from shmcompute import config
 from shmcompute.cli.bench_peers import KERNELS, PEERS, REFERENCES, Peer
 from shmcompute.cli.commands import machine, versions
 from shmcompute.cli.text import table, write
+from shmcompute.default_pools import shutdown
 from shmcompute.diagnostics import human
-from shmcompute.pool import shutdown
 from shmcompute.progress import counted
 from shmcompute.system import cores, memory
 from shmcompute.typing import Array

@@ -18,9 +18,10 @@ from shmcompute.arrays import SharedArray
 from shmcompute.cli.commands import machine, versions
 from shmcompute.cli.demo_kernels import TRIALS
 from shmcompute.cli.text import table, write
+from shmcompute.default_pools import shutdown
 from shmcompute.diagnostics import human
 from shmcompute.errors import ShmComputeError
-from shmcompute.pool import Pool, shutdown
+from shmcompute.pool import Pool
 from shmcompute.progress import counted
 from shmcompute.storage import reaper, shm_space
 from shmcompute.system import memory

@@ -12,7 +12,7 @@ import pytest
 
 import shmcompute as sc
 from shmcompute.algorithms import run_parts, workers
-from shmcompute.pool import default_pool
+from shmcompute.default_pools import default_pool
 
 FOLDER = Path(__file__).parent
 

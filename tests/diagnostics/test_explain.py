@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import shmcompute as sc
-from shmcompute import calls, pool
+from shmcompute import calls, default_pools
 from shmcompute.kernels import original_of
 from shmcompute.plans import Options, Plan, call_key, calls_of, why_bound_anew
 from shmcompute.system import cores
@@ -538,7 +538,7 @@ def scale_rows(x):
 
 def test_more_workers_than_cores(arr, monkeypatch):
     monkeypatch.setenv("SHMCOMPUTE_WORKERS", str(cores.granted() + 3))
-    monkeypatch.setattr(pool, "default_pools", {})
+    monkeypatch.setattr(default_pools, "default_pools", {})
     monkeypatch.setattr(calls, "default_pools", {})
     told = sc.explain(scale, arr, 2.0, backend="threads")
     assert told.workers == cores.granted() + 3
@@ -671,7 +671,7 @@ def test_the_reason_of_the_backend(arr, monkeypatch, threads):
 
 
 def test_a_daemonic_process_gets_threads(arr, monkeypatch):
-    monkeypatch.setattr(pool, "default_pools", {})
+    monkeypatch.setattr(default_pools, "default_pools", {})
     monkeypatch.setattr(calls, "default_pools", {})
     monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)
     told = sc.explain(scale, arr, 2.0)
@@ -717,7 +717,7 @@ def test_the_backend_is_the_one_that_runs_it(backend):
 
 
 def test_workers_that_are_not_there_yet(arr, monkeypatch):
-    monkeypatch.setattr(pool, "default_pools", {})
+    monkeypatch.setattr(default_pools, "default_pools", {})
     monkeypatch.setattr(calls, "default_pools", {})
     told = sc.explain(scale, arr, 2.0, backend="processes")
     assert not told.started
@@ -728,7 +728,7 @@ def test_nothing_is_started_and_nothing_runs():
     program = """
         import multiprocessing, threading
         import numpy as np, shmcompute as sc
-        from shmcompute.pool import default_pools
+        from shmcompute.default_pools import default_pools
 
         def kernel(x):
             raise SystemExit("it was run")

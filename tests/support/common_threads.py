@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import shmcompute as sc
-from shmcompute.pool import default_pools
+from shmcompute.default_pools import default_pools
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def test_a_handler_that_closes_the_pool_ends_the_call_that_it_interrupts(close):
     done = kernels.run(
         PROGRAM
         + f"""
-sc.pool.default_pools[""] = pool
+sc.default_pools.default_pools[""] = pool
 handle({close})
 signal.setitimer(signal.ITIMER_REAL, 0.05)
 try:
