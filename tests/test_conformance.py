@@ -1,7 +1,7 @@
 """{processes x start methods, threads, serial} x {shm, file, array}: one suite, bit-equal.
 
 It is that of `shmcompute.testing`. By default each check meets each pool and each storage, and
-each pool each storage: 88 tests; with ``--matrix`` each check meets each pair of both: 264.
+each pool each storage; with ``--matrix`` each check meets each pair of both, three times as many.
 """
 
 from __future__ import annotations

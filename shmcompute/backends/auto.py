@@ -1,4 +1,4 @@
-"""`Auto`: stands for workers of every kind, of which each call gets those that suit it."""
+"""`Auto`: makes and keeps workers of every kind; `tuning.choose` says which of them a call gets."""
 
 from __future__ import annotations
 

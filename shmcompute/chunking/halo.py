@@ -3,7 +3,8 @@
 What lies within the array is a view of it. A chunk that sees beyond an end gets a padded copy of
 its own. Whoever runs the chunk makes that copy when it starts, so it is of what the array holds in
 this run, and nobody waits for it; no chunk writes to the array meanwhile, which is refused. Chunks
-at the ends are cut narrow, so little is copied.
+at the ends are cut narrow, so little is copied. Along two axes it is `padded_block`; machine code
+makes the copy by `kernels.padding`.
 """
 
 from __future__ import annotations

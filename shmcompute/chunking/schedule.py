@@ -1,7 +1,8 @@
 """Chunks: pure arithmetic of half-open ranges along the split axis.
 
 The schedules are OpenMP's. All three give a list of chunks; they differ in who takes which:
-``"static"`` chunks are dealt in turn before the run, others go to the next free worker.
+``"static"`` chunks are dealt in turn before the run, others go to the next free worker, which takes
+one by `backends.doorbell.control_block.take`.
 """
 
 from __future__ import annotations

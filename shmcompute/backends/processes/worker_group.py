@@ -1,7 +1,7 @@
 """`WorkerGroup`: the worker processes of a pool, the doorbell they wait at, the plans they hold.
 
-The file is long because it is one class: what workers hold, and when they are replaced, is one
-state.
+Deaths between calls are noticed here (`WorkerGroup.holds`), those in a run by `doorbell_run`. The
+file is long because it is one class: what workers hold, and when they are replaced, is one state.
 """
 
 from __future__ import annotations
