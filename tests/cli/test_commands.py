@@ -14,6 +14,7 @@ from tempfile import NamedTemporaryFile
 import numpy as np
 import psutil
 import pytest
+from others import undisturbed_once
 
 from shmcompute import SharedArray, __version__
 from shmcompute.cli import commands, main, text
@@ -61,29 +62,38 @@ def live():
 @pytest.fixture
 def orphan(live):
     # Looked at at once and in this process, since any other process may remove it meanwhile.
-    name = f"shmc_dead_{secrets.token_hex(4)}"
-    code = ORPHAN.format(name=name)
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
-    yield name
-    if name in names(alive=False):
+    made = []
+
+    def make():
+        made.append(f"shmc_dead_{secrets.token_hex(4)}")
+        code = ORPHAN.format(name=made[-1])
+        assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+        return made[-1]
+
+    yield make
+    for name in names(alive=False).intersection(made):
         (shm.FOLDER / name).unlink(missing_ok=True)
 
 
 @needs_names
 class TestLs:
+    @undisturbed_once
     def test_tells_the_living_from_the_dead(self, live, orphan, capsys):
         """A segment is alive while a process maps it; one whose maker was killed is orphaned."""
+        name = orphan()
         assert main(["ls"]) == 0
         text = capsys.readouterr().out
-        assert row_of(orphan, text).split() == ["(3,", "4)", "float32", "8.0", "KiB", "orphaned"]
+        assert row_of(name, text).split() == ["(3,", "4)", "float32", "8.0", "KiB", "orphaned"]
         state = ["(5,)", "float64", "8.0", "KiB", "alive"]
         assert row_of(live.name, text).split()[:5] == state
 
+    @undisturbed_once
     def test_removes_nothing(self, live, orphan, capsys):
         """Listing an orphan leaves it where it is."""
+        name = orphan()
         assert main(["ls"]) == 0
-        assert orphan in capsys.readouterr().out
-        assert orphan in names(alive=False)
+        assert name in capsys.readouterr().out
+        assert name in names(alive=False)
 
     def test_sees_what_other_processes_hold(self, live):
         """Another process sees this one's segment, and sees it alive."""
@@ -91,15 +101,17 @@ class TestLs:
         assert done.returncode == 0
         assert f" alive  {os.getpid()} python" in row_of(live.name, done.stdout)
 
+    @undisturbed_once
     def test_json_names_who_holds_a_segment(self, live, orphan, capsys):
         """For programs: what a segment is, and which processes have it; an orphan has none."""
+        name = orphan()
         assert main(["ls", "--json"]) == 0
         found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
         held = found[live.name]
         assert (held["shape"], held["dtype"], held["state"]) == ([5], "float64", "alive")
         assert held["holders"][0]["pid"] == os.getpid()
         assert held["holders"][0]["program"].startswith("python")
-        left = found[orphan]
+        left = found[name]
         assert (left["state"], left["holders"], left["damaged"]) == ("orphaned", [], False)
 
     @linux
@@ -134,14 +146,16 @@ class TestLs:
 
 @needs_names
 class TestGc:
+    @undisturbed_once
     def test_removes_orphans_and_keeps_the_living(self, live, orphan, capsys):
         """Gc removes what no process holds, says so, and leaves the rest alone."""
+        name = orphan()
         live[:] = 7
         assert main(["gc"]) == 0
         text = capsys.readouterr().out
-        assert row_of(orphan, text) == "8.0 KiB"
+        assert row_of(name, text) == "8.0 KiB"
         assert "given back" in text.splitlines()[-1]
-        assert orphan not in names(alive=False)
+        assert name not in names(alive=False)
         assert live.name not in text
         assert live.name in names(alive=True)
         with SharedArray.attach(live.name) as again:

@@ -10,11 +10,13 @@ import faulthandler
 import importlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import psutil
 import pytest
 
 from shmcompute.backends.processes import worker_process
@@ -49,6 +51,12 @@ POINTS: dict[str, tuple[str, str, bool | bytes]] = {
     "before the commit": ("shmcompute.plans.journal", "Journal.commit", False),
     "after the commit": ("shmcompute.plans.journal", "Journal.commit", True),
 }
+
+
+def await_stop(pids: list[int]) -> None:
+    """Return when these stand still; a call that came earlier would only wait for them."""
+    while not all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids):
+        time.sleep(0.001)
 
 
 def told(way: str) -> tuple[int, str]:

@@ -80,7 +80,9 @@ def test_a_worker_that_is_stopped_overruns(point, waiting, monkeypatch):
     monkeypatch.setattr("shmcompute.backends.processes.worker_process.LEAVE", 0.1)
     with sc.SharedArray(np.arange(10.0)) as arr, doomed(point, "SIGSTOP"):
         with made("fork", waiting) as pool:
-            if point not in ("starting", "saying that it is ready"):
+            if point in ("starting", "saying that it is ready"):
+                deaths.await_stop(pool.pids)
+            else:
                 pool.ready()
             with pytest.raises((KernelTimeoutError, WorkerLostError)) as caught:
                 sc.parallel_apply(kernel, arr, timeout=0.3, **options, pool=pool)

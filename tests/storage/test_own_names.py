@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from kernels import run
+from others import undisturbed_once
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /dev/shm")
 FRESH = "the order of exit handlers is a new interpreter's"
@@ -169,6 +170,7 @@ def work():
     assert not left(done)
 
 
+@undisturbed_once
 def test_a_name_that_was_given_up_late_may_be_anybodys():
     done = run(
         """
