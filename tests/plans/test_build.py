@@ -56,12 +56,15 @@ def add_ones(x):
         x[i] += 1
 
 
-def test_blocks_fit_in_the_cache(pools):
+def test_blocks_fit_in_the_cache_and_are_no_smaller(pools):
     size = cores.cache() // 8 * 8
     x = np.zeros(size)
     step = sc.plan([np.negative, np.sqrt], x, pool=pools["serial"])
     start, stop = step.chunks[0]
-    assert 0 < (stop - start) * 8 <= cores.cache()
+    assert cores.cache() // 4 < (stop - start) * 8 <= cores.cache() // 2
+    watched = sc.plan(np.negative, np.zeros(4 * size), retries=1, pool=pools["serial"])
+    start, stop = watched.chunks[0]
+    assert cores.cache() < (stop - start) * 8 <= 2 * cores.cache()
     assert sc.plan([np.negative, np.sqrt], x, chunksize=10, pool=pools["serial"]).chunks[0] == (
         0,
         10,
