@@ -59,6 +59,21 @@ def test_sweeps_are_what_they_are_in_turn(any_pool, kernel, times):
         np.testing.assert_array_equal(last.array, swept(kernel, START, times))
 
 
+def test_jitted_sweeps_are_machine_codes_alone(pools, monkeypatch):
+    def by_python(*_):
+        raise AssertionError("Python called a jitted kernel")
+
+    monkeypatch.setattr("shmcompute.plans.plan.Plan.run_chunk", by_python)
+    with sc.SharedArray(START) as old, sc.SharedArray(START) as new:
+        given = rows_of(new, old)
+        sc.parallel_iterate(heat, *given, times=9, swap=(old, new), pool=pools["threads"])
+        np.testing.assert_array_equal(new.array, swept(heat, START, 9))
+        with pytest.raises(AssertionError, match="Python called"):
+            sc.parallel_iterate(
+                heat_python, *given, times=9, swap=(old, new), pool=pools["threads"]
+            )
+
+
 @pytest.mark.parametrize("workers", range(1, 8))
 @pytest.mark.parametrize("chunksize", [None, 1, 7])
 def test_bits_are_equal_for_any_number_of_workers(workers, chunksize):
