@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import kernels
 import numpy as np
@@ -89,6 +90,24 @@ def test_an_error_of_an_interrupted_call_is_not_the_next_ones(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             sc.parallel_apply(kernel, np.zeros(4), pool=pool)
         sc.parallel_apply(lambda x: None, np.zeros(4), pool=pool)
+
+
+def test_an_interrupt_stops_the_other_threads_before_their_next_chunk(monkeypatch):
+    done = []
+
+    def kernel(x):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.001)  # as work would
+            done.append(1)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Threads, "_await", interrupted)
+    with sc.Pool(2, backend="threads") as pool:
+        with pytest.raises(KeyboardInterrupt):
+            sc.parallel_apply(kernel, np.zeros(2000), chunksize=1, schedule="static", pool=pool)
+    assert len(done) < 1000
 
 
 @pytest.mark.long
