@@ -104,9 +104,8 @@ def test_an_interrupt_stops_the_other_threads_before_their_next_chunk(monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Threads, "_await", interrupted)
-    with sc.Pool(2, backend="threads") as pool:
-        with pytest.raises(KeyboardInterrupt):
-            sc.parallel_apply(kernel, np.zeros(2000), chunksize=1, schedule="static", pool=pool)
+    with sc.Pool(2, backend="threads") as pool, pytest.raises(KeyboardInterrupt):
+        sc.parallel_apply(kernel, np.zeros(2000), chunksize=1, schedule="static", pool=pool)
     assert len(done) < 1000
 
 
