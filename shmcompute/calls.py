@@ -183,14 +183,21 @@ def _built(
     form = plans.find_form(same)
     built = None if form is None else rebuild_plan(form, args, options, pool.running)
     if built is None:
-        with recording.span("plan", " + ".join(name_of(link[0]) for link in calls)):
-            built = build_plan(calls, options, pool.running)
+        built = _newly_built(calls, options, pool.running)
         if same is not None:
             note_kinds(built)
             plans.keep_form(same, built)
     if options.extent is None or not (options.retries or options.schedule == "guided"):
         plans.keep(key, built, shared_arrays(calls), plain_arrays(calls))
     return built
+
+
+def _newly_built(calls: Calls, options: Options, target: Backend) -> Plan:
+    """What `build_plan` makes; who traces sees how long that takes."""
+    if recording.recorder is None:
+        return build_plan(calls, options, target)
+    with recording.recorder.span("plan", " + ".join(name_of(link[0]) for link in calls)):
+        return build_plan(calls, options, target)
 
 
 def over_range(calls: Calls, options: Options) -> tuple[Calls, Options]:

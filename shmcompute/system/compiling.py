@@ -31,7 +31,9 @@ def call_compiler(function: Callable[[], T]) -> T:
     """
     if not _in_main_thread() or global_compiler_lock.is_locked() or _imports():  # type: ignore[no-untyped-call]
         return function()
-    return call_uninterrupted(recording.on_behalf(function))
+    if recording.recorder is not None:
+        function = recording.recorder.on_behalf(function)
+    return call_uninterrupted(function)
 
 
 def _in_main_thread() -> bool:

@@ -16,7 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from shmcompute.system.interrupts import call_with_lock
@@ -328,24 +328,14 @@ def take(rings: Rings) -> None:
         recorder.take(rings)
 
 
-def on_behalf(function: Callable[[], T]) -> Callable[[], T]:
-    """The function for another thread, which does it while this one waits."""
-    return function if recorder is None else recorder.on_behalf(function)
-
-
 def name_pool(kind: str, workers: int) -> str:
     """What a new pool is called where there may be several."""
     return f"pool {next(_pools)} ({workers} {kind})"
 
 
-@contextmanager
-def span(kind: str, name: str) -> Iterator[None]:
+def span(kind: str, name: str) -> AbstractContextManager[None]:
     """Note what takes time in this thread, if somebody traces. For what is rare."""
-    if recorder is None:
-        yield
-    else:
-        with recorder.span(kind, name):
-            yield
+    return nullcontext() if recorder is None else recorder.span(kind, name)
 
 
 def _after_fork() -> None:
