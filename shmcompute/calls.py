@@ -35,7 +35,6 @@ from shmcompute.plans import (
     calls_of,
     cut_range,
     form_key,
-    note_kinds,
     plain_arrays,
     rebuild_plan,
     run_watched,
@@ -184,9 +183,7 @@ def _built(
     built = None if form is None else rebuild_plan(form, args, options, pool.running)
     if built is None:
         built = _newly_built(calls, options, pool.running)
-        if same is not None:
-            note_kinds(built)
-            plans.keep_form(same, built)
+        plans.keep_form(same, built)
     if options.extent is None or not (options.retries or options.schedule == "guided"):
         plans.keep(key, built, shared_arrays(calls), plain_arrays(calls))
     return built

@@ -1,6 +1,6 @@
 """Kernels: callables for chunks, and how machine code calls those that are jitted."""
 
-from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
+from shmcompute.kernels.base import Kernel, Kinds, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captured, Captures
 from shmcompute.kernels.dispatcher_pickling import (
     Compilations,
@@ -27,6 +27,7 @@ __all__ = [
     "Captures",
     "Compilations",
     "Kernel",
+    "Kinds",
     "NativeCall",
     "NativePlan",
     "NeedsPython",

@@ -11,13 +11,20 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from shmcompute.chunking import Arguments, Chunk
 from shmcompute.errors import KernelTypeError
 from shmcompute.kernels.captured import Captures
 from shmcompute.kernels.native_plan import NativeCall, NeedsPython
 from shmcompute.kernels.returned import is_own
+
+
+class Kinds(NamedTuple):
+    """Of what types arguments are in the chunks of a call, found once; it refers to no array."""
+
+    types: frozenset[tuple[Any, ...]]  # Numba's, of what a partial passes and of the arguments
+    fingerprints: frozenset[Any] | None  # of the arguments, see `jitted`
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +39,14 @@ class Kernel(ABC):
         return name_of(self.function)
 
     @abstractmethod
-    def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
-        """Raise KernelTypeError if it does not take what these chunks would call it with."""
+    def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Kinds | None:
+        """Raise KernelTypeError if it does not take what these chunks would call it with.
+
+        Returns
+        -------
+        Kinds or None
+            The types that were found, of a jitted kernel.
+        """
 
     def __call__(self, args: list[Any]) -> None:
         """Run it on one chunk."""
@@ -54,8 +67,10 @@ class Kernel(ABC):
         """The same kernel, with an IndexError for each index out of bounds, if that is possible."""
         return self
 
-    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | NeedsPython:
-        """The same call without Python, or why that is not possible."""
+    def native(
+        self, arguments: Arguments, chunks: Sequence[Chunk], kinds: Kinds | None = None
+    ) -> NativeCall | NeedsPython:
+        """The same call without Python, or why that is not possible; `kinds`: of `check`."""
         return NeedsPython("it is no jitted function")
 
     def captures(self) -> Captures:

@@ -23,7 +23,7 @@ from numba.core.errors import NumbaError
 
 from shmcompute.chunking import Arguments, Chunk, Constant, PaddedBlock, PaddedPart
 from shmcompute.errors import KernelTypeError
-from shmcompute.kernels.base import Kernel, rewrap
+from shmcompute.kernels.base import Kernel, Kinds, rewrap
 from shmcompute.kernels.bounds import NamedIndexError
 from shmcompute.kernels.native_plan import NativeCall, NeedsPython, native_call
 from shmcompute.kernels.returned import may_be_own
@@ -39,7 +39,7 @@ class NumbaKernel(Kernel):
     partial_args: tuple[Any, ...] = ()
     keywords: dict[str, Any] = field(default_factory=dict)
 
-    def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> None:
+    def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Kinds:
         if any(isinstance(argument, PaddedPart) for argument in arguments.bound):
             from shmcompute.kernels import padding  # noqa: PLC0415  # 6 ms, for few programs
 
@@ -49,12 +49,14 @@ class NumbaKernel(Kernel):
 
             padding_blocks.prepare()
         checked, keywords = _checked.setdefault(self.dispatcher, set()), self._keyword_types()
-        for sample in arguments.samples(chunks):
-            types = self._types(sample)
+        samples, found = arguments.samples(chunks), set()
+        for sample in samples:
+            found.add(types := self._types(sample))
             if (types, *keywords.items()) not in checked:
                 self._check_given(sample)
                 self._check_returned(types, keywords, self._compile(types, keywords))
                 checked.add((types, *keywords.items()))
+        return Kinds(frozenset(found), fingerprints(samples))
 
     def __call__(self, args: list[Any]) -> None:
         try:
@@ -87,13 +89,17 @@ class NumbaKernel(Kernel):
             return self
         return replace(self, function=rewrap(self.function, variant), dispatcher=variant)
 
-    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NativeCall | NeedsPython:
+    def native(
+        self, arguments: Arguments, chunks: Sequence[Chunk], kinds: Kinds | None = None
+    ) -> NativeCall | NeedsPython:
         if self.keywords:
             listed = ", ".join(f"{name}=" for name in self.keywords)
             return NeedsPython(f"its partial passes {listed}, and machine code knows no keywords")
         given = [Constant(value) for value in self.partial_args]
         bound = replace(arguments, bound=(*given, *arguments.bound))
-        return native_call(self.dispatcher, bound, chunks, len(given))
+        # A worker was told of no types, only of arrays.
+        types = set(map(self._types, arguments.samples(chunks))) if kinds is None else kinds.types
+        return native_call(self.dispatcher, bound, chunks, types, len(given))
 
     def _check_given(self, sample: Sequence[Any]) -> None:
         """Raise KernelTypeError if it does not take that many arguments."""
@@ -160,15 +166,13 @@ class NumbaKernel(Kernel):
             )
 
 
-def fingerprints(arguments: Arguments, chunks: Sequence[Chunk]) -> frozenset[Any] | None:
+def fingerprints(samples: Sequence[Sequence[Any]]) -> frozenset[Any] | None:
     """What is equal for arguments of the same Numba types, and found in a fraction of the time.
 
     None if that way does not know one of them.
     """
     try:
-        return frozenset(
-            tuple(map(compute_fingerprint, sample)) for sample in arguments.samples(chunks)
-        )
+        return frozenset(tuple(map(compute_fingerprint, sample)) for sample in samples)
     except (NotImplementedError, ValueError):
         return None
 

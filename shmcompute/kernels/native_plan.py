@@ -6,7 +6,7 @@ its words point to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -40,7 +40,7 @@ from shmcompute.chunking import (
     words_in_frame,
 )
 from shmcompute.kernels import trampoline
-from shmcompute.kernels.trampoline import Source
+from shmcompute.kernels.trampoline import Source, Types
 from shmcompute.typing import Array
 
 
@@ -99,22 +99,25 @@ def words_of_calls(calls: Sequence[NativeCall]) -> Iterator[int]:
 
 
 def native_call(
-    dispatcher: Dispatcher, arguments: Arguments, chunks: Sequence[Chunk], held: int = 0
+    dispatcher: Dispatcher,
+    arguments: Arguments,
+    chunks: Sequence[Chunk],
+    types: Set[Types],
+    held: int = 0,
 ) -> NativeCall | NeedsPython:
-    """The call of a jitted kernel without Python; the first `held` arguments are its partial's.
+    """The call of a jitted kernel without Python, with arguments of these types in its chunks.
 
-    That is refused if chunks are of several types, if no version was compiled for just these types,
-    if it returns something, which is to be looked at, or if an argument is neither array nor
-    number.
+    The first `held` arguments are its partial's. That is refused if chunks are of several types, if
+    no version was compiled for just these types, if it returns something, which is to be looked at,
+    or if an argument is neither array nor number.
     """
-    types = {tuple(map(numba.typeof, sample)) for sample in arguments.samples(chunks)}
     described = [_describe(argument, chunks) for argument in arguments.bound]
     native = [description for description in described if isinstance(description, _Described)]
     if len(native) < len(described):
         return NeedsPython(_not_passed(described, held))
     if len(types) != 1:
         return NeedsPython(_several(types, held))
-    argument_types = types.pop()
+    (argument_types,) = types
     version = trampoline.address_of(dispatcher, argument_types)
     if isinstance(version, str):
         return NeedsPython(version)
@@ -142,7 +145,7 @@ def _not_passed(described: Sequence[_Described | str], held: int) -> str:
     return f"{_place(i, held)} is {reason}, which machine code does not pass"
 
 
-def _several(types: set[tuple[Any, ...]], held: int) -> str:
+def _several(types: Set[Types], held: int) -> str:
     """That chunks are of several types, and which argument's they are."""
     for i, kinds in enumerate(zip(*types, strict=True)):
         if len(set(kinds)) > 1:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from numba.core import config as numba_config
 
 from shmcompute.chunking import Arguments, Chunk
-from shmcompute.kernels.base import Kernel
+from shmcompute.kernels.base import Kernel, Kinds
 from shmcompute.kernels.native_plan import NeedsPython
 
 
@@ -22,7 +22,9 @@ class PythonKernel(Kernel):
             return  # a C function without a signature
         self.check_arity(signature, arguments.sample(), {})
 
-    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NeedsPython:
+    def native(
+        self, arguments: Arguments, chunks: Sequence[Chunk], kinds: Kinds | None = None
+    ) -> NeedsPython:
         if getattr(numba_config, "DISABLE_JIT", False):
             return NeedsPython("NUMBA_DISABLE_JIT is set, so what is jitted is a Python function")
         return NeedsPython("it is a Python function")

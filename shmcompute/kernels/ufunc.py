@@ -20,7 +20,7 @@ from numba.np.ufunc.gufunc import GUFunc
 
 from shmcompute.chunking import Arguments, Block, Chunk, Constant, Cut, WholeArray
 from shmcompute.errors import KernelTypeError
-from shmcompute.kernels.base import Kernel, name_of, rewrap, unwrap
+from shmcompute.kernels.base import Kernel, Kinds, name_of, rewrap, unwrap
 from shmcompute.kernels.captured import Captures
 from shmcompute.kernels.native_plan import NeedsPython
 from shmcompute.kernels.variants import bounded_gufunc
@@ -114,7 +114,9 @@ class UfuncKernel(Kernel):
         with _lone if self.alone else nullcontext():
             self._call(args)
 
-    def native(self, arguments: Arguments, chunks: Sequence[Chunk]) -> NeedsPython:
+    def native(
+        self, arguments: Arguments, chunks: Sequence[Chunk], kinds: Kinds | None = None
+    ) -> NeedsPython:
         return NeedsPython("it is a ufunc, whose compiled loops are called by Python")
 
     def threaded(self) -> Kernel:

@@ -31,7 +31,7 @@ from shmcompute.chunking import (
     meets_neighbours,
     refuse_generators,
 )
-from shmcompute.kernels import Captured, Captures, NumbaKernel, fingerprints, unwrap
+from shmcompute.kernels import Captured, Captures, fingerprints, unwrap
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans.debug_warnings import warn_of_races
 from shmcompute.plans.options import Options, Target, first_index
@@ -64,8 +64,7 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
     apart = _meet_neighbours(links, retries)
     chunk_bytes = None if apart else _bytes_of_chunk(links, retries)
     cut = _cut(links, options, target.workers, chunk_bytes)
-    for link in links:
-        link.kernel.check(link.arguments, cut)
+    links = tuple(link.checked(cut) for link in links)
     values, static = links[-1].arguments.values, options.schedule == "static"
     plan = Plan(links, cut, values, static, retries, debug=options.debug)
     if apart:
@@ -80,11 +79,6 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
     return plan
 
 
-def note_kinds(plan: Plan) -> None:
-    """Note by what `rebuild_plan` tells that arguments are of the kinds of this plan's."""
-    plan.form.fingerprints = fingerprints(plan.links[0].arguments, plan.chunks)
-
-
 def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Target) -> Plan | None:
     """The plan of arguments for which there is a form; None if they are of other kinds.
 
@@ -95,7 +89,7 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
     TypeError, ValueError, KernelTypeError
         As `parallel_apply`, before anything runs.
     """
-    kernel = known.links[0].kernel
+    kernel, kinds = known.links[0].kernel, known.links[0].kinds
     arguments, first = bind(args, _setting(options, target)), first_index(options)
     if any(isinstance(argument, Constant) for argument in arguments.bound):
         return None  # a plain array that is copied, or a number too many: its value is the form's
@@ -103,9 +97,9 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
         cut = _cut_blocks([arguments], options, target.workers)
     else:
         cut = cut_range(known, options, (first, first + arguments.length), target.workers)
-    if not isinstance(kernel, NumbaKernel):
+    if kinds is None:
         kernel.check(arguments, cut)
-    elif fingerprints(arguments, cut) != known.form.fingerprints:
+    elif fingerprints(arguments.samples(cut)) != kinds.fingerprints:
         return None
     return known.reattached(arguments, cut)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
 
 from shmcompute.kernels import NativePlan
 from shmcompute.system.call_context import CallContext
@@ -24,4 +23,3 @@ class Form:
         self.reasons: tuple[str | None, ...] = ()  # of each kernel: why it needs Python, if it does
         self.is_made = False  # whether it is known if there is a native plan
         self.within: dict[CallContext, Form] = {}  # the latest context, and the form there
-        self.fingerprints: frozenset[Any] | None = None  # of what its kernel is called with

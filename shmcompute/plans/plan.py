@@ -31,6 +31,7 @@ from shmcompute.chunking import (
 from shmcompute.kernels import (
     Captured,
     Kernel,
+    Kinds,
     NativeCall,
     NativePlan,
     NeedsPython,
@@ -57,6 +58,15 @@ class Link:
 
     kernel: Kernel
     arguments: Arguments
+    kinds: Kinds | None = None  # of what types these are in chunks, where that has been checked
+
+    def checked(self, chunks: Sequence[Chunk]) -> Link:
+        """The same, if the kernel takes what these chunks call it with; else it raises."""
+        return replace(self, kinds=self.kernel.check(self.arguments, chunks))
+
+    def native(self, chunks: Sequence[Chunk]) -> NativeCall | NeedsPython:
+        """How machine code calls it on these, or why it can't."""
+        return self.kernel.native(self.arguments, chunks, self.kinds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,12 +317,12 @@ class Plan:
         reason = self._needs_python()
         if reason is not None:
             return [NeedsPython(reason)] * len(self.links)
-        chunks = self.chunks if self.sweeps is None else self.sweeps.typical
         try:
-            if self.sweeps is not None:  # a worker to which only source came has yet to compile it
-                for link in self.links:
-                    link.kernel.check(link.arguments, chunks)
-            return [link.kernel.native(link.arguments, chunks) for link in self.links]
+            if self.sweeps is None:
+                return [link.native(self.chunks) for link in self.links]
+            # A worker to which only source came has yet to compile it.
+            chunks = self.sweeps.typical
+            return [link.checked(chunks).native(chunks) for link in self.links]
         except Exception as error:  # noqa: BLE001  # private parts of Numba: Python will do
             failed = f"its call by machine code can't be made ({type(error).__name__}: {error})"
             return [NeedsPython(failed)] * len(self.links)

@@ -68,8 +68,7 @@ def plan_of_sweeps(
         longest=longest,
     )
     sweeps = Sweeps(order, StateMemory(sweeping.state_words(parts), target.shared), _spin(parts))
-    for link in links:
-        link.kernel.check(link.arguments, sweeps.typical)
+    links = tuple(link.checked(sweeps.typical) for link in links)
     cut = tuple(zip(order.edges, order.edges[1:], strict=False))
     values = links[-1].arguments.values
     plan = Plan(links, cut, values, static=True, sweeps=sweeps)

@@ -73,9 +73,10 @@ def test_a_call_without_python_sees_what_python_sees(shape, data):
     arguments = bind([sums, sc.read(view, axis=axis)], Setting(0, shared=False))
     kernel = _summing(view.ndim, axis)
     chunk = (start, length)
-    kernel(*arguments.at(ChunkCall(*chunk)))  # compiles
+    given = arguments.at(ChunkCall(*chunk))
+    kernel(*given)  # compiles
     sums[:] = 0
-    call = native_call(kernel, arguments, [chunk])
+    call = native_call(kernel, arguments, [chunk], {tuple(map(nb.typeof, given))})
     assert call is not None
     _run(call, arguments.views(), start, length)
     expected = np.moveaxis(view, axis, 0).reshape(length, -1).sum(1)

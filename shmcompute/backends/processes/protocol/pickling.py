@@ -15,7 +15,7 @@ from shmcompute.backends.processes.protocol.messages import PackedPlan, Result, 
 from shmcompute.backends.processes.protocol.pickler import Pickler, ResultPickler, TaskPickler
 from shmcompute.chunking import Chunk, Chunks, Grid
 from shmcompute.errors import KernelSerializationError, ShmComputeError
-from shmcompute.kernels import Kernel, NumbaKernel, PackedOnce, fingerprints
+from shmcompute.kernels import Kernel, NumbaKernel, PackedOnce
 from shmcompute.plans import Link, Plan
 from shmcompute.storage import Handle, adopt, mapped
 from shmcompute.system.call_context import CallContext
@@ -76,9 +76,7 @@ def _chunks_to_send(chunks: Sequence[Chunk]) -> Sequence[Chunk] | None:
 
 def _kinds(link: Link, plan: Plan) -> Hashable:
     """What is equal for kernels of the same arguments' types, on which their machine code rests."""
-    if not isinstance(link.kernel, NumbaKernel):
-        return None
-    return fingerprints(link.arguments, plan.chunks) or plan.form.number
+    return None if link.kinds is None else link.kinds.fingerprints or plan.form.number
 
 
 def unpack(packed: PackedPlan) -> Plan:
