@@ -30,10 +30,10 @@ from shmcompute.plans import (
     Calls,
     Options,
     Plan,
+    arrays_of,
     build_plan,
     calls_of,
     cut_range,
-    shared_arrays,
 )
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, asked_for
@@ -53,7 +53,7 @@ class BoundPlan:
         self,
         plan: Plan,
         pool: Pool,
-        arrays: tuple[SharedArray, ...],
+        arrays: Sequence[SharedArray],
         timeout: float | None,
         options: Options,
         progress: Asked = None,
@@ -221,7 +221,7 @@ class TunedPlan(BoundPlan):
         record = tuned.record_of(pool, calls, options)
         first = pool.candidate(record.choose(pool.starts()).backend)
         built = build_plan(calls, options, first.running)
-        super().__init__(built, first, shared_arrays(calls), None, options, progress)
+        super().__init__(built, first, arrays_of(calls).shared, None, options, progress)
 
     def __call__(self, *changed: Any) -> Outputs:
         """Run it; see `BoundPlan`."""
@@ -344,7 +344,7 @@ def plan(
             return TunedPlan(calls, options, chosen, progress)
         chosen = only
     built = build_plan(calls, options, chosen.running)
-    return BoundPlan(built, chosen, shared_arrays(calls), seconds, options, progress)
+    return BoundPlan(built, chosen, arrays_of(calls).shared, seconds, options, progress)
 
 
 def parallel_apply(

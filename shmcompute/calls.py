@@ -30,15 +30,14 @@ from shmcompute.plans import (
     Calls,
     Options,
     Plan,
+    arrays_of,
     build_plan,
     call_key,
     calls_of,
     cut_range,
     form_key,
-    plain_arrays,
     rebuild_plan,
     run_watched,
-    shared_arrays,
 )
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, Meter
@@ -168,8 +167,7 @@ def _call_measured(
     record = tuned.record_of(chosen, calls, options)
     result, pool, left = tuned.run_tuned(chosen, record, prepare, whole=key is None)
     if left and key is not None:
-        arrays = shared_arrays(calls), plain_arrays(calls)
-        chosen.plans.keep(place, plans[0], *arrays, Decision(pool, left))
+        chosen.plans.keep(place, plans[0], *arrays_of(calls), Decision(pool, left))
     return result
 
 
@@ -185,7 +183,7 @@ def _built(
         built = _newly_built(calls, options, pool.running)
         plans.keep_form(same, built)
     if options.extent is None or not (options.retries or options.schedule == "guided"):
-        plans.keep(key, built, shared_arrays(calls), plain_arrays(calls))
+        plans.keep(key, built, *arrays_of(calls))
     return built
 
 

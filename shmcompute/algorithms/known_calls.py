@@ -15,7 +15,7 @@ from shmcompute.algorithms.storing import stored
 from shmcompute.arrays import SharedArray, holder_of
 from shmcompute.calls import call
 from shmcompute.chunking import Values, chunk, per_chunk, shared
-from shmcompute.plans import Options, plain_arrays, shared_arrays
+from shmcompute.plans import Options, arrays_of
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, Meter
 
@@ -151,14 +151,14 @@ class KnownCalls:
 
         One with a view of what is no open `SharedArray` is not kept: nobody would tell its end.
         """
-        views = plain_arrays(calls)
-        holders = [holder for view in views if (holder := holder_of(view)) is not None]
-        if len(holders) < len(views):
+        given = arrays_of(calls)
+        holders = [holder for view in given.plain if (holder := holder_of(view)) is not None]
+        if len(holders) < len(given.plain):
             return
         for oldest in list(self._calls)[: 1 - KEPT]:
             self._calls.pop(oldest, None)
         self._calls[key] = call, overloads, _version(overloads)
-        for array in (*shared_arrays(calls), *holders):
+        for array in (*given.shared, *holders):
             array.when_closed(_forget, weakref.ref(self), key)
 
 

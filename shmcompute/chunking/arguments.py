@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -39,6 +40,12 @@ class Arguments:
     length: int  # in two dimensions that along the first
     values: Values = ()  # its numbers, unless a call passes others
     width: int | None = None  # in two dimensions that along the second
+    start: int = 0  # the first index
+
+    @cached_property
+    def classes(self) -> frozenset[type[Bound]]:
+        """Of which classes they are: what many ask, before each looks for its own."""
+        return frozenset(map(type, self.bound))
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -143,7 +150,7 @@ class Arguments:
 
     def detached(self) -> Arguments:
         """The same without its arrays, and without its numbers."""
-        return replace(self.attached(map(Outline.of, self.views())), values=())
+        return replace(self.attached(map(Outline.of, self.views())), values=(), start=0)
 
     def attached(self, views: Iterator[Any]) -> Arguments:
         """The same with other arrays."""

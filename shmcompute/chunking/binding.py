@@ -111,7 +111,8 @@ def bind(args: Sequence[Any], setting: Setting, *, earlier: Values = ()) -> Argu
         length, width = blocks.shape_of_grid(bound)
         arguments = Arguments(bound, length, tuple(values), width)
     else:
-        arguments = Arguments(bound, _length(bound, setting), tuple(values))
+        start = 0 if setting.extent is None else setting.extent[0]
+        arguments = Arguments(bound, _length(bound, setting), tuple(values), start=start)
     if len(accesses := arguments.accesses()) > 1:
         check_shared([one._replace(position=one.position + first) for one in accesses])
     return arguments

@@ -23,9 +23,9 @@ from shmcompute.plans import (
     Calls,
     Options,
     Plan,
+    arrays_of,
     build_plan,
     calls_of,
-    plain_arrays,
     why_bound_anew,
 )
 from shmcompute.pool import Pool
@@ -122,7 +122,7 @@ def explain(
     before = versions_of([one for function, *_ in calls for one in dispatchers_of(function)])
     plan = build_plan(calls, options, target)
     prospect = target.prospect(plan, seconds)
-    anew = "it is debugged" if guarded else why_bound_anew(calls, plain_arrays(calls))
+    anew = "it is debugged" if guarded else why_bound_anew(calls, arrays_of(calls).plain)
     return _explanation(plan, options, chosen, target, prospect, before, anew)
 
 

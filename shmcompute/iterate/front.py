@@ -15,7 +15,7 @@ from shmcompute.calls import await_turn, over_range, pool_for
 from shmcompute.iterate.call import Call
 from shmcompute.iterate.repeat import repeat, repeat_until
 from shmcompute.iterate.until import Condition, Measurement, dropping_numbers
-from shmcompute.plans import Calls, Options, calls_of, shared_arrays
+from shmcompute.plans import Calls, Options, arrays_of, calls_of
 from shmcompute.plans.swapping import Pair, looks_into, swapped
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, asked_for
@@ -240,5 +240,5 @@ def _written_last(
     if pair is not None:
         first = next((i for i, one in enumerate(pair) if looks_into(written, one.array)), 0)
         return pair[first if times % 2 else 1 - first]
-    found = (one for one in shared_arrays(calls) if looks_into(written, one.array))
+    found = (one for one in arrays_of(calls).shared if looks_into(written, one.array))
     return next(found, written)

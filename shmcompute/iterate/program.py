@@ -10,10 +10,9 @@ from shmcompute.plans import (
     Calls,
     Options,
     Plan,
+    arrays_of,
     bind_links,
     chain_key,
-    plain_arrays,
-    shared_arrays,
 )
 from shmcompute.plans.sweep_plan import plan_of_sweeps
 from shmcompute.pool import Pool
@@ -46,7 +45,8 @@ def find_program(
         return None
     _taken(plan)
     if known is None:
-        pool.plans.keep(key, plan, [*shared_arrays(calls), *swap], plain_arrays(calls))
+        given = arrays_of(calls)
+        pool.plans.keep(key, plan, [*given.shared, *swap], given.plain)
     return Program(plan, plan.values)
 
 

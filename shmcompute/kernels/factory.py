@@ -6,7 +6,7 @@ from typing import Any
 
 from numba.core.dispatcher import Dispatcher
 
-from shmcompute.chunking import Arguments
+from shmcompute.chunking import Arguments, refuse_generators
 from shmcompute.kernels.base import Kernel, unwrap
 from shmcompute.kernels.jitted import NumbaKernel
 from shmcompute.kernels.python import PythonKernel
@@ -19,7 +19,7 @@ def kernel(function: Any, arguments: Arguments) -> Kernel:
     Raises
     ------
     TypeError
-        If it can't be called.
+        If it can't be called, or is a partial that brings a random generator along.
     KernelTypeError
         If a ufunc does not take that many arguments.
     """
@@ -28,6 +28,8 @@ def kernel(function: Any, arguments: Arguments) -> Kernel:
     if isinstance(function, Dispatcher):
         return NumbaKernel(function, function)
     inner, partial_args, keywords = unwrap(function)
+    for value in (*partial_args, *keywords.values()):
+        refuse_generators("the kernel's partial", value)
     if isinstance(inner, Dispatcher):
         return NumbaKernel(function, inner, partial_args, keywords)
     if isinstance(inner, UFUNCS):

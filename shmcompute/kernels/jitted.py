@@ -40,11 +40,11 @@ class NumbaKernel(Kernel):
     keywords: dict[str, Any] = field(default_factory=dict)
 
     def check(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Kinds:
-        if any(isinstance(argument, PaddedPart) for argument in arguments.bound):
+        if PaddedPart in arguments.classes:
             from shmcompute.kernels import padding  # noqa: PLC0415  # 6 ms, for few programs
 
             padding.prepare()  # here once, so that workers find it compiled
-        if any(isinstance(argument, PaddedBlock) for argument in arguments.bound):
+        if PaddedBlock in arguments.classes:
             from shmcompute.kernels import padding_blocks  # noqa: PLC0415
 
             padding_blocks.prepare()

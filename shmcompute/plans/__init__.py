@@ -2,13 +2,12 @@
 
 from shmcompute.plans.build import (
     Calls,
+    arrays_of,
     bind_links,
     build_plan,
     calls_of,
     cut_range,
-    plain_arrays,
     rebuild_plan,
-    shared_arrays,
 )
 from shmcompute.plans.debug_warnings import run_watched
 from shmcompute.plans.form import Form
@@ -32,6 +31,7 @@ __all__ = [
     "Plan",
     "PlanCache",
     "Target",
+    "arrays_of",
     "bind_links",
     "build_plan",
     "call_key",
@@ -39,10 +39,8 @@ __all__ = [
     "chain_key",
     "cut_range",
     "form_key",
-    "plain_arrays",
     "rebuild_plan",
     "run_watched",
-    "shared_arrays",
     "size_of",
     "swapping",  # few programs need it,
     "sweep_plan",  # nor this

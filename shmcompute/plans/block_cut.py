@@ -35,7 +35,7 @@ def cut_blocks(
     shape = links[0].length, links[0].width or 0
     bound = [argument for link in links for argument in link.bound]
     blocks = [argument for argument in bound if isinstance(argument, Block)]
-    if any(isinstance(argument, ChunkGenerator) for argument in bound):
+    if any(ChunkGenerator in link.classes for link in links):
         area = max(1, shape[0] * shape[1])
         cutting = grid_schedule.Cutting(1, area, blocks=drawing)
         grid = cutting.cut(shape, "static", chunksize)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from shmcompute.arrays import SharedArray
 from shmcompute.chunking import (
     ARRAY_MARKERS,
     Arguments,
+    Bound,
     Chunk,
     ChunkGenerator,
     ChunkNumber,
@@ -29,12 +30,11 @@ from shmcompute.chunking import (
     cut_ends,
     lent_array,
     meets_neighbours,
-    refuse_generators,
 )
-from shmcompute.kernels import Captured, Captures, fingerprints, unwrap
+from shmcompute.kernels import Captured, Captures, fingerprints
 from shmcompute.kernels import kernel as kernel_of
 from shmcompute.plans.debug_warnings import warn_of_races
-from shmcompute.plans.options import Options, Target, first_index
+from shmcompute.plans.options import Options, Target
 from shmcompute.plans.plan import Link, Plan
 from shmcompute.storage import locate
 from shmcompute.system import cores
@@ -44,6 +44,8 @@ from shmcompute.typing import Array
 # stand still; finer, and Python kernels would be called for nothing.
 FINE = 64
 DRAWING = 128  # chunks where kernels draw random numbers; each costs some 30 us
+
+_TOLD = frozenset({ChunkNumber, OutputRow})  # of chunks
 
 Calls = list[tuple[Any, ...]]  # a kernel and its arguments each
 
@@ -61,7 +63,7 @@ def build_plan(calls: Calls, options: Options, target: Target) -> Plan:
         retries = config.count("retries", retries, 0)
     links = bind_links(calls, options, target)
     _refuse_sweep(links)
-    apart = _meet_neighbours(links, retries)
+    apart = len(links) > 1 and _meet_neighbours(links, retries)
     chunk_bytes = None if apart else _bytes_of_chunk(links, retries)
     cut = _cut(links, options, target.workers, chunk_bytes)
     links = tuple(link.checked(cut) for link in links)
@@ -90,13 +92,14 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
         As `parallel_apply`, before anything runs.
     """
     kernel, kinds = known.links[0].kernel, known.links[0].kinds
-    arguments, first = bind(args, _setting(options, target)), first_index(options)
-    if any(isinstance(argument, Constant) for argument in arguments.bound):
+    arguments = bind(args, _setting(options, target))
+    if Constant in arguments.classes:
         return None  # a plain array that is copied, or a number too many: its value is the form's
     if arguments.width is not None:
         cut = _cut_blocks([arguments], options, target.workers)
     else:
-        cut = cut_range(known, options, (first, first + arguments.length), target.workers)
+        extent = arguments.start, arguments.start + arguments.length
+        cut = cut_range(known, options, extent, target.workers)
     if kinds is None:
         kernel.check(arguments, cut)
     elif fingerprints(arguments.samples(cut)) != kinds.fingerprints:
@@ -107,7 +110,7 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
 def cut_range(known: Plan, options: Options, extent: Chunk, workers: int) -> Sequence[Chunk]:
     """The chunks of a range, for a plan like one that is known."""
     first, last = extent
-    fine = per_worker(known.links, options) if options.fine else None
+    fine = per_worker(known.links, options)
     length = max(0, last - first)
     return chunks(length, workers, options.schedule, options.chunksize, first, fine)
 
@@ -118,9 +121,9 @@ def per_worker(links: Sequence[Link], options: Options) -> int | None:
     Who watches sees more of it with finer ones. But who is told of chunks, by their numbers or by a
     row for each, is to get the same whether watched or not.
     """
-    bound = [argument for link in links for argument in link.arguments.bound]
-    told = any(isinstance(argument, (ChunkNumber, OutputRow)) for argument in bound)
-    return FINE if options.fine and not told else None
+    if not options.fine or any(link.arguments.classes & _TOLD for link in links):
+        return None
+    return FINE
 
 
 def _setting(options: Options, target: Target) -> Setting:
@@ -129,7 +132,7 @@ def _setting(options: Options, target: Target) -> Setting:
 
 def _refuse_sweep(links: Sequence[Link]) -> None:
     """Raise where a kernel is to be told of a sweep, and there is none."""
-    if any(isinstance(one, SweepNumber) for link in links for one in link.arguments.bound):
+    if any(SweepNumber in link.arguments.classes for link in links):
         raise ValueError("sc.sweep: there are sweeps in sc.parallel_iterate alone")
 
 
@@ -187,28 +190,30 @@ def calls_of(kernel: Any, args: tuple[Any, ...]) -> Calls:
     return [link if isinstance(link, tuple) and link else (link, *args) for link in kernel]
 
 
-def shared_arrays(calls: Calls) -> tuple[SharedArray, ...]:
-    """The SharedArrays among the arguments, marked or not."""
-    return tuple(value for value in _given(calls) if isinstance(value, SharedArray))
+class Given(NamedTuple):
+    """The arrays among the arguments of calls, marked or not, and those that a partial brings."""
+
+    shared: list[SharedArray]
+    plain: list[Array]  # ndarrays, and those that others lend
 
 
-def plain_arrays(calls: Calls) -> tuple[Array, ...]:
-    """The ndarrays among the arguments, marked or not, and those that others lend."""
-    given = _given(calls)
-    arrays = [value for value in given if isinstance(value, np.ndarray)]
-    others = [value for value in given if not isinstance(value, (np.ndarray, SharedArray))]
-    return (*arrays, *(view for value in others if (view := lent_array(value)) is not None))
-
-
-def _given(calls: Calls) -> list[Any]:
-    """The arguments without markers, and what a partial brings along."""
-    given = [arg for _, *args in calls for arg in args]
-    held = [arg for kernel, *_ in calls if isinstance(kernel, partial) for arg in kernel.args]
-    return [*(arg.value if isinstance(arg, ARRAY_MARKERS) else arg for arg in given), *held]
+def arrays_of(calls: Calls) -> Given:
+    """The arrays that calls are given."""
+    given = Given([], [])
+    for kernel, *args in calls:
+        for arg in (*args, *kernel.args) if isinstance(kernel, partial) else args:
+            value = arg.value if isinstance(arg, ARRAY_MARKERS) else arg
+            if isinstance(value, SharedArray):
+                given.shared.append(value)
+            elif isinstance(value, np.ndarray):
+                given.plain.append(value)
+            elif (view := lent_array(value)) is not None:
+                given.plain.append(view)
+    return given
 
 
 def _meet_neighbours(links: Sequence[Link], retries: int) -> bool:
-    """Whether a link sees what another does to neighbouring chunks.
+    """Whether a link of a chain sees what another does to neighbouring chunks.
 
     Raises
     ------
@@ -217,9 +222,7 @@ def _meet_neighbours(links: Sequence[Link], retries: int) -> bool:
         the first link its neighbours have long built upon.
     """
     bound = [link.arguments for link in links]
-    found = len(links) > 1 and meets_neighbours(
-        [one.accesses() for one in bound], [one.lengths for one in bound]
-    )
+    found = meets_neighbours([one.accesses() for one in bound], [one.lengths for one in bound])
     if found and retries:
         raise ValueError(
             f"retries={retries}: a link of the chain sees what another writes in neighbouring "
@@ -235,18 +238,11 @@ def bind_links(calls: Calls, options: Options, target: Target) -> tuple[Link, ..
     setting = _setting(options, target)
     for function, *args in calls:
         earlier = links[-1].arguments.values if links else ()
-        _refuse_held_generators(function)
         arguments = bind(args, setting._replace(link=len(links)), earlier=earlier)
         kernel = kernel_of(function, arguments)
         kernel = kernel.bounded() if options.debug else kernel
         links.append(Link(kernel.threaded() if target.threaded else kernel, arguments))
     return tuple(links)
-
-
-def _refuse_held_generators(function: Any) -> None:
-    _, partial_args, keywords = unwrap(function)
-    for value in (*partial_args, *keywords.values()):
-        refuse_generators("the kernel's partial", value)
 
 
 def _bytes_of_chunk(links: tuple[Link, ...], retries: int) -> int | None:
@@ -267,19 +263,21 @@ def _cut(
     arguments = [link.arguments for link in links]
     if arguments[0].width is not None:
         return _cut_blocks(arguments, options, workers)
-    length, chunksize = arguments[0].length, options.chunksize
+    length, start, chunksize = arguments[0].length, arguments[0].start, options.chunksize
     fine = per_worker(links, options)
     if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
         total = bytes_of(arguments)
         most = -(-length // (workers * (fine or 1)))
         chunksize = max(1, min(chunk_bytes * length // max(1, total), most))
-    cut = chunks(length, workers, options.schedule, chunksize, first_index(options), fine)
-    bound = [argument for link in arguments for argument in link.bound]
-    if any(isinstance(argument, ChunkGenerator) for argument in bound):
+    cut = chunks(length, workers, options.schedule, chunksize, start, fine)
+    classes = frozenset[type[Bound]]().union(*(one.classes for one in arguments))
+    if ChunkGenerator in classes:
         # Neither the machine nor how the call is run may decide which numbers are drawn.
-        cut = chunks(length, DRAWING, "static", options.chunksize, first_index(options))
-    padded = [argument for argument in bound if isinstance(argument, PaddedPart)]
-    return cut_ends(cut, padded) if padded else cut
+        cut = chunks(length, DRAWING, "static", options.chunksize, start)
+    if PaddedPart not in classes:
+        return cut
+    bound = [argument for link in arguments for argument in link.bound]
+    return cut_ends(cut, [argument for argument in bound if isinstance(argument, PaddedPart)])
 
 
 def _cut_blocks(arguments: Sequence[Arguments], options: Options, workers: int) -> Sequence[Chunk]:

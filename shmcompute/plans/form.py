@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass, field
 
 from shmcompute.kernels import NativePlan
 from shmcompute.system.call_context import CallContext
 
-_numbers = itertools.count(1)
 
-
+@dataclass(eq=False)
 class Form:
     """What plans have in common that differ in their arrays' places and in their chunks alone.
 
@@ -17,9 +17,8 @@ class Form:
     call. It has the types of kernels and arguments, so one native plan serves all.
     """
 
-    def __init__(self) -> None:
-        self.number = next(_numbers)  # unique in this process
-        self.native: NativePlan | None = None
-        self.reasons: tuple[str | None, ...] = ()  # of each kernel: why it needs Python, if it does
-        self.is_made = False  # whether it is known if there is a native plan
-        self.within: dict[CallContext, Form] = {}  # the latest context, and the form there
+    number: int = field(default_factory=itertools.count(1).__next__)  # unique in this process
+    native: NativePlan | None = None
+    reasons: tuple[str | None, ...] = ()  # of each kernel: why it needs Python, if it does
+    is_made: bool = False  # whether it is known if there is a native plan
+    within: dict[CallContext, Form] = field(default_factory=dict)  # the latest, and the form there

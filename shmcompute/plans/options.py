@@ -25,8 +25,3 @@ class Target(Protocol):
     workers: int
     shared: bool
     threaded: bool
-
-
-def first_index(options: Options) -> int:
-    """The first index of the axis, or of the range in its place."""
-    return 0 if options.extent is None else options.extent[0]

@@ -13,7 +13,7 @@ from shmcompute.chunking import (
     PaddedPart,
 )
 from shmcompute.kernels import sweeping
-from shmcompute.plans.options import Options, Target, first_index
+from shmcompute.plans.options import Options, Target
 from shmcompute.plans.plan import Link, Plan
 from shmcompute.plans.sweep_schedule import LONGEST, Footprint, Needs, needs_of, schedule
 from shmcompute.plans.sweep_state import StateMemory, Sweeps
@@ -63,8 +63,8 @@ def plan_of_sweeps(
         bytes_an_index=max(1, _bytes_of(touched, length) // length),
         cache=cores.cache(),
         slab=options.chunksize,
-        padded=any(isinstance(one, PaddedPart) for link in links for one in link.arguments.bound),
-        start=first_index(options),
+        padded=any(PaddedPart in link.arguments.classes for link in links),
+        start=links[0].arguments.start,
         longest=longest,
     )
     sweeps = Sweeps(order, StateMemory(sweeping.state_words(parts), target.shared), _spin(parts))
@@ -82,7 +82,7 @@ def _spin(parts: int) -> int:
 
 def _is_plain(link: Link) -> bool:
     """Whether its arguments know nothing of chunks, whose number and size are then all one."""
-    return not any(isinstance(one, (ChunkNumber, OutputRow)) for one in link.arguments.bound)
+    return link.arguments.classes.isdisjoint({ChunkNumber, OutputRow})
 
 
 def _needs(touched: Sequence[Sequence[Footprint]], length: int) -> Needs | None:
