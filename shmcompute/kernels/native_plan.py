@@ -135,7 +135,7 @@ def native_call(
         ),
         np.array([code, *words], np.int64),
         sum(words_in_frame(view.ndim) for view in arguments.views()),
-        kept=(compiled, arguments.detached(), native),
+        kept=(compiled, native),
     )
 
 
@@ -165,7 +165,7 @@ class _Described(NamedTuple):
 
     source: Source
     words: Sequence[int] = ()
-    kept: Any = None  # what these point to, beside what the argument keeps
+    kept: Any = None  # what these point to
 
 
 def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | str:
@@ -185,7 +185,8 @@ def _describe(argument: Bound, chunks: Sequence[Chunk]) -> _Described | str:
             return _Described(("row", 0), [view.itemsize])
         case ScratchRow():
             row = argument.at(ChunkCall(0, 0))
-            return _Described(("scratch", 0), trampoline.scratch_words(argument.rows, row))
+            rows = argument.rows
+            return _Described(("scratch", 0), trampoline.scratch_words(rows, row), rows)
         case Constant(value):
             return _describe_constant(value)
     return "a random generator, made for each chunk"
@@ -233,7 +234,7 @@ def _describe_padded_block(block: PaddedBlock, chunks: Sequence[Any]) -> _Descri
 def _describe_constant(value: Any) -> _Described | str:
     array = value.array if isinstance(value, SharedArray) else value
     if type(array) is np.ndarray:
-        return _Described(("fixed", 0), trampoline.fixed_words(array))
+        return _Described(("fixed", 0), trampoline.fixed_words(array), array)
     packed = trampoline.scalar_bytes(value)
     if packed is None:
         return f"{_kind(value)} (Numba's type {numba.typeof(value)})"

@@ -48,7 +48,8 @@ from shmcompute.typing import Array
 if TYPE_CHECKING:  # few programs need it
     from shmcompute.plans.sweep_state import Sweeps
 
-OF_CHUNKS = "_frame", "count"  # what a plan caches of its chunks
+OF_CHUNKS = "_frame", "count"  # what a plan caches of its chunks,
+OF_ARRAYS = "outputs", "_places", "detached_links"  # and of its arrays
 KEPT = 1024  # plans over other ranges that a plan knows
 
 
@@ -103,6 +104,14 @@ class Plan:
         """What messages call its kernel."""
         links = self.links if self.sweeps is None else self.links[: len(self.links) // 2]
         return " + ".join(link.kernel.name for link in links)
+
+    @cached_property
+    def versions(self) -> tuple[tuple[dict[Any, Any], Any], ...]:
+        """The versions of each jitted kernel, and the first, which ``recompile()`` replaces."""
+        kernels = [link.kernel for link in self.links]
+        overloads = [one.dispatcher.overloads for one in kernels if isinstance(one, NumbaKernel)]
+        # Not known.values(): an OrderedDict looks each key up, and hashes Numba's types for it.
+        return tuple((known, next(iter(dict.values(known)), None)) for known in overloads)
 
     def run_chunk(self, number: int, values: Values, worker: int = 0) -> None:
         """Call the kernels on one chunk. This is the only place where Python calls a kernel."""
@@ -184,8 +193,11 @@ class Plan:
     @cached_property
     def outputs(self) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and dtype of each array that a run of it makes: a row for each chunk."""
-        samples = [one for link in self.links for one in link.arguments.outputs()]
-        return [((len(self.chunks), *one.shape[1:]), one.dtype) for one in samples]
+        return [
+            ((len(self.chunks), *row.shape[1:]), row.dtype)
+            for link in self.links
+            for row in link.arguments.outputs()
+        ]
 
     def with_outputs(self, views: Sequence[Array]) -> Plan:
         """The plan that writes these."""
@@ -253,17 +265,21 @@ class Plan:
         links = tuple(
             replace(link, arguments=link.arguments.attached(views)) for link in self.links
         )
-        return self._copy(("outputs", "_places", *OF_CHUNKS), links=links, chunks=chunks)
+        return self._copy((*OF_ARRAYS, *OF_CHUNKS), links=links, chunks=chunks)
 
     def detached(self) -> Plan:
         """Its form as a plan, without arrays and chunks."""
-        links = tuple(replace(link, arguments=link.arguments.detached()) for link in self.links)
-        return replace(self, links=links, chunks=(), values=())
+        return replace(self, links=self.detached_links, chunks=(), values=())
+
+    @cached_property
+    def detached_links(self) -> tuple[Link, ...]:
+        """Its links as they are sent, and kept: without arrays."""
+        return tuple(replace(link, arguments=link.arguments.detached()) for link in self.links)
 
     def reattached(self, arguments: Arguments, chunks: Sequence[Chunk]) -> Plan:
         """The plan of its form and one kernel, with other arguments of the same kinds."""
         links = (replace(self.links[0], arguments=arguments),)
-        stale = ("outputs", "_places", *OF_CHUNKS)
+        stale = *OF_ARRAYS, *OF_CHUNKS
         return self._copy(stale, links=links, chunks=chunks, values=arguments.values)
 
     def views(self) -> list[Any]:

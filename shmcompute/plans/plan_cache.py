@@ -63,7 +63,7 @@ class NotedPlan(Protocol):
 @dataclass(frozen=True, eq=False)
 class _Entry:
     plan: Plan
-    versions: tuple[tuple[dict[Any, Any], Any], ...]  # see `_versions`
+    versions: tuple[tuple[dict[Any, Any], Any], ...]  # see `Plan.versions`
     arrays: list[int]  # their id()
     note: Any = None  # of who keeps it
 
@@ -110,7 +110,7 @@ class PlanCache:
         arrays = [*arrays, *holders]
         while len(self._entries) >= KEPT:
             self._drop(next(iter(self._entries)))
-        self._entries[key] = _Entry(plan, _versions(plan), [id(array) for array in arrays], note)
+        self._entries[key] = _Entry(plan, plan.versions, [id(array) for array in arrays], note)
         for array in arrays:
             if id(array) not in self._keys:  # an empty set: its callback is registered, too
                 array.when_closed(_forget, weakref.ref(self), id(array))
@@ -126,7 +126,7 @@ class PlanCache:
         if key is not None:
             while len(self._forms) >= FORMS:
                 self._forms.pop(next(iter(self._forms)), None)
-            self._forms[key] = _Entry(plan.detached(), _versions(plan), [])
+            self._forms[key] = _Entry(plan.detached(), plan.versions, [])
 
     def forget(self, array: int) -> None:
         """Drop the plans of an array, by its id."""
@@ -152,19 +152,6 @@ def _forget(cache: weakref.ref[PlanCache], array: int) -> None:
         alive.forget(array)
 
 
-def _versions(plan: Plan) -> tuple[tuple[dict[Any, Any], Any], ...]:
-    """The versions of each jitted kernel, and the first, which ``recompile()`` replaces."""
-    functions = [link.kernel.function for link in plan.links]
-    overloads = [kernel.overloads for kernel in functions if isinstance(kernel, Dispatcher)]
-    return tuple((versions, _first(versions)) for versions in overloads)
-
-
-def _first(versions: dict[Any, Any]) -> Any:
-    """The version that was compiled first."""
-    # Not versions.values(): an OrderedDict's looks each key up, and hashes Numba's types for it.
-    return next(iter(dict.values(versions)), None)
-
-
 def _found(entries: dict[Hashable, _Entry], key: Hashable | None) -> _Entry | None:
     try:
         entry = entries.get(key)
@@ -172,7 +159,7 @@ def _found(entries: dict[Hashable, _Entry], key: Hashable | None) -> _Entry | No
         return None
     if entry is not None:
         for versions, first in entry.versions:  # a kernel's may have been compiled anew since
-            if next(iter(dict.values(versions)), None) is not first:  # `_first`, without a call
+            if next(iter(dict.values(versions)), None) is not first:
                 return None
     return entry
 

@@ -155,6 +155,20 @@ def test_a_kernel_that_is_compiled_anew_is_new_for_threads_too(pools):
         np.testing.assert_array_equal(arr.array, 20.0)
 
 
+@pytest.mark.parametrize("name", ["processes", "threads"])
+def test_a_partial_of_a_kernel_that_is_compiled_anew_is_new(name, pools):
+    namespace = {"nb": nb, "GAIN": 2.0}
+    source = "@nb.njit\ndef kernel(a, x):\n    for i in range(x.size):\n        x[i] *= a * GAIN\n"
+    exec(source, namespace)
+    kernel = namespace["kernel"]
+    with sc.SharedArray(np.ones(4)) as arr:
+        for gain in (2.0, 10.0):
+            namespace["GAIN"] = gain
+            kernel.recompile()
+            sc.parallel_apply(functools.partial(kernel, 3.0), arr, pool=pools[name])
+        np.testing.assert_array_equal(arr.array, 180.0)
+
+
 def test_a_plain_whole_array_is_what_it_was_when_bound():
     """One content for all workers, the caller among them."""
 

@@ -29,6 +29,7 @@ _functions: weakref.WeakKeyDictionary[Function, tuple[bytes, frozenset[Handle]]]
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _NONE: frozenset[Handle] = frozenset()
+_NOTHING = pickle.dumps(None, pickle.HIGHEST_PROTOCOL)
 
 
 def pack(plan: Plan) -> PackedPlan:
@@ -40,10 +41,9 @@ def pack(plan: Plan) -> PackedPlan:
         If the kernel or an argument can't be pickled.
     """
     links, handles = [], _NONE
-    for link in plan.links:
+    for link in plan.detached_links:  # numbers, and where arrays are, come with each call
         kernel, captured = _pack_kernel(link.kernel)
-        # Numbers, and where arrays are, come with each call.
-        arguments, passed = _dumps(link.arguments.detached(), _argument_of(link.kernel))
+        arguments, passed = _dumps(link.arguments, _argument_of(link.kernel))
         links.append((kernel, arguments))
         handles |= captured | passed
     types = tuple(map(type, plan.values))
@@ -196,6 +196,8 @@ def _argument_of(kernel: Kernel) -> Callable[[], str]:
 def _dumps(
     value: Any, what: Callable[[], str], pickler: type[Pickler] = Pickler
 ) -> tuple[bytes, frozenset[Handle]]:
+    if value is None:  # a journal, sweeps and a context that most plans do not have
+        return _NOTHING, _NONE
     try:
         return _pickled(value, pickler)
     except ShmComputeError:
