@@ -176,6 +176,7 @@ def _built(
 ) -> Plan:
     """The plan of a call, which is kept: from a form that is known, if there is one."""
     calls, plans = calls_of(kernel, args), pool.plans
+    given = arrays_of(calls)
     same = form_key(kernel, args, options._replace(extent=None))
     form = plans.find_form(same)
     built = None if form is None else rebuild_plan(form, args, options, pool.running)
@@ -183,7 +184,7 @@ def _built(
         built = _newly_built(calls, options, pool.running)
         plans.keep_form(same, built)
     if options.extent is None or not (options.retries or options.schedule == "guided"):
-        plans.keep(key, built, *arrays_of(calls))
+        plans.keep(key, built, *given)
     return built
 
 

@@ -184,17 +184,16 @@ def _check_nothing_is_split(parts: Sequence[tuple[int, Part]]) -> None:
 
 
 def _bound(position: int, arg: Any, setting: Setting, values: list[Number]) -> Bound:
+    argument = _Argument(position, setting)
+    if isinstance(arg, (SharedArray, np.ndarray)):
+        return argument.part(arg, None, writes=True)
+    if (binder := _BINDERS.get(type(arg))) is not None:
+        return binder(argument, arg)
     if is_number(arg) and len(values) < VALUES:
         values.append(arg)
         return Scalar(len(values) - 1)
     if type(arg) is OffsetFrom:
         return _start_from(arg, setting, values)
-    binder = _BINDERS.get(type(arg))
-    argument = _Argument(position, setting)
-    if binder is not None:
-        return binder(argument, arg)
-    if isinstance(arg, (SharedArray, np.ndarray)):
-        return argument.part(arg, None, writes=True)
     refuse_generators(f"argument {position}", arg)
     # What lends no memory (a zarr array) is passed as it is, and may be read by the kernel.
     if lent_array(arg) is not None:

@@ -99,7 +99,8 @@ class NumbaKernel(Kernel):
         bound = replace(arguments, bound=(*given, *arguments.bound))
         # A worker was told of no types, only of arrays.
         types = set(map(self._types, arguments.samples(chunks))) if kinds is None else kinds.types
-        return native_call(self.dispatcher, bound, chunks, types, len(given))
+        # It enters the compiler several times, from a thread of its own once.
+        return call_compiler(lambda: native_call(self.dispatcher, bound, chunks, types, len(given)))
 
     def _check_given(self, sample: Sequence[Any]) -> None:
         """Raise KernelTypeError if it does not take that many arguments."""

@@ -258,8 +258,9 @@ def form_key(kernel: Any, args: tuple[Any, ...], options: Options) -> Hashable |
         return None
     parts: list[Hashable] = [kernel, options, *map(type, options)]
     for arg in args:
-        of_value = is_number(arg) or type(arg) is OffsetFrom
-        part: Any = type(arg) if of_value else _outline_key(arg)
+        part: Any = _outline_key(arg)
+        if part is None and (is_number(arg) or type(arg) is OffsetFrom):
+            part = type(arg)
         if part is None:
             return None
         parts.append(part)
