@@ -25,7 +25,6 @@ from shmcompute.default_pools import (
     default_workers,
 )
 from shmcompute.errors import KernelTimeoutError
-from shmcompute.kernels import name_of
 from shmcompute.plans import (
     Calls,
     Options,
@@ -35,13 +34,11 @@ from shmcompute.plans import (
     call_key,
     calls_of,
     cut_range,
-    form_key,
-    rebuild_plan,
     run_watched,
 )
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, Meter
-from shmcompute.system import context, recording
+from shmcompute.system import context
 from shmcompute.tasks import CallQueue, run_at_once
 
 Outputs = SharedArray | tuple[SharedArray, ...] | None  # what `per_chunk` has asked for
@@ -94,7 +91,8 @@ def call(
     key, values = call_key(kernel, args, options)
     known = chosen.plans.find(key)
     if known is None:
-        known = _built(kernel, args, options._replace(extent=extent), chosen, key)
+        whole = options._replace(extent=extent)
+        known = chosen.plans.build(kernel, args, whole, chosen.running, key)
         values = known.values
     elif extent is not None:
         known = found_over(known, options, extent, chosen.workers)
@@ -157,9 +155,12 @@ def _call_measured(
 
     def prepare(pool: Pool) -> Callable[[], Outputs]:
         found = pool.plans.find(key)
-        plan = _built(kernel, args, options, pool, key) if found is None else found
-        if found is not None and options.extent is not None:
+        if found is None:
+            plan = pool.plans.build(kernel, args, options, pool.running, key)
+        elif options.extent is not None:
             plan = found_over(found, options, options.extent, pool.workers)
+        else:
+            plan = found
         plans[:] = [plan]
         given = plan.values if found is None else values
         return partial(run, plan, given, pool, None, progress)
@@ -169,31 +170,6 @@ def _call_measured(
     if left and key is not None:
         chosen.plans.keep(place, plans[0], *arrays_of(calls), Decision(pool, left))
     return result
-
-
-def _built(
-    kernel: Any, args: tuple[Any, ...], options: Options, pool: Pool, key: Hashable | None
-) -> Plan:
-    """The plan of a call, which is kept: from a form that is known, if there is one."""
-    calls, plans = calls_of(kernel, args), pool.plans
-    given = arrays_of(calls)
-    same = form_key(kernel, args, options._replace(extent=None))
-    form = plans.find_form(same)
-    built = None if form is None else rebuild_plan(form, args, options, pool.running)
-    if built is None:
-        built = _newly_built(calls, options, pool.running)
-        plans.keep_form(same, built)
-    if options.extent is None or not (options.retries or options.schedule == "guided"):
-        plans.keep(key, built, *given)
-    return built
-
-
-def _newly_built(calls: Calls, options: Options, target: Backend) -> Plan:
-    """What `build_plan` makes; who traces sees how long that takes."""
-    if recording.recorder is None:
-        return build_plan(calls, options, target)
-    with recording.recorder.span("plan", " + ".join(name_of(link[0]) for link in calls)):
-        return build_plan(calls, options, target)
 
 
 def over_range(calls: Calls, options: Options) -> tuple[Calls, Options]:

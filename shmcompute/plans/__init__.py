@@ -7,7 +7,6 @@ from shmcompute.plans.build import (
     build_plan,
     calls_of,
     cut_range,
-    rebuild_plan,
 )
 from shmcompute.plans.debug_warnings import run_watched
 from shmcompute.plans.form import Form
@@ -18,7 +17,6 @@ from shmcompute.plans.plan_cache import (
     PlanCache,
     call_key,
     chain_key,
-    form_key,
     why_bound_anew,
 )
 
@@ -38,8 +36,6 @@ __all__ = [
     "calls_of",
     "chain_key",
     "cut_range",
-    "form_key",
-    "rebuild_plan",
     "run_watched",
     "size_of",
     "swapping",  # few programs need it,

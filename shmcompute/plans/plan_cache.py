@@ -30,9 +30,11 @@ from shmcompute.chunking import (
     is_number,
     lent_array,
 )
-from shmcompute.plans.build import Calls, calls_of
-from shmcompute.plans.options import Options
+from shmcompute.kernels import name_of
+from shmcompute.plans.build import Calls, arrays_of, build_plan, calls_of, rebuild_plan
+from shmcompute.plans.options import Options, Target
 from shmcompute.plans.plan import Plan
+from shmcompute.system import recording
 from shmcompute.system.addresses import address
 from shmcompute.typing import Array
 
@@ -69,7 +71,7 @@ class _Entry:
 
 
 class PlanCache:
-    """Plans by the calls that they were built for (`call_key`), and their forms (`form_key`).
+    """Plans by the calls that they were built for (`call_key`), and their forms (`_form_key`).
 
     A plan holds views, and views keep memory mapped. So the cache drops a plan when any of its
     arrays is closed or collected, and itself refers to no `SharedArray`, only to ids. An id can't
@@ -116,13 +118,28 @@ class PlanCache:
                 array.when_closed(_forget, weakref.ref(self), id(array))
             self._keys.setdefault(id(array), set()).add(key)
 
-    def find_form(self, key: Hashable | None) -> Plan | None:
-        """A plan of that form, detached from its arrays."""
-        entry = _found(self._forms, key)
-        return None if entry is None else entry.plan
+    def build(
+        self,
+        kernel: Any,
+        args: tuple[Any, ...],
+        options: Options,
+        target: Target,
+        key: Hashable | None,
+    ) -> Plan:
+        """The plan of a call, from a form that is known if there is one, and kept for its like."""
+        same = _form_key(kernel, args, options._replace(extent=None))
+        form = _found(self._forms, same)
+        built = None if form is None else rebuild_plan(form.plan, args, options, target)
+        calls = calls_of(kernel, args)
+        given = arrays_of(calls)
+        if built is None:
+            built = _built(calls, options, target)
+            self._keep_form(same, built)
+        if options.extent is None or not (options.retries or options.schedule == "guided"):
+            self.keep(key, built, *given)
+        return built
 
-    def keep_form(self, key: Hashable | None, plan: Plan) -> None:
-        """Keep the form of a plan while it is among the latest."""
+    def _keep_form(self, key: Hashable | None, plan: Plan) -> None:
         if key is not None:
             while len(self._forms) >= FORMS:
                 self._forms.pop(next(iter(self._forms)), None)
@@ -139,6 +156,14 @@ class PlanCache:
         entry = self._entries.pop(key, None)
         for array in entry.arrays if entry is not None else ():
             self._keys.get(array, set()).discard(key)
+
+
+def _built(calls: Calls, options: Options, target: Target) -> Plan:
+    """What `build_plan` makes; who traces sees how long that takes."""
+    if recording.recorder is None:
+        return build_plan(calls, options, target)
+    with recording.recorder.span("plan", " + ".join(name_of(link[0]) for link in calls)):
+        return build_plan(calls, options, target)
 
 
 def _holders(views: Sequence[Array]) -> list[SharedArray] | None:
@@ -248,7 +273,7 @@ def _kernel_key(kernel: Any) -> tuple[Hashable | None, ...]:
     return (None,)
 
 
-def form_key(kernel: Any, args: tuple[Any, ...], options: Options) -> Hashable | None:
+def _form_key(kernel: Any, args: tuple[Any, ...], options: Options) -> Hashable | None:
     """The key that calls share whose plans are of one form, where they can tell by little.
 
     Equal keys do not suffice: how arrays lie in memory is to be compared, too.

@@ -16,19 +16,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shmcompute as sc
-from shmcompute import calls as front
 from shmcompute import storage
 from shmcompute.backends.processes.protocol import pickling
 from shmcompute.errors import ClosedError
-from shmcompute.plans.plan_cache import KEPT, is_imported
+from shmcompute.plans.plan_cache import KEPT, PlanCache, is_imported
 
 
 @pytest.fixture
 def bound(monkeypatch):
     """How often a call was bound."""
     calls = []
-    real = front._built
-    monkeypatch.setattr(front, "_built", lambda *args: (calls.append(args), real(*args))[1])
+    real = PlanCache.build
+    monkeypatch.setattr(PlanCache, "build", lambda *args: (calls.append(args), real(*args))[1])
     return calls
 
 
