@@ -14,7 +14,6 @@ from shmcompute.arrays import SharedArray
 from shmcompute.chunking import (
     ARRAY_MARKERS,
     Arguments,
-    Bound,
     Chunk,
     ChunkGenerator,
     ChunkNumber,
@@ -270,14 +269,11 @@ def _cut(
         most = -(-length // (workers * (fine or 1)))
         chunksize = max(1, min(chunk_bytes * length // max(1, total), most))
     cut = chunks(length, workers, options.schedule, chunksize, start, fine)
-    classes = frozenset[type[Bound]]().union(*(one.classes for one in arguments))
-    if ChunkGenerator in classes:
+    if any(ChunkGenerator in one.classes for one in arguments):
         # Neither the machine nor how the call is run may decide which numbers are drawn.
         cut = chunks(length, DRAWING, "static", options.chunksize, start)
-    if PaddedPart not in classes:
-        return cut
-    bound = [argument for link in arguments for argument in link.bound]
-    return cut_ends(cut, [argument for argument in bound if isinstance(argument, PaddedPart)])
+    padded = [part for one in arguments for part in one.bound if isinstance(part, PaddedPart)]
+    return cut_ends(cut, padded) if padded else cut
 
 
 def _cut_blocks(arguments: Sequence[Arguments], options: Options, workers: int) -> Sequence[Chunk]:

@@ -249,7 +249,8 @@ class Plan:
         """Where its arrays are and how its chunks are cut, as workers are told."""
         frame: bytes | None = self.__dict__.get("_frame")
         if frame is None:
-            frame = self.__dict__["_frame"] = pack_head(self.chunks) + self.places(place).words
+            arrays = self.places(place).words
+            frame = self.__dict__["_frame"] = pack_head(self.chunks) + arrays
         return frame
 
     def places(self, place: Callable[[Array], Place], *, again: bool = False) -> Places:
