@@ -168,7 +168,7 @@ def _call_measured(
     record = tuned.record_of(chosen, calls, options)
     result, pool, left = tuned.run_tuned(chosen, record, prepare, whole=key is None)
     if left and key is not None:
-        chosen.plans.keep(place, plans[0], *arrays_of(calls), Decision(pool, left))
+        chosen.plans.keep(place, plans[0], arrays_of(calls), Decision(pool, left))
     return result
 
 

@@ -8,6 +8,7 @@ from shmcompute.arrays import SharedArray
 from shmcompute.chunking import VALUES, Values
 from shmcompute.plans import (
     Calls,
+    Given,
     Options,
     Plan,
     arrays_of,
@@ -45,8 +46,8 @@ def find_program(
         return None
     _taken(plan)
     if known is None:
-        given = arrays_of(calls)
-        pool.plans.keep(key, plan, [*given.shared, *swap], given.plain)
+        shared, plain = arrays_of(calls)
+        pool.plans.keep(key, plan, Given([*shared, *swap], plain))
     return Program(plan, plan.values)
 
 

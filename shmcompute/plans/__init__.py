@@ -2,6 +2,7 @@
 
 from shmcompute.plans.build import (
     Calls,
+    Given,
     arrays_of,
     bind_links,
     build_plan,
@@ -13,16 +14,12 @@ from shmcompute.plans.form import Form
 from shmcompute.plans.journal import Journal, size_of
 from shmcompute.plans.options import Options, Target
 from shmcompute.plans.plan import Link, Plan
-from shmcompute.plans.plan_cache import (
-    PlanCache,
-    call_key,
-    chain_key,
-    why_bound_anew,
-)
+from shmcompute.plans.plan_cache import PlanCache, call_key, chain_key, why_bound_anew
 
 __all__ = [
     "Calls",
     "Form",
+    "Given",
     "Journal",
     "Link",
     "Options",

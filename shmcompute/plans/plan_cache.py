@@ -31,7 +31,7 @@ from shmcompute.chunking import (
     lent_array,
 )
 from shmcompute.kernels import name_of
-from shmcompute.plans.build import Calls, arrays_of, build_plan, calls_of, rebuild_plan
+from shmcompute.plans.build import Calls, Given, arrays_of, build_plan, calls_of, rebuild_plan
 from shmcompute.plans.options import Options, Target
 from shmcompute.plans.plan import Plan
 from shmcompute.system import recording
@@ -92,24 +92,17 @@ class PlanCache:
         """The same, with the note that it was kept with."""
         return _found(self._entries, key)
 
-    def keep(
-        self,
-        key: Hashable | None,
-        plan: Plan,
-        arrays: Sequence[SharedArray],
-        views: Sequence[Array],
-        note: Any = None,
-    ) -> None:
-        """Keep a plan while its arrays are open and it is among the latest.
+    def keep(self, key: Hashable | None, plan: Plan, given: Given, note: Any = None) -> None:
+        """Keep a plan while the arrays that it was given are open and it is among the latest.
 
         One with a view of what is no open `SharedArray` is not kept: nobody would tell its end.
         """
         if key is None:
             return
-        holders = _holders(views)
+        holders = _holders(given.plain)
         if holders is None:
             return
-        arrays = [*arrays, *holders]
+        arrays = [*given.shared, *holders]
         while len(self._entries) >= KEPT:
             self._drop(next(iter(self._entries)))
         self._entries[key] = _Entry(plan, plan.versions, [id(array) for array in arrays], note)
@@ -136,7 +129,7 @@ class PlanCache:
             built = _built(calls, options, target)
             self._keep_form(same, built)
         if options.extent is None or not (options.retries or options.schedule == "guided"):
-            self.keep(key, built, *given)
+            self.keep(key, built, given)
         return built
 
     def _keep_form(self, key: Hashable | None, plan: Plan) -> None:
