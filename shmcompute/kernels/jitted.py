@@ -99,7 +99,7 @@ class NumbaKernel(Kernel):
         bound = replace(arguments, bound=(*given, *arguments.bound))
         # A worker was told of no types, only of arrays.
         types = set(map(self._types, arguments.samples(chunks))) if kinds is None else kinds.types
-        # It enters the compiler several times, from a thread of its own once.
+        # There it asks the compiler for several things; the way there is gone once.
         return call_compiler(lambda: native_call(self.dispatcher, bound, chunks, types, len(given)))
 
     def _check_given(self, sample: Sequence[Any]) -> None:

@@ -101,7 +101,7 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
         cut = cut_range(known, options, extent, target.workers)
     if kinds is None:
         kernel.check(arguments, cut)
-    elif fingerprints(arguments.samples(cut)) != kinds.fingerprints:
+    elif kinds.fingerprints is None or fingerprints(arguments.samples(cut)) != kinds.fingerprints:
         return None
     return known.reattached(arguments, cut)
 

@@ -155,6 +155,23 @@ def test_a_kernel_that_is_compiled_anew_is_new_for_threads_too(pools):
 
 
 @pytest.mark.parametrize("name", ["processes", "threads"])
+@pytest.mark.parametrize("dtype", ["U3", "S3"])
+def test_texts_that_lie_otherwise_in_memory_are_of_another_form(name, dtype, pools):
+    """Numba takes no fingerprints of them, so nothing tells that their form would do."""
+
+    @nb.njit
+    def copy(new, old):
+        for i in range(new.size):
+            new[i] = old[i]
+
+    texts = np.array([str(i) for i in range(20)], dtype)
+    with sc.SharedArray(texts) as old, sc.SharedArray(np.zeros(10, dtype)) as new:
+        for part in (old.array[:10], old.array[::2], old.array[10:], old.array[::-2]):
+            sc.parallel_apply(copy, new, sc.read(part), pool=pools[name])
+            np.testing.assert_array_equal(new.array, part)
+
+
+@pytest.mark.parametrize("name", ["processes", "threads"])
 def test_a_partial_of_a_kernel_that_is_compiled_anew_is_new(name, pools):
     namespace = {"nb": nb, "GAIN": 2.0}
     source = "@nb.njit\ndef kernel(a, x):\n    for i in range(x.size):\n        x[i] *= a * GAIN\n"
