@@ -670,3 +670,23 @@ def test_a_queue_knows_whether_it_is_closed():
         assert items.closed is False
         items.close()
         assert items.closed is True
+
+
+@pytest.mark.parametrize("held", ["reserve", "peek"])
+def test_an_interrupt_between_a_slot_and_its_view_gives_the_slot_back(held):
+    """At once, though somebody keeps what had asked for it."""
+
+    class Interrupting:
+        def __getitem__(self, _):
+            raise KeyboardInterrupt
+
+    with sc.ArrayQueue(3, "f8", 1) as q:
+        if held == "peek":
+            q.put(np.ones(3))
+        slot = getattr(q, held)()
+        slot.arrays = Interrupting()
+        with pytest.raises(KeyboardInterrupt), slot:
+            pass
+        if held == "reserve":
+            q.put_nowait(np.ones(3))
+        np.testing.assert_array_equal(q.get_nowait(), np.ones(3))
