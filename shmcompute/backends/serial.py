@@ -43,8 +43,8 @@ class Serial(Backend):
         run_chunk: Callable[..., None] | None = None,
     ) -> None:
         if run_chunk is None:
-            if recording.recorder is not None:
-                recording.recorder.run_here(plan, _SERIAL, self.run, plan, values, timeout, report)
+            if (recorder := recording.recorder) is not None:
+                recorder.run_here(plan, _SERIAL, self.run, plan, values, timeout, report)
                 return
             run_chunk = plan.run_chunk
         self.ready()

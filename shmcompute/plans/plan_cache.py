@@ -153,9 +153,9 @@ class PlanCache:
 
 def _built(calls: Calls, options: Options, target: Target) -> Plan:
     """What `build_plan` makes; who traces sees how long that takes."""
-    if recording.recorder is None:
+    if (recorder := recording.recorder) is None:
         return build_plan(calls, options, target)
-    with recording.recorder.span("plan", " + ".join(name_of(link[0]) for link in calls)):
+    with recorder.span("plan", " + ".join(name_of(link[0]) for link in calls)):
         return build_plan(calls, options, target)
 
 

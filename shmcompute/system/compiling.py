@@ -31,8 +31,8 @@ def call_compiler(function: Callable[[], T]) -> T:
     """
     if not _in_main_thread() or global_compiler_lock.is_locked() or _imports():  # type: ignore[no-untyped-call]
         return function()
-    if recording.recorder is not None:
-        function = recording.recorder.on_behalf(function)
+    if (recorder := recording.recorder) is not None:
+        function = recorder.on_behalf(function)
     return call_uninterrupted(function)
 
 

@@ -300,17 +300,18 @@ def _parts(flat: list[Any], size: int) -> Iterator[tuple[Any, ...]]:
     return zip(*[iter(flat)] * size, strict=True)
 
 
+# Whoever asks reads it once: a trace may end in another thread at any moment.
 recorder: Recorder | None = None
 
 
 def submitted(name: str, pool: str) -> TaskSpan | None:
     """A task was submitted; None if nobody traces."""
-    return None if recorder is None else recorder.task(name, pool)
+    return None if (now := recorder) is None else now.task(name, pool)
 
 
 def begin(kind: str, name: str) -> Span | None:
     """Something begins in this thread that takes time; None if nobody traces."""
-    return None if recorder is None else recorder.begin(kind, name)
+    return None if (now := recorder) is None else now.begin(kind, name)
 
 
 def handed_out(tasks: Iterable[TaskSpan | None], lane: Lane, rings: Rings) -> None:
@@ -318,14 +319,14 @@ def handed_out(tasks: Iterable[TaskSpan | None], lane: Lane, rings: Rings) -> No
     given = [task for task in tasks if task is not None]
     for task in given:
         task.lane = lane
-    if given and recorder is not None:
-        recorder.expect(rings, len(given))
+    if given and (now := recorder) is not None:
+        now.expect(rings, len(given))
 
 
 def take(rings: Rings) -> None:
     """Take what was recorded there, if somebody traces."""
-    if recorder is not None:
-        recorder.take(rings)
+    if (now := recorder) is not None:
+        now.take(rings)
 
 
 def name_pool(kind: str, workers: int) -> str:
@@ -335,7 +336,7 @@ def name_pool(kind: str, workers: int) -> str:
 
 def span(kind: str, name: str) -> AbstractContextManager[None]:
     """Note what takes time in this thread, if somebody traces. For what is rare."""
-    return nullcontext() if recorder is None else recorder.span(kind, name)
+    return nullcontext() if (now := recorder) is None else now.span(kind, name)
 
 
 def _after_fork() -> None:

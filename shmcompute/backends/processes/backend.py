@@ -148,7 +148,7 @@ class Processes(Backend):
         own: bool,
     ) -> None:
         """Run every chunk once; `own`: the caller takes a share."""
-        group, count = self._group, len(plan.chunks) - own
+        group, count = self._group, plan.count - own
         with _unreached(plan):
             number, workers = group.hold(plan, count, deadline)
         run = DoorbellRun(
@@ -163,10 +163,10 @@ class Processes(Backend):
         )
         if timeout is None and report is None and plan.journal is None:
             self._keep(plan, run)
-        if recording.recorder is None:
+        if (recorder := recording.recorder) is None:
             run.complete(plan, values)
         else:
-            run.record(recording.recorder, plan, values)
+            run.record(recorder, plan, values)
 
     def _keep(self, plan: Plan, run: DoorbellRun) -> None:
         """Keep a run for `_repeat`, as long as its plan lives."""

@@ -226,7 +226,7 @@ class DoorbellRun:
             raised.insert(0, own)
         if raised:
             return
-        undone = sorted(self._caller.undone(len(plan.chunks), self._numbers(), self._step))
+        undone = sorted(self._caller.undone(plan.count, self._numbers(), self._step))
         passed = self._deadline is not None and time.monotonic() >= self._deadline
         if self._late or (undone and not gone and passed):
             raised.append(overrun(plan, self._timeout, undone))

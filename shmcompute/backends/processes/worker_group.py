@@ -327,7 +327,8 @@ class WorkerGroup:
             or not segments <= worker.segments
         ]
         loads = list(map(load, lacking))
-        sending = recording.begin("send", plan.name) if loads else None
+        recorder = recording.recorder if loads else None
+        sending = None if recorder is None else recorder.begin("send", plan.name)
         loaded, errors = self._ask(lacking, loads, deadline)
         if sending is not None:
             sending.end()
