@@ -38,7 +38,7 @@ from shmcompute.chunking.frame import (
 )
 from shmcompute.chunking.frame import HEAD as FRAME_HEAD
 from shmcompute.chunking.frame import WORDS as FRAME_WORDS
-from shmcompute.chunking.generators import Rng, refuse_generators, rng
+from shmcompute.chunking.generators import Rng, SweptRng, refuse_generators, rng
 from shmcompute.chunking.grid import Grid
 from shmcompute.chunking.halo import PaddedPart, cut_ends, ends_of
 from shmcompute.chunking.markers import (
@@ -125,6 +125,7 @@ __all__ = [
     "Shared",
     "Split",
     "SweepNumber",
+    "SweptRng",
     "UnlentError",
     "Values",
     "Whole",

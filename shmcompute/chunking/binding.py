@@ -34,7 +34,7 @@ from shmcompute.chunking.bound import (
     SweepNumber,
     WholeArray,
 )
-from shmcompute.chunking.generators import Rng, refuse_generators
+from shmcompute.chunking.generators import Rng, SweptRng, refuse_generators
 from shmcompute.chunking.halo import part_with_halo
 from shmcompute.chunking.markers import (
     ARRAY_MARKERS,
@@ -194,6 +194,8 @@ def _bound(position: int, arg: Any, setting: Setting, values: list[Number]) -> B
         return Scalar(len(values) - 1)
     if type(arg) is OffsetFrom:
         return _start_from(arg, setting, values)
+    if type(arg) is SweptRng:
+        return _swept(arg, values)
     refuse_generators(f"argument {position}", arg)
     # What lends no memory (a zarr array) is passed as it is, and may be read by the kernel.
     if lent_array(arg) is not None:
@@ -209,6 +211,14 @@ def _start_from(arg: OffsetFrom, setting: Setting, values: list[Number]) -> Chun
         raise ValueError(f"sc.offset + base: no room beside {VALUES} numbers among the arguments")
     values.append(arg.base)
     return ChunkStart(len(values) - 1)
+
+
+def _swept(arg: SweptRng, values: list[Number]) -> ChunkGenerator:
+    """A generator that asks which sweep it is."""
+    if len(values) == VALUES:
+        raise ValueError(f"sc.rng: no room in sweeps beside {VALUES} numbers among the arguments")
+    values.append(0)
+    return ChunkGenerator(arg.rng, arg.link, len(values) - 1)
 
 
 def is_split(arg: Any) -> bool:

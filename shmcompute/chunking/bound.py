@@ -199,9 +199,13 @@ class ChunkGenerator:
 
     rng: Rng
     link: int  # of a chain, in which each is to draw other numbers
+    sweep: int | None = None  # which of the call's numbers is the sweep's, if it has sweeps
 
     def at(self, call: ChunkCall) -> np.random.Generator:
         more = (self.link,) if self.link else ()
+        # The first sweep draws what a call by itself does.
+        if self.sweep is not None and (number := call.values[self.sweep]):
+            more = self.link, number
         return self.rng.generator(call.number, *more)
 
 

@@ -31,13 +31,22 @@ class Rng:
         return np.random.default_rng(sequence)
 
 
+@dataclass(frozen=True)
+class SweptRng:
+    """A generator of each chunk's own, and of each sweep's: the sweep is a number of the call."""
+
+    rng: Rng
+    link: int  # which of the sweep's kernels draws from it
+
+
 def rng(seed: Any) -> Rng:
     """Give each chunk a `numpy.random.Generator` of its own, made of this seed.
 
     Chunks are then cut by length alone: the same seed gives the same numbers for any number of
     workers, on any backend. Another `chunksize` gives others. The generator of chunk `i` is
     ``default_rng(SeedSequence(seed).spawn(n)[i])``; in a chain each link after the first has one
-    that is spawned from it, so that no two links draw the same numbers.
+    that is spawned from it, so that no two links draw the same numbers, and in `parallel_iterate`
+    each sweep after the first has one that is spawned from its link's.
 
     Parameters
     ----------

@@ -67,7 +67,8 @@ class Call:
 
     def _plans(self, calls: Calls) -> list[NumberedPlan]:
         """The plans of a sweep, one for each kernel: it may see what the last wrote anywhere."""
-        plans = [build_numbered(call, self.options, self.pool.running) for call in calls]
+        target = self.pool.running
+        plans = [build_numbered(one, self.options, target, i) for i, one in enumerate(calls)]
         if any(one.plan.outputs for one in plans):
             raise ValueError("per_chunk: sweeps have no outputs; have the kernel write an array")
         return plans

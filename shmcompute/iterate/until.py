@@ -53,14 +53,14 @@ class Measurement:
     def _plans(self, calls: Calls) -> list[NumberedPlan]:
         *others, (kernel, *args) = calls
         options, target = self._call.options, self._call.pool.running
-        plans = [build_numbered(call, options, target) for call in others]
+        plans = [build_numbered(one, options, target, i) for i, one in enumerate(others)]
         schedule = "static" if options.schedule == "static" else "dynamic"  # cut by length alone
         cut = options._replace(
             schedule=schedule, chunksize=options.chunksize or _piece(self._call.lengths)
         )
         last = (measuring.measured(kernel, len(args)), *args, per_chunk(()))
         try:
-            return [*plans, build_numbered(last, cut, target)]
+            return [*plans, build_numbered(last, cut, target, len(others))]
         except KernelTypeError as error:
             raise KernelTypeError(
                 f"until: the (last) kernel must return one real number for its chunk: {error}"
@@ -70,6 +70,11 @@ class Measurement:
         """Run a sweep; its number."""
         for one in self._plans_by_parity[number % 2]:
             self._call.run(one.plan, one.values(number))
+        if not self._numbers.size:
+            raise ValueError(
+                "until: the axis has no elements, so the kernel has returned no number to decide "
+                "by; leave out until=, or the call"
+            )
         return measuring.combined(self._numbers.array, self._combine)
 
     def close(self) -> None:

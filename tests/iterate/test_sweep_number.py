@@ -124,3 +124,57 @@ def test_bad_input_is_refused(any_pool):
             args = range(0, 4, 2), sc.shared(table), sc.sweep
             sc.parallel_iterate(paths, *args, times=2, pool=any_pool)
         assert not table.array.any()
+
+
+def draw(out, rng, sweep):
+    out[sweep] = rng.integers(0, 1 << 60, out.shape[1])
+
+
+def drawn(link, sweep, size):
+    """What a chunk of one link draws in one sweep, where an axis is one chunk."""
+    key = (0, link, sweep) if sweep else (0, link) if link else (0,)
+    sequence = np.random.SeedSequence(5, spawn_key=key)
+    return np.random.default_rng(sequence).integers(0, 1 << 60, size)
+
+
+def test_no_two_sweeps_or_kernels_draw_the_same_numbers(any_pool):
+    with sc.SharedArray.zeros((4, 6), int) as one, sc.SharedArray.zeros((4, 6), int) as other:
+        first, second = ((draw, sc.split(x, 1), sc.rng(5), sc.sweep) for x in (one, other))
+        sc.parallel_iterate([first, second], times=4, chunksize=6, pool=any_pool)
+        for link, x in enumerate((one, other)):
+            np.testing.assert_array_equal(x, [drawn(link, sweep, 6) for sweep in range(4)])
+        assert len(np.unique([one, other])) == 48
+
+
+@nb.njit
+def noisy(x, rng):
+    for i in range(x.size):
+        x[i] += rng.standard_normal()
+    return x.size
+
+
+def test_a_random_walk_is_the_same_for_any_pool_and_diffuses(any_pool):
+    def walk(pool, **options):
+        with sc.SharedArray.zeros(500) as x:
+            sc.parallel_iterate(noisy, x, sc.rng(3), times=30, pool=pool, **options)
+            return x.array.copy()
+
+    until = {"until": lambda number: False, "every": 7}
+    with sc.Pool(backend="serial") as serial:
+        np.testing.assert_array_equal(walk(any_pool, **until), walk(serial, **until))
+    assert walk(any_pool, **until).std() < 10  # sqrt(30); noise that repeats gives 30
+
+
+def test_numbers_of_sweeps_beside_an_offset_in_a_longer_array(any_pool):
+    def tell(x, first, sweep):
+        x[:] = 100 * first + sweep
+
+    for kernel in (tell, nb.njit(tell)):
+        with sc.SharedArray.zeros(1, int) as x:
+            sc.parallel_iterate(kernel, x, sc.offset + 5, sc.sweep, times=3, pool=any_pool)
+            assert x[0] == 502
+
+
+def test_until_of_an_axis_without_elements_is_refused(any_pool):
+    with sc.SharedArray.zeros(0) as x, pytest.raises(ValueError, match="until: .* no elements"):
+        sc.parallel_iterate(noisy, x, sc.rng(1), times=3, until=bool, pool=any_pool)
