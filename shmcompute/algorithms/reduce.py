@@ -22,8 +22,10 @@ from shmcompute.calls import await_turn, call, pool_for
 from shmcompute.chunked import kind_of_chunked, results_of_blocks
 from shmcompute.chunking import (
     Arguments,
+    Bound,
     Chunk,
     ChunkCall,
+    ChunkStart,
     PaddedPart,
     PerChunk,
     Scalar,
@@ -323,13 +325,20 @@ def _direct(kernel: NumbaKernel, arguments: Arguments, dtype: np.dtype[Any]) -> 
     sample = arguments.at(ChunkCall(0, arguments.length, values=arguments.values))
     before = len(kernel.partial_args)
     values = tuple(
-        (before + position, argument.index)
+        (before + position, index)
         for position, argument in enumerate(arguments.bound)
-        if isinstance(argument, Scalar)
+        if (index := _number_of(argument)) is not None
     )
     given = [*kernel.partial_args, *sample]
     length, name = arguments.length, kernel.name
     return DirectCall(kernel.dispatcher, name, length, given, values, _converter(dtype))
+
+
+def _number_of(argument: Bound) -> int | None:
+    """Which of the call's numbers an argument of its only chunk is; that chunk starts at 0."""
+    if isinstance(argument, ChunkStart):
+        return argument.base
+    return argument.index if isinstance(argument, Scalar) else None
 
 
 def _check_kernel(kernel: Any) -> None:

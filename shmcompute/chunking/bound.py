@@ -202,7 +202,7 @@ class ChunkGenerator:
     sweep: int | None = None  # which of the call's numbers is the sweep's, if it has sweeps
 
     def at(self, call: ChunkCall) -> np.random.Generator:
-        more = (self.link,) if self.link else ()
+        more: tuple[Any, ...] = (self.link,) if self.link else ()
         # The first sweep draws what a call by itself does.
         if self.sweep is not None and (number := call.values[self.sweep]):
             more = self.link, number

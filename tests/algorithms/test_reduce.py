@@ -467,3 +467,17 @@ def test_a_worker_that_dies_is_an_error_and_the_next_call_works():
         with pytest.raises(sc.errors.WorkerLostError):
             sc.parallel_reduce(dies, arr, combine=np.add, pool=pool)
         assert sc.parallel_reduce(total, arr, combine=np.add, pool=pool) == known
+
+
+@nb.njit
+def first_index(x, first, factor):
+    return first * factor
+
+
+def test_an_offset_in_a_longer_array_is_that_of_this_call(any_pool):
+    with sc.SharedArray.zeros(4) as arr:
+        for base in (5, 9, 5):
+            found = sc.parallel_reduce(
+                first_index, sc.read(arr), sc.offset + base, 2, combine=np.minimum, pool=any_pool
+            )
+            assert found == 2 * base
