@@ -22,6 +22,7 @@ from shmcompute.chunking import (
     ARRAY_MARKERS,
     VALUES,
     ChunkMarker,
+    Constant,
     Halo,
     OffsetFrom,
     PerChunk,
@@ -133,7 +134,8 @@ class PlanCache:
         return built
 
     def _keep_form(self, key: Hashable | None, plan: Plan) -> None:
-        if key is not None:
+        # A shared array has no room in the form of a call that was given a plain one.
+        if key is not None and Constant not in plan.links[0].arguments.classes:
             while len(self._forms) >= FORMS:
                 self._forms.pop(next(iter(self._forms)), None)
             self._forms[key] = _Entry(plan.detached(), plan.versions, [])

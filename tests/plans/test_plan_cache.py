@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import itertools
 import sys
 from types import ModuleType
 
@@ -366,3 +367,28 @@ def _add_value(x, value):
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             x[i, j] += value
+
+
+@nb.njit
+def add_ends(x, w):
+    for i in range(len(x)):
+        x[i] += w[0] + 10 * w[-1]
+
+
+def test_calls_in_turn_get_an_array_each_in_another_way(any_pool):
+    plain = np.arange(1.0, 5.0)
+    with sc.SharedArray(plain) as shared, sc.SharedArray.zeros(4) as x:
+        ways = {
+            "plain": (sc.whole(plain), 41),
+            "shared": (sc.whole(shared), 41),
+            "view": (sc.whole(shared[1:]), 42),
+            "to write": (sc.shared(shared), 41),
+            "read": (sc.read(shared), 41),
+            "scratch": (sc.scratch(4), 0),
+        }
+        for names in itertools.permutations(ways, 2):
+            for name in names:
+                argument, expected = ways[name]
+                x[:] = 0
+                sc.parallel_apply(add_ends, x, argument, chunksize=4, pool=any_pool)
+                assert (x.array == expected).all(), f"{name} in {names}"
