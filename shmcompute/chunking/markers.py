@@ -238,8 +238,8 @@ def whole(x: Any) -> Whole:
 
     Parameters
     ----------
-    x : SharedArray, view of one, or anything else
-        A plain array does as well: each worker is sent a copy.
+    x : SharedArray, view of one, or any other array
+        A plain array does as well: each worker is sent a copy. What is no array needs no marker.
 
     Returns
     -------
