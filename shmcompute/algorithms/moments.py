@@ -54,7 +54,9 @@ def _kind(a: Any, dtype: Any) -> np.dtype[Any] | None:
     if type(a) is not np.ndarray or a.dtype.char not in INTEGERS + FLOATS:
         return None
     default = a.dtype if a.dtype.char in FLOATS else np.dtype(np.float64)
-    kind = np.dtype(default if dtype is None else dtype).newbyteorder("=")
+    kind = np.dtype(default.newbyteorder("=") if dtype is None else dtype)
+    if not kind.isnative:  # which NumPy refuses
+        return None
     return kind if kind.char in FLOATS else None
 
 

@@ -218,4 +218,5 @@ def _by_rows(
 
     run_parts(part, len(found))
     shift = along > axis and not keepdims
-    return np.concatenate(found, axis=before + along - shift)
+    # In the dtype that NumPy gives: `concatenate` alone would turn its bytes round.
+    return np.concatenate(found, axis=before + along - shift, dtype=found[0].dtype)

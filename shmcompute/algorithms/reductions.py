@@ -120,7 +120,7 @@ def _reduced(
 
 def axes_of(x: Any, axis: Any) -> tuple[int, ...]:
     """The axes that are meant; none if NumPy is to say what is wrong with them."""
-    if type(x) is not np.ndarray:
+    if type(x) is not np.ndarray or isinstance(axis, bool):
         return ()
     try:
         return tuple(range(x.ndim)) if axis is None else normalize_axis_tuple(axis, x.ndim)

@@ -21,7 +21,10 @@ def searchsorted(a: Any, v: Any, side: Any = "left", sorter: Any = None) -> Any:
     table, values = plain_array(a), plain_array(v)
     if table is None or values is None or sorter is not None or not _searchable(table, values):
         return np.searchsorted(a, v, side, sorter)
-    kind = np.result_type(table, values)
+    try:
+        kind = np.result_type(table, values)
+    except TypeError:  # numbers and dates, of which NumPy makes what it makes
+        return np.searchsorted(a, v, side)
     once = np.ascontiguousarray(table, kind)  # NumPy would convert it for each part
     flat, out = values.reshape(-1), np.empty(values.size, np.intp)
     bounds = edges(flat.size, 4 * workers())

@@ -157,8 +157,8 @@ class ArrayQueue:
         source = np.asarray(array)
         if source.dtype != self.dtype:
             raise TypeError(
-                f"put: expected an array of {self.dtype}, got {source.dtype}; convert it with "
-                f"astype({str(self.dtype)!r})"
+                f"put: expected an array of {self.dtype}, got {source.dtype}; convert it: "
+                f"np.asarray(...).astype({str(self.dtype)!r})"
             )
         if source.shape != self.shape:
             raise ValueError(

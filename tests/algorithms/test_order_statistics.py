@@ -66,6 +66,17 @@ def test_other_methods_are_numpys(method):
         same(percentile(x, q, axis, method=method), np.percentile(x, q, axis, method=method))
 
 
+@pytest.mark.parametrize("dtype", [">f8", ">i4", ">f4"])
+def test_rows_of_other_byte_order_are_numpys(dtype):
+    x = data("i4", 2000).astype(dtype).reshape(2, 1000)
+    for method in ("linear", "lower"):
+        same(quantile(x, 0.3, 0, method=method), np.quantile(x, 0.3, 0, method=method))
+        same(
+            quantile(x, [0.3, 0.5], 0, method=method), np.quantile(x, [0.3, 0.5], 0, method=method)
+        )
+    same(median(x, 0), np.median(x, 0))
+
+
 @pytest.mark.parametrize("shape", [(50, 40), (4, 5, 100), (1, 2000), (2000, 1)])
 def test_along_any_axis(shape):
     x = data("f8", int(np.prod(shape))).reshape(shape)

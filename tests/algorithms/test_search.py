@@ -57,6 +57,14 @@ def test_searchsorted(dtype, workers):
     check(searchsorted(table, table[0]), np.searchsorted(table, table[0]))
 
 
+def test_searching_dates_among_numbers_is_numpys_error(workers):
+    with pytest.raises(TypeError) as ours:
+        searchsorted(data("f8"), data("M8[s]"))
+    with pytest.raises(TypeError) as theirs:
+        np.searchsorted(data("f8"), data("M8[s]"))
+    assert str(ours.value) == str(theirs.value)
+
+
 def test_searchsorted_among_other_types(workers):
     check(searchsorted(np.arange(9), data("f8") / 4), np.searchsorted(np.arange(9), data("f8") / 4))
     with pytest.raises(ValueError, match="side"):
