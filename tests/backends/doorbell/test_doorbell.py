@@ -130,6 +130,13 @@ def test_a_note_is_answered_apart_from_runs(block):
     assert caller.finished()
 
 
+def test_the_caller_is_told_how_often_workers_compiled(block):
+    caller = DoorbellCaller(block, 0, BASES.ctypes.data)
+    for number, count in enumerate((3, 4)):
+        DoorbellWorker(block, number, 0).note_compilations(count)
+    assert caller.compilations() == 7
+
+
 @pytest.mark.parametrize("step", [0, 2])
 def test_who_has_not_begun_is_late(block, step):
     caller, slot = DoorbellCaller(block, 0, BASES.ctypes.data), block.slot(0)
