@@ -70,7 +70,7 @@ def choose(work: Work, measured: Measurements, starts: Mapping[str, float]) -> C
                 return _because(name, "measured again", measured, starts)
             if _is_worth_it(name, work, measured, starts):
                 return _because(name, "tried, for it may be quicker", measured, starts)
-    serial = measured.typical("serial")
+    serial = measured.least("serial")
     if best[0] != "serial" and serial is not None and serial < ALIKE * best[1]:
         return _because("serial", "as quick as any, on one core", measured, starts, settled=True)
     return _because(best[0], "the quickest of calls like it", measured, starts, settled=True)
@@ -97,7 +97,7 @@ def _is_worth_it(
     assert best is not None  # noqa: S101  # for the type checker
     if name == "serial":  # which costs nothing to begin, and nobody may be slower than
         return True
-    serial = measured.typical("serial")
+    serial = measured.least("serial")
     if serial is None:  # it can't run it; the GIL lets threads share nothing but machine code
         serial = best[1] * (1 if work.kind == "python" else work.parts)
     least = cost_model.bound(name, serial, work)
@@ -114,7 +114,7 @@ def _because(
     *,
     settled: bool = False,
 ) -> Choice:
-    taken = {one: time for one in starts if (time := measured.typical(one)) is not None}
+    taken = {one: time for one in starts if (time := measured.least(one)) is not None}
     return Choice(name, reason, settled, taken)
 
 

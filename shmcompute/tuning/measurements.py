@@ -42,7 +42,7 @@ class Measurements:
         """A call took so long; `calls` of them, it is guessed, since the last that was measured."""
         self.total += seconds * calls
         self.spent += seconds * calls
-        if not self._is_cold(backend, seconds):
+        if not self._is_cold(backend, seconds) or self._is_least(backend, seconds):
             self._samples.setdefault(backend, deque(maxlen=RECENT)).append(seconds)
         self._seen.add(backend)
         self._latest = backend
@@ -52,15 +52,19 @@ class Measurements:
         switched = backend != self._latest and seconds < LONG
         return switched or (backend not in self._seen and (backend != "serial" or not self._seen))
 
-    def typical(self, backend: str) -> float | None:
-        """The median of its latest samples, the lower one of two."""
-        samples = sorted(self._samples.get(backend, ()))
-        return samples[(len(samples) - 1) // 2] if samples else None
+    def _is_least(self, backend: str, seconds: float) -> bool:
+        """Whether a sample says more than those that there are, however it came."""
+        least = self.least(backend)
+        return least is not None and seconds < least
+
+    def least(self, backend: str) -> float | None:
+        """The least of its latest samples: whatever else runs meanwhile only adds to them."""
+        return min(self._samples.get(backend, ()), default=None)
 
     def best(self, among: Container[str] | None = None) -> tuple[str, float] | None:
         """The quickest backend of those that were measured, and its time."""
         names = [name for name in list(self._samples) if among is None or name in among]
-        known = [(self.typical(name) or 0.0, name) for name in names]
+        known = [(self.least(name) or 0.0, name) for name in names]
         return min(known)[::-1] if known else None
 
     def is_known(self, backend: str) -> bool:
@@ -68,10 +72,10 @@ class Measurements:
         samples = self._samples.get(backend)
         if not samples:
             return False
-        typical, best = self.typical(backend), self.best()
-        assert typical is not None and best is not None  # noqa: S101, PT018  # for the type checker
-        loses = len(samples) > 1 and best[0] != backend and typical > LOSER * best[1]
-        return len(samples) >= ENOUGH or loses or typical > LONG
+        least, best = self.least(backend), self.best()
+        assert least is not None and best is not None  # noqa: S101, PT018  # for the type checker
+        loses = len(samples) > 1 and best[0] != backend and least > LOSER * best[1]
+        return len(samples) >= ENOUGH or loses or least > LONG
 
     def settle(self) -> None:
         """All that is worth a trial is known: from here on look whether it stays so."""
@@ -87,7 +91,7 @@ class Measurements:
 
     def _price(self, best: str, seconds: float) -> float:
         """The seconds that it would cost to look at the others again; 0 if none was tried."""
-        others = [self.typical(name) or 0.0 for name in list(self._samples) if name != best]
+        others = [self.least(name) or 0.0 for name in list(self._samples) if name != best]
         lost = [max(time - seconds, LEAST * seconds) + MEASURING for time in others]
         return (ENOUGH + 1) * sum(lost)
 

@@ -59,8 +59,8 @@ class Record:
         self.measured.add(choice.backend, seconds, 1 + self._unmeasured)
         if choice.settled:
             self.measured.settle()
-        typical = self.measured.typical(choice.backend) if choice.settled else None
-        self._unmeasured = 0 if typical is None else min(LONGEST, int(CHECK / max(typical, 1e-9)))
+        least = self.measured.least(choice.backend) if choice.settled else None
+        self._unmeasured = 0 if least is None else min(LONGEST, int(CHECK / max(least, 1e-9)))
         return self._unmeasured
 
     def keep_apart(self, why: str) -> None:
