@@ -504,3 +504,20 @@ def test_a_handler_at_the_programs_end_may_call(used):
         fresh="the order of exit handlers is a new interpreter's" if used else "",
     )
     assert done.stdout == f"{-8.0 if used else 8.0}\n"
+
+
+@pytest.mark.long
+def test_a_fork_server_imports_what_workers_need_beside_what_the_program_asks_for():
+    done = run(
+        """
+        import multiprocessing
+        from multiprocessing import forkserver
+        import shmcompute as sc
+
+        multiprocessing.set_forkserver_preload(["csv"])
+        for _ in range(2):
+            sc.Pool(1, start_method="forkserver").ready().close()
+            print(sorted(forkserver._forkserver._preload_modules))
+        """
+    )
+    assert done.stdout == "['csv', 'shmcompute.backends.processes.worker.preload']\n" * 2
