@@ -65,13 +65,16 @@ def turns(ways, rounds=5, before=None):
     """Seconds a call, one for each round, by name.
 
     Short ones are called many times a turn, and some before it that don't count: caches are then
-    their own. ``before[name]()`` comes before each single call.
+    their own. Each round begins with another way, so that none always comes after the same one,
+    which left the data in the caches of some core. ``before[name]()`` comes before each single
+    call.
     """
     before = before or {}
     loops = {name: _loops(way, before.get(name)) for name, way in ways.items()}
     taken = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
+    for number in range(rounds):
+        for name in _from(number, list(ways)):
+            way = ways[name]
             time.sleep(REST)
             for _ in range(loops[name] // 4):
                 way()
@@ -79,6 +82,12 @@ def turns(ways, rounds=5, before=None):
                 before[name]()
             taken[name].append(_seconds(way, loops[name]) / loops[name])
     return taken
+
+
+def _from(number, names):
+    """The names in turn, from that number on."""
+    first = number % len(names)
+    return names[first:] + names[:first]
 
 
 def _loops(way, before):
