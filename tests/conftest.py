@@ -166,9 +166,9 @@ class _Path(dict):
 
 
 def _let_threads_end():
-    """That of a pool's tasks ends a moment after the last of them, another with the fork server."""
+    """Those of tasks, of the fork server and of workers' start end a moment after what they do."""
     for thread in threading.enumerate():
-        if thread.name in ("shmcompute-dispatcher", "shmcompute-launch"):
+        if thread.name in ("shmcompute-dispatcher", "shmcompute-launch", "shmcompute-start"):
             thread.join()
 
 

@@ -80,6 +80,25 @@ def test_a_worker_that_the_oom_killer_took_is_told_of(own_pool, monkeypatch):
     _works(own_pool)
 
 
+def test_who_still_starts_is_not_asked_to_forget(monkeypatch):
+    """It has nothing to forget, and its first message would be taken for the answer."""
+    asked = []
+    with sc.Pool(2) as pool, sc.SharedArray(np.zeros(4)) as arr:
+        sc.parallel_apply(np.negative, arr, pool=pool)
+        group = pool.running._group
+        real = group._ask
+
+        def ask(workers, *given):
+            asked.append(list(workers))
+            return real(workers, *given)
+
+        monkeypatch.setattr(group.workers[1], "ready", False)
+        monkeypatch.setattr(group, "_ask", ask)
+        arr.close()
+        monkeypatch.undo()
+        assert asked == [group.workers[:1]]
+
+
 def test_workers_attach_once_and_let_go_when_the_array_is_closed(process_pool):
     """On return of close() no worker maps the segment, so its memory is back."""
     arr = sc.SharedArray(np.zeros(1000), storage="shm")
