@@ -75,6 +75,7 @@ from shmcompute.chunking.numbers import (
     Number,
     Values,
     is_number,
+    number_key,
 )
 from shmcompute.chunking.padded_block import PaddedBlock, cut_ends_of_blocks
 from shmcompute.chunking.schedule import Chunk, Chunks, chunks
@@ -149,6 +150,7 @@ __all__ = [
     "kind_of",
     "lent_array",
     "meets_neighbours",
+    "number_key",
     "offset",
     "overlap",
     "pack_head",

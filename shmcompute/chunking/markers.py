@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from shmcompute import config
+from shmcompute.chunking.numbers import number_key
 from shmcompute.typing import BoundaryName
 
 Axis = int | tuple[int | None, int | None] | None
@@ -69,8 +70,8 @@ class Halo:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """Equal for markers that are alike: 0, 0.0 and -0.0 differ, two NaN do not."""
-        return self.depth, type(self.boundary), repr(self.boundary)
+        """Equal for markers that are alike."""
+        return self.depth, number_key(self.boundary)
 
 
 ARRAY_MARKERS = (Split, Read, Write, Whole, Shared, Halo)  # what arrays may be wrapped in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -40,3 +41,9 @@ def is_number(arg: Any) -> bool:
     """Whether an argument is a number that may change without another plan."""
     kind = type(arg)
     return kind in _ALWAYS or (kind is int and -(2**63) <= arg < 2**63)
+
+
+def number_key(number: Any) -> Hashable:
+    """Equal for numbers of one type and the same bits: 0.0 and -0.0 differ, a NaN is itself."""
+    kind = type(number)
+    return kind, np.asarray(number).tobytes() if is_number(number) else repr(number)

@@ -30,11 +30,13 @@ from shmcompute.chunking import (
     Values,
     is_number,
     lent_array,
+    number_key,
 )
 from shmcompute.kernels import name_of
 from shmcompute.plans.build import Calls, Given, arrays_of, build_plan, calls_of, rebuild_plan
 from shmcompute.plans.options import Options, Target
 from shmcompute.plans.plan import Plan
+from shmcompute.plans.strict_keys import axis_key, dtype_key
 from shmcompute.system import recording
 from shmcompute.system.addresses import address
 from shmcompute.typing import Array
@@ -47,8 +49,9 @@ _CONSTANTS = (ChunkMarker, Scratch, PerChunk)  # markers that refer to no array
 
 def _reader_of(marker: type[Any]) -> Callable[[Any], Hashable]:
     """What reads from a marker how its array is cut."""
-    names = [name for name in ("axis", "key") if hasattr(marker, name)]
-    return attrgetter(*names) if names else type
+    if hasattr(marker, "key"):
+        return lambda arg: (axis_key(arg.axis), arg.key)
+    return (lambda arg: axis_key(arg.axis)) if hasattr(marker, "axis") else type
 
 
 _HOW = {kind: _reader_of(kind) for kind in ARRAY_MARKERS}
@@ -199,12 +202,12 @@ def call_key(
     if type(kernel) is list:
         return chain_key(calls_of(kernel, args), options)
     values: list[Any] = []
-    parts: list[Any] = [*_kernel_key(kernel), options, *map(type, options)]
+    parts: list[Any] = [*_kernel_key(kernel), *_options_key(options)]
     is_known = parts[0] is not None
     for arg in args:
         if type(arg) is SharedArray:
             parts.append(id(arg))
-        elif type(arg) in _CONSTANTS:
+        elif type(arg) is ChunkMarker:
             parts.append(arg)
         elif is_number(arg) or type(arg) is OffsetFrom:
             values.append(arg.base if type(arg) is OffsetFrom else arg)
@@ -247,15 +250,27 @@ def _part_key(arg: Any) -> Hashable | None:
     if kind is SharedArray:
         return id(arg)
     if kind is np.ndarray:
-        return address(arg), arg.shape, arg.strides, arg.dtype, arg.flags.writeable
+        return address(arg), arg.shape, arg.strides, dtype_key(arg.dtype), arg.flags.writeable
     if kind in _HOW:
         inner = None if type(arg.value) in ARRAY_MARKERS else _part_key(arg.value)
         return None if inner is None else (kind, inner, _HOW[kind](arg))
     if kind in _CONSTANTS:
-        key: Hashable = arg
-        return key
+        return _constant_key(arg)
     view = lent_array(arg)
     return None if type(view) is not np.ndarray else _part_key(view)
+
+
+def _constant_key(marker: Any) -> Hashable:
+    key: Hashable = marker
+    return key if type(marker) is ChunkMarker else (key, dtype_key(marker.dtype))
+
+
+def _options_key(options: Options) -> tuple[Hashable, ...]:
+    """What is the same for options that are alike, and as valid as each other."""
+    key = options, *map(type, options)
+    if type(options.axis) is not tuple:
+        return key
+    return *key, axis_key(options.axis), axis_key(options.chunksize)
 
 
 def _kernel_key(kernel: Any) -> tuple[Hashable | None, ...]:
@@ -263,7 +278,7 @@ def _kernel_key(kernel: Any) -> tuple[Hashable | None, ...]:
     if isinstance(kernel, (Dispatcher, np.ufunc)) or is_imported(kernel):
         return (kernel,)
     if type(kernel) is partial and not kernel.keywords and isinstance(kernel.func, Dispatcher):
-        held = [_part_key(arg) or (is_number(arg) and (type(arg), arg)) for arg in kernel.args]
+        held = [_part_key(arg) or (is_number(arg) and number_key(arg)) for arg in kernel.args]
         return (kernel.func, *held) if all(held) else (None,)
     return (None,)
 
@@ -276,7 +291,7 @@ def _form_key(kernel: Any, args: tuple[Any, ...], options: Options) -> Hashable 
     simple = options.schedule != "guided" and not options.retries
     if not (simple and isinstance(kernel, (Dispatcher, np.ufunc))):
         return None
-    parts: list[Hashable] = [kernel, options, *map(type, options)]
+    parts: list[Hashable] = [kernel, *_options_key(options)]
     for arg in args:
         part: Any = _outline_key(arg)
         if part is None and (is_number(arg) or type(arg) is OffsetFrom):
@@ -291,13 +306,12 @@ def _outline_key(arg: Any) -> Hashable | None:
     """What is the same for arrays that one argument may be attached to."""
     kind: Any = type(arg)
     if kind in (SharedArray, np.ndarray):
-        return arg.dtype, arg.ndim
+        return dtype_key(arg.dtype), arg.ndim
     if kind is Halo and arg.boundary is not None:  # its copies are made for one shape
         return None
     if kind in _HOW and type(arg.value) in (SharedArray, np.ndarray):
         return kind, _outline_key(arg.value), _HOW[kind](arg)
-    key: Hashable | None = arg if kind in _CONSTANTS else None
-    return key
+    return _constant_key(arg) if kind in _CONSTANTS else None
 
 
 def is_imported(function: Any) -> bool:
