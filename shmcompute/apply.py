@@ -34,6 +34,7 @@ from shmcompute.plans import (
     build_plan,
     calls_of,
     cut_range,
+    draws,
 )
 from shmcompute.pool import Pool
 from shmcompute.progress import Asked, asked_for
@@ -67,7 +68,8 @@ class BoundPlan:
         self._progress = progress
         # That of the latest other range: it knows where its arrays are, and so do copies of it.
         self._ranged = plan
-        self._one_each = options == (*Options(extent=options.extent),)  # a chunk for each worker
+        # Whether there is a chunk for each worker.
+        self._one_each = options == (*Options(extent=options.extent),) and not draws(plan.links)
 
     @property
     def chunks(self) -> tuple[tuple[Any, Any], ...]:
@@ -181,7 +183,8 @@ class BoundPlan:
                 f"{self!r}: a plan with retries or schedule='guided' has one range; make another "
                 f"for {numbers!r}, or call sc.parallel_for"
             )
-        return cut_range(self._plan, self._options, extent_of(numbers), self._pool.workers)
+        extent = extent_of(numbers)
+        return cut_range(self._plan.links, self._options, extent, self._pool.workers)
 
     def _refuse(self, values: tuple[Any, ...]) -> NoReturn:
         types = [kind.__name__ for kind in self._types]

@@ -103,7 +103,7 @@ def found_over(plan: Plan, options: Options, extent: tuple[int, int], workers: i
     """A plan like one that is known, over another range."""
     found = plan.ranges.get(extent)
     if found is None:
-        found = plan.keep(extent, plan.over(cut_range(plan, options, extent, workers)))
+        found = plan.keep(extent, plan.over(cut_range(plan.links, options, extent, workers)))
     return found
 
 

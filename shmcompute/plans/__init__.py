@@ -8,6 +8,7 @@ from shmcompute.plans.build import (
     build_plan,
     calls_of,
     cut_range,
+    draws,
 )
 from shmcompute.plans.debug_warnings import run_watched
 from shmcompute.plans.form import Form
@@ -33,6 +34,7 @@ __all__ = [
     "calls_of",
     "chain_key",
     "cut_range",
+    "draws",
     "run_watched",
     "size_of",
     "swapping",  # few programs need it,

@@ -98,7 +98,7 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
         cut = _cut_blocks([arguments], options, target.workers)
     else:
         extent = arguments.start, arguments.start + arguments.length
-        cut = cut_range(known, options, extent, target.workers)
+        cut = cut_range(known.links, options, extent, target.workers)
     if kinds is None:
         kernel.check(arguments, cut)
     elif kinds.fingerprints is None or fingerprints(arguments.samples(cut)) != kinds.fingerprints:
@@ -106,12 +106,22 @@ def rebuild_plan(known: Plan, args: Sequence[Any], options: Options, target: Tar
     return known.reattached(arguments, cut)
 
 
-def cut_range(known: Plan, options: Options, extent: Chunk, workers: int) -> Sequence[Chunk]:
-    """The chunks of a range, for a plan like one that is known."""
+def cut_range(
+    links: Sequence[Link], options: Options, extent: Chunk, workers: int
+) -> Sequence[Chunk]:
+    """The chunks of a range, the same for a new plan and for one that gets another range."""
     first, last = extent
-    fine = per_worker(known.links, options)
-    length = max(0, last - first)
-    return chunks(length, workers, options.schedule, options.chunksize, first, fine)
+    length, fine = max(0, last - first), per_worker(links, options)
+    cut = chunks(length, workers, options.schedule, options.chunksize, first, fine)
+    if draws(links):
+        # Neither the machine nor how the call is run may decide which numbers are drawn.
+        return chunks(length, DRAWING, "static", options.chunksize, first)
+    return cut
+
+
+def draws(links: Sequence[Link]) -> bool:
+    """Whether a kernel draws random numbers: other ones where chunks are cut otherwise."""
+    return any(ChunkGenerator in link.arguments.classes for link in links)
 
 
 def per_worker(links: Sequence[Link], options: Options) -> int | None:
@@ -262,16 +272,13 @@ def _cut(
     arguments = [link.arguments for link in links]
     if arguments[0].width is not None:
         return _cut_blocks(arguments, options, workers)
-    length, start, chunksize = arguments[0].length, arguments[0].start, options.chunksize
-    fine = per_worker(links, options)
-    if chunk_bytes is not None and chunksize is None and options.schedule != "guided":
-        total = bytes_of(arguments)
-        most = -(-length // (workers * (fine or 1)))
-        chunksize = max(1, min(chunk_bytes * length // max(1, total), most))
-    cut = chunks(length, workers, options.schedule, chunksize, start, fine)
-    if any(ChunkGenerator in one.classes for one in arguments):
-        # Neither the machine nor how the call is run may decide which numbers are drawn.
-        cut = chunks(length, DRAWING, "static", options.chunksize, start)
+    length, start = arguments[0].length, arguments[0].start
+    is_free = options.chunksize is None and options.schedule != "guided" and not draws(links)
+    if chunk_bytes is not None and is_free and (total := bytes_of(arguments)):  # 0 of a range
+        most = -(-length // (workers * (per_worker(links, options) or 1)))
+        chunksize = max(1, min(chunk_bytes * length // total, most))
+        options = options._replace(chunksize=chunksize)
+    cut = cut_range(links, options, (start, start + length), workers)
     padded = [part for one in arguments for part in one.bound if isinstance(part, PaddedPart)]
     return cut_ends(cut, padded) if padded else cut
 

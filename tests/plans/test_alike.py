@@ -105,3 +105,38 @@ def test_bad_pairs_are_refused_after_good_ones(bad, pools, imported):
         sc.parallel_apply(imported.nothing, arr, **good)
         with pytest.raises(TypeError, match=next(iter(bad))):
             sc.parallel_apply(imported.nothing, arr, **(good | bad))
+
+
+def draw(start, stop, out, generator):
+    out[start:stop] = generator.random(stop - start)
+
+
+def starts(start, stop, out):
+    out[()] = start
+
+
+@pytest.mark.parametrize("chunksize", [None, 7])
+@pytest.mark.parametrize("name", ["serial", "threads", "caller"])
+def test_a_plan_draws_over_another_range_what_a_new_one_does(name, chunksize, pools):
+    pool = pools[name]
+    with sc.SharedArray(np.zeros(200)) as out:
+        args = sc.shared(out), sc.rng(5)
+        step = sc.plan(draw, range(150), *args, chunksize=chunksize, pool=pool)
+        for numbers in (range(200), range(3, 140), range(200)):
+            out.array[:] = 0
+            step(numbers)
+            first = out.array.copy()
+            out.array[:] = 0
+            sc.plan(draw, numbers, *args, chunksize=chunksize, pool=pool)()
+            np.testing.assert_array_equal(first, out.array)
+
+
+@pytest.mark.parametrize("length", [3, 5, 6, 9])
+def test_a_chain_is_cut_over_another_range_as_a_new_one_is(length):
+    with sc.Pool(4, backend="threads") as pool:
+        chain = [starts, starts]
+        step = sc.plan(chain, range(7), sc.per_chunk(()), pool=pool)
+        new = sc.plan(chain, range(length), sc.per_chunk(()), pool=pool)
+        for first, then in zip(step(range(length)), new(), strict=True):
+            with first, then:
+                np.testing.assert_array_equal(first, then)
