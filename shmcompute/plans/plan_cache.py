@@ -202,8 +202,10 @@ def call_key(
     if type(kernel) is list:
         return chain_key(calls_of(kernel, args), options)
     values: list[Any] = []
-    parts: list[Any] = [*_kernel_key(kernel), *_options_key(options)]
+    parts: list[Any] = [*_kernel_key(kernel), options, *map(type, options)]
     is_known = parts[0] is not None
+    if type(options.axis) is tuple:
+        parts += _pairs_key(options)
     for arg in args:
         if type(arg) is SharedArray:
             parts.append(id(arg))
@@ -250,7 +252,8 @@ def _part_key(arg: Any) -> Hashable | None:
     if kind is SharedArray:
         return id(arg)
     if kind is np.ndarray:
-        return address(arg), arg.shape, arg.strides, dtype_key(arg.dtype), arg.flags.writeable
+        dtype = arg.dtype if arg.dtype.names is None else dtype_key(arg.dtype)
+        return address(arg), arg.shape, arg.strides, dtype, arg.flags.writeable
     if kind in _HOW:
         inner = None if type(arg.value) in ARRAY_MARKERS else _part_key(arg.value)
         return None if inner is None else (kind, inner, _HOW[kind](arg))
@@ -265,12 +268,9 @@ def _constant_key(marker: Any) -> Hashable:
     return key if type(marker) is ChunkMarker else (key, dtype_key(marker.dtype))
 
 
-def _options_key(options: Options) -> tuple[Hashable, ...]:
-    """What is the same for options that are alike, and as valid as each other."""
-    key = options, *map(type, options)
-    if type(options.axis) is not tuple:
-        return key
-    return *key, axis_key(options.axis), axis_key(options.chunksize)
+def _pairs_key(options: Options) -> tuple[Hashable, ...]:
+    """What is the same for the pairs of a call along two axes that are as valid as each other."""
+    return axis_key(options.axis), axis_key(options.chunksize)
 
 
 def _kernel_key(kernel: Any) -> tuple[Hashable | None, ...]:
@@ -291,7 +291,9 @@ def _form_key(kernel: Any, args: tuple[Any, ...], options: Options) -> Hashable 
     simple = options.schedule != "guided" and not options.retries
     if not (simple and isinstance(kernel, (Dispatcher, np.ufunc))):
         return None
-    parts: list[Hashable] = [kernel, *_options_key(options)]
+    parts: list[Hashable] = [kernel, options, *map(type, options)]
+    if type(options.axis) is tuple:
+        parts += _pairs_key(options)
     for arg in args:
         part: Any = _outline_key(arg)
         if part is None and (is_number(arg) or type(arg) is OffsetFrom):
