@@ -208,7 +208,7 @@ def call_key(
         parts += _pairs_key(options)
     for arg in args:
         if type(arg) is SharedArray:
-            parts.append(id(arg))
+            parts.append(_shared_key(arg))
         elif type(arg) is ChunkMarker:
             parts.append(arg)
         elif is_number(arg) or type(arg) is OffsetFrom:
@@ -246,11 +246,22 @@ def why_bound_anew(calls: Calls, views: Sequence[Array]) -> str | None:
     return None
 
 
+def _shared_key(array: SharedArray) -> Hashable:
+    """What is the same for a shared array while nobody changes how `array.array` is seen.
+
+    Setting that view's shape, dtype or ``flags.writeable`` takes effect in the next call.
+    """
+    view = array._array  # not `.array`, which costs as much as the rest, and may raise
+    if view is None:
+        return None
+    return id(array), view.shape, view.dtype, view.flags.writeable
+
+
 def _part_key(arg: Any) -> Hashable | None:
     """What is the same for arguments that are one array, cut alike."""
     kind: Any = type(arg)
     if kind is SharedArray:
-        return id(arg)
+        return _shared_key(arg)
     if kind is np.ndarray:
         dtype = arg.dtype if arg.dtype.names is None else dtype_key(arg.dtype)
         return address(arg), arg.shape, arg.strides, dtype, arg.flags.writeable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from types import ModuleType
 
 import numba as nb
@@ -17,6 +18,11 @@ import shmcompute as sc
 def signs(number, x):
     for i in range(x.size):
         x[i] = np.copysign(1.0, number)
+
+
+@nb.njit
+def fill_with_length(x):
+    x[:] = len(x)
 
 
 @nb.njit
@@ -140,3 +146,17 @@ def test_a_chain_is_cut_over_another_range_as_a_new_one_is(length):
         for first, then in zip(step(range(length)), new(), strict=True):
             with first, then:
                 np.testing.assert_array_equal(first, then)
+
+
+def test_an_array_whose_view_was_changed_in_place_is_seen_anew(any_pool):
+    with sc.SharedArray(np.zeros(6)) as arr:
+        sc.parallel_apply(fill_with_length, arr, chunksize=6, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, 6.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's, of setting a shape
+            arr.array.shape = 2, 3
+        sc.parallel_apply(fill_with_length, arr, chunksize=6, pool=any_pool)
+        np.testing.assert_array_equal(arr.array, 2.0)
+        arr.array.flags.writeable = False
+        with pytest.raises(ValueError, match="read-only"):
+            sc.parallel_apply(fill_with_length, arr, chunksize=6, pool=any_pool)
