@@ -7,6 +7,7 @@ tenths of a second for; SHMCOMPUTE_BENCH_AUTO=26 makes all three go to 2^26, whi
 
 import math
 import os
+import time
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
@@ -18,7 +19,8 @@ from benchmarks.bars.speed import WORKERS
 from benchmarks.bars.turns import ratio, turns
 
 NAMES = ("serial", "threads", "processes")
-SETTLING = 20  # calls, more than all trials take
+SETTLING = 0.3  # seconds of calls, more than all trials take; or so many calls, if they are long:
+LEAST = 20
 FIRST, STEP = 4, 2  # exponents of two
 ASKED = os.environ.get("SHMCOMPUTE_BENCH_AUTO")
 
@@ -65,7 +67,10 @@ def _of_size(kernel, exponent, pools):
             name: partial(sc.parallel_apply, kernel, array, pool=pool)
             for name, pool in pools.items()
         }
-        for _ in range(SETTLING if exponent < LAST[stream] else SETTLING // 2):
+        ends = time.perf_counter() + SETTLING
+        while time.perf_counter() < ends:
+            ways["auto"]()
+        for _ in range(LEAST if exponent < LAST[stream] else LEAST // 2):
             ways["auto"]()
         found = turns(ways, 5)
     best = min(NAMES, key=lambda name: median(found[name]))

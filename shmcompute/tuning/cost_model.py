@@ -20,6 +20,8 @@ START = {"serial": 0.0, "threads": 0.3, "processes": 0.7}
 
 def dispatch(backend: str, work: Work) -> float:
     """Seconds of handing out, at best."""
+    if backend == "threads" and work.kind == "native":
+        return 0.0  # machine code hands out, and a serial call takes Python for its chunk
     held = backend == "threads" and work.kind == "python"
     return GIL if held else DISPATCH[backend]
 

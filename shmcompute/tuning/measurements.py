@@ -8,6 +8,7 @@ from collections.abc import Container
 RECENT = 5  # samples of a backend that count
 ENOUGH = 3  # samples that settle what a backend takes,
 LONG = 0.05  # of calls that are shorter than this; of longer ones, a single sample does
+WARM = 2e-3  # seconds after which a backend is as quick as it gets: cores and caches are its own
 LOSER = 1.5  # times the best: who takes so long twice is out
 
 SHARE = 0.01  # of all time may go into looking again at backends that were slower,
@@ -33,7 +34,8 @@ class Measurements:
     def __init__(self) -> None:
         self._samples: dict[str, deque[float]] = {}
         self._seen: set[str] = set()
-        self._latest: str | None = None  # which backend had the latest call
+        self._latest: str | None = None  # which backend had the latest call,
+        self._stretch = 0.0  # and seconds of all calls since another one had one
         self._reference: float | None = None  # what the best took when all were known
         self.total = 0.0
         self.spent = 0.0
@@ -45,12 +47,19 @@ class Measurements:
         if not self._is_cold(backend, seconds) or self._is_least(backend, seconds):
             self._samples.setdefault(backend, deque(maxlen=RECENT)).append(seconds)
         self._seen.add(backend)
+        self._stretch = seconds * calls + (self._stretch if backend == self._latest else 0.0)
         self._latest = backend
+
+    def to_warm(self, seconds: float) -> int:
+        """How many calls of that length the latest backend needs to be as quick as it gets."""
+        return max(0, int((WARM - self._stretch) / max(seconds, 1e-6)))
 
     def _is_cold(self, backend: str, seconds: float) -> bool:
         """Whether a sample says little: workers wake up; at first they map memory and load code."""
-        switched = backend != self._latest and seconds < LONG
-        return switched or (backend not in self._seen and (backend != "serial" or not self._seen))
+        warming = backend != self._latest or self._stretch < WARM
+        return (warming and seconds < LONG) or (
+            backend not in self._seen and (backend != "serial" or not self._seen)
+        )
 
     def _is_least(self, backend: str, seconds: float) -> bool:
         """Whether a sample says more than those that there are, however it came."""
@@ -92,8 +101,9 @@ class Measurements:
     def _price(self, best: str, seconds: float) -> float:
         """The seconds that it would cost to look at the others again; 0 if none was tried."""
         others = [self.least(name) or 0.0 for name in list(self._samples) if name != best]
-        lost = [max(time - seconds, LEAST * seconds) + MEASURING for time in others]
-        return (ENOUGH + 1) * sum(lost)
+        measured = [max(time - seconds, LEAST * seconds) + MEASURING for time in others]
+        warmed = [WARM * max(1 - seconds / time, LEAST) for time in others]
+        return (ENOUGH + 1) * sum(measured) + sum(warmed)
 
     def _look_again(self, best: str) -> None:
         for name in [name for name in self._samples if name != best]:

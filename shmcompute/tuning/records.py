@@ -18,7 +18,8 @@ from shmcompute.tuning.measurements import Measurements
 from shmcompute.tuning.work import Work
 
 KEPT = 256  # records
-CHECK = 1e-2  # seconds of calls after which one is measured, which costs some 30 µs more
+CHECK = 1e-2  # seconds of calls after which some are measured, each of which costs 30 µs more,
+IN_A_ROW = 3  # and how many are: the way of measuring has left caches, and its first is slow
 LONGEST = 2000  # calls that are not measured, at most
 
 
@@ -46,6 +47,7 @@ class Record:
         self.measured = Measurements()
         self.refused: dict[str, str] = {}
         self._unmeasured = 0  # calls since the latest that was measured, about
+        self._in_a_row = 0  # how many were measured since
         if work.numbered:
             self.refused["serial"] = "it cuts into other chunks, which the kernel would see"
 
@@ -59,8 +61,12 @@ class Record:
         self.measured.add(choice.backend, seconds, 1 + self._unmeasured)
         if choice.settled:
             self.measured.settle()
+        self._unmeasured, self._in_a_row = self.measured.to_warm(seconds), self._in_a_row + 1
         least = self.measured.least(choice.backend) if choice.settled else None
-        self._unmeasured = 0 if least is None else min(LONGEST, int(CHECK / max(least, 1e-9)))
+        if least is not None and self._in_a_row >= IN_A_ROW:
+            self._unmeasured = max(self._unmeasured, min(LONGEST, int(CHECK / max(least, 1e-9))))
+        if self._unmeasured:
+            self._in_a_row = 0
         return self._unmeasured
 
     def keep_apart(self, why: str) -> None:

@@ -30,7 +30,16 @@ def run(record, times, calls, starts=ALL):
     return gone
 
 
-def test_the_quickest_is_found_in_a_handful_of_calls():
+def settle(work, times):
+    """The first choice that all is known for, and the seconds that calls have taken until then."""
+    record, taken = Record(work), 0.0
+    while not (choice := record.choose(ALL)).settled:
+        calls = 1 + record.add(choice, times[choice.backend])
+        taken += calls * times[choice.backend]
+    return choice, taken
+
+
+def test_the_quickest_is_found_in_a_handful_of_calls_or_milliseconds():
     """Whatever times there are that the bounds allow, and for each kind of kernel."""
     for seed in range(300):
         rng = random.Random(seed)
@@ -40,9 +49,9 @@ def test_the_quickest_is_found_in_a_handful_of_calls():
             name: bound(name, serial, work) * rng.choice([1, 1.1, 1.5, 3, 20])
             for name in ("threads", "processes")
         }
-        _, gone = simulate(work, times, 16)
-        assert gone[-1].settled, (seed, gone)
-        assert times[gone[-1].backend] <= min(times.values()) / 0.9, (seed, times)
+        choice, taken = settle(work, times)
+        assert taken < 16 * max(times.values()) + 0.01, (seed, times)
+        assert times[choice.backend] <= min(times.values()) / 0.9, (seed, times)
 
 
 def test_other_programs_for_a_moment_mislead_nobody():
@@ -148,7 +157,7 @@ def test_others_are_looked_at_again_though_nothing_has_changed_for_the_quickest(
 
 def test_one_core_is_enough_where_two_are_hardly_quicker():
     times = {"serial": 1.0e-3, "threads": 0.96e-3, "processes": 1.2e-3}
-    assert simulate(Work("native", 1 << 20, 2), times, 20)[1][-1].backend == "serial"
+    assert simulate(Work("native", 1 << 20, 2), times, 40)[1][-1].backend == "serial"
 
 
 def test_what_is_refused_is_chosen_no_more_though_it_was_the_quickest():
@@ -160,8 +169,10 @@ def test_what_is_refused_is_chosen_no_more_though_it_was_the_quickest():
 
 
 def test_short_calls_are_measured_now_and_then():
-    record, gone = simulate(Work("native", 8, 2), {"serial": 1e-5}, 10, {"serial": 0.0})
-    assert record.add(gone[-1], 1e-5) == pytest.approx(1000, abs=1)
+    """Three in a row, of which the first leaves the caches of the others behind."""
+    record, gone = simulate(Work("native", 8, 2), {"serial": 1e-5}, 1000, {"serial": 0.0})
+    left = sorted(record.add(gone[-1], 1e-5) for _ in range(3))
+    assert left == [0, 0, pytest.approx(1000, abs=1)]
     long, gone = simulate(Work("native", 8, 2), {"serial": 1e-1}, 10, {"serial": 0.0})
     assert long.add(gone[-1], 1e-1) == 0
 
@@ -175,7 +186,7 @@ def test_calls_that_kill_their_worker_are_run_by_workers_alone():
 
 def test_the_reason_tells_the_times():
     times = {"serial": 2e-2, "threads": 1.1e-4, "processes": 3.0}
-    record, gone = simulate(Work("native", 1 << 26, 2), times, 20)
+    record, gone = simulate(Work("native", 1 << 26, 2), times, 60)
     assert gone[-1].why == "the quickest of calls like it: serial 20 ms, threads 110 µs"
 
 
