@@ -12,7 +12,7 @@ from shmcompute.tuning.work import Work
 WORTH = 0.9  # what might take so much of the best's time, or less, is tried
 # Serial is chosen if it takes so much of the best's time, or less: others may want the other cores,
 # and who needs several is as slow as the slowest of them.
-ALIKE = 1.07
+ALIKE = 1.04
 
 
 @dataclass(frozen=True)
