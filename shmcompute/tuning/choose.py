@@ -68,7 +68,7 @@ def choose(work: Work, measured: Measurements, starts: Mapping[str, float]) -> C
         if name in starts and not measured.is_known(name):
             if name == best[0]:
                 return _because(name, "measured again", measured, starts)
-            if _is_worth_it(name, work, measured, starts):
+            if _is_worth_it(name, work, measured, best[1], starts[name]):
                 return _because(name, "tried, for it may be quicker", measured, starts)
     serial = measured.least("serial")
     if best[0] != "serial" and serial is not None and serial < ALIKE * best[1]:
@@ -89,21 +89,17 @@ def _first(work: Work, starts: Mapping[str, float]) -> Choice:
     return Choice("serial", f"a first guess: {size} may be too few, or threads are not started")
 
 
-def _is_worth_it(
-    name: str, work: Work, measured: Measurements, starts: Mapping[str, float]
-) -> bool:
+def _is_worth_it(name: str, work: Work, measured: Measurements, best: float, start: float) -> bool:
     """Whether a backend might win, and could have saved the time of its start by now."""
-    best = measured.best(starts)
-    assert best is not None  # noqa: S101  # for the type checker
     if name == "serial":  # which costs nothing to begin, and nobody may be slower than
         return True
     serial = measured.least("serial")
     if serial is None:  # it can't run it; the GIL lets threads share nothing but machine code
-        serial = best[1] * (1 if work.kind == "python" else work.parts)
+        serial = best * (1 if work.kind == "python" else work.parts)
     least = cost_model.bound(name, serial, work)
-    if least >= WORTH * best[1]:
+    if least >= WORTH * best:
         return False
-    return measured.total * (1 - least / best[1]) >= starts[name]
+    return measured.total * (1 - least / best) >= start
 
 
 def _because(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Container
 
 RECENT = 5  # samples of a backend that count
@@ -32,7 +31,8 @@ class Measurements:
     """
 
     def __init__(self) -> None:
-        self._samples: dict[str, deque[float]] = {}
+        # Replaced, never changed: who reads one while another thread adds sees it whole.
+        self._samples: dict[str, tuple[float, ...]] = {}
         self._seen: set[str] = set()
         self._latest: str | None = None  # which backend had the latest call,
         self._stretch = 0.0  # and seconds of all calls since another one had one
@@ -45,7 +45,9 @@ class Measurements:
         self.total += seconds * calls
         self.spent += seconds * calls
         if not self._is_cold(backend, seconds) or self._is_least(backend, seconds):
-            self._samples.setdefault(backend, deque(maxlen=RECENT)).append(seconds)
+            samples = self._samples
+            latest = (*samples.get(backend, ()), max(seconds, 1e-9))[-RECENT:]
+            self._samples = {**samples, backend: latest}
         self._seen.add(backend)
         self._stretch = seconds * calls + (self._stretch if backend == self._latest else 0.0)
         self._latest = backend
@@ -72,8 +74,8 @@ class Measurements:
 
     def best(self, among: Container[str] | None = None) -> tuple[str, float] | None:
         """The quickest backend of those that were measured, and its time."""
-        names = [name for name in list(self._samples) if among is None or name in among]
-        known = [(self.least(name) or 0.0, name) for name in names]
+        samples = self._samples.items()
+        known = [(min(one), name) for name, one in samples if among is None or name in among]
         return min(known)[::-1] if known else None
 
     def is_known(self, backend: str) -> bool:
@@ -81,8 +83,9 @@ class Measurements:
         samples = self._samples.get(backend)
         if not samples:
             return False
-        least, best = self.least(backend), self.best()
-        assert least is not None and best is not None  # noqa: S101, PT018  # for the type checker
+        least, best = min(samples), self.best()
+        if best is None:  # another thread looks again, just now
+            return False
         loses = len(samples) > 1 and best[0] != backend and least > LOSER * best[1]
         return len(samples) >= ENOUGH or loses or least > LONG
 
@@ -91,21 +94,21 @@ class Measurements:
         best = self.best()
         if best is None:
             return
-        if self._reference is None:
+        reference = self._reference
+        if reference is None:
             self._reference, self.spent = best[1], 0.0
             return
-        drifted = not 1 / DRIFT < best[1] / self._reference < DRIFT
+        drifted = not 1 / DRIFT < best[1] / reference < DRIFT
         if 0 < self._price(*best) < self.spent * (DRIFT_SHARE if drifted else SHARE):
             self._look_again(best[0])
 
     def _price(self, best: str, seconds: float) -> float:
         """The seconds that it would cost to look at the others again; 0 if none was tried."""
-        others = [self.least(name) or 0.0 for name in list(self._samples) if name != best]
+        others = [min(one) for name, one in self._samples.items() if name != best]
         measured = [max(time - seconds, LEAST * seconds) + MEASURING for time in others]
         warmed = [WARM * max(1 - seconds / time, LEAST) for time in others]
         return (ENOUGH + 1) * sum(measured) + sum(warmed)
 
     def _look_again(self, best: str) -> None:
-        for name in [name for name in self._samples if name != best]:
-            del self._samples[name]
+        self._samples = {name: one for name, one in self._samples.items() if name == best}
         self._reference, self.spent = None, 0.0

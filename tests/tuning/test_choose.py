@@ -1,6 +1,8 @@
 """The choice, by times that are made up: nothing here is measured."""
 
 import random
+import sys
+import threading
 
 import pytest
 
@@ -199,3 +201,28 @@ def test_asking_changes_nothing():
         assert choice == plain.choose(ALL)
         for record in (asked, plain):
             record.add(choice, times[choice.backend])
+
+
+def test_threads_that_add_to_one_record_meet_no_error_of_ours():
+    record, errors = Record(Work("native", 1 << 20, 2)), []
+
+    def calls(seed):
+        rng = random.Random(seed)
+        try:
+            for _ in range(3000):
+                choice = record.choose(ALL)
+                record.add(choice, rng.choice([1e-2, 2e-2, 4e-2]))
+        except Exception as error:
+            errors.append(error)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=calls, args=(seed,)) for seed in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not errors

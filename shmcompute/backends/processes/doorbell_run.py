@@ -167,8 +167,8 @@ class DoorbellRun:
         for worker in late[:1]:
             cores.migrate_to_my_core(worker.process.pid)
         while not self._lost():
-            if recording.recorder is not None:
-                recording.take(self._caller)  # while there is time, and room
+            if (recorder := recording.recorder) is not None:
+                recorder.take(self._caller)  # while there is time, and room
             if self._caller.finished():
                 return True
             if self._between is not None:
