@@ -62,10 +62,11 @@ CALL = 3 * WORD
 # Of a run, in memory that all workers share
 GOAL = 0  # phases to have ended when it is over
 TIMES = 8  # sweeps in all
-SPIN = 16  # iterations that who waits spins before it sleeps; below 0: nobody waits at all
+SPIN = 16  # iterations that who waits spins before it sleeps
 POLLS = 24  # not 0: who waits polls, for there is no futex
 FIRST = 32  # the number of the first sweep, as kernels are told
 HALT = 40  # not 0: who runs its share from Python is to stop; others have such a word of their own
+ALONE = 48  # not 0: the worker of the first part does all, and nobody waits
 PART = LINE  # of each part, a line:
 ENDED = 0  # phases that it has ended
 SLEEPERS = 8  # how many sleep until that changes
@@ -114,11 +115,6 @@ def state_words(parts: int) -> int:
     return (PART + LINE * parts) // WORD
 
 
-def alone(state: Array) -> None:
-    """Let nobody wait: parts are run one after another, in turns."""
-    state[SPIN // WORD] = -1
-
-
 def begin(state: Array, times: int, *, first: int, spin: int) -> None:
     """Make a state ready for so many sweeps; `first`: the number of the first."""
     state[:] = 0
@@ -138,9 +134,23 @@ def set_goal(state: Array, phases: int) -> None:
     state[GOAL // WORD] = phases
 
 
+def set_alone(state: Array, alone: bool) -> None:
+    """Let the worker of the first part do all of the next run, or let each do its own."""
+    state[ALONE // WORD] = alone
+
+
 def ended(state: Array) -> int:
     """Phases that all parts have ended."""
-    return int(state[(PART + ENDED) // WORD :: LINE // WORD].min())
+    return int(_ended(state).min())
+
+
+def at_work(state: Array, part: int) -> int:
+    """The part that the worker of this one is about: who does all takes them in turn."""
+    return int(_ended(state).argmin()) if state[ALONE // WORD] else part
+
+
+def _ended(state: Array) -> Array:
+    return state[(PART + ENDED) // WORD :: LINE // WORD]
 
 
 _functions: list[Any] = []
@@ -215,7 +225,7 @@ def _wait_for(state: int, part: int, phase: int, stop: int) -> Any:
     spin = load(state + SPIN)
     iteration = naps = 0
     while load(place + ENDED) < phase:
-        if load(stop) != 0 or spin < 0:
+        if load(stop) != 0:
             return False
         if iteration < spin:
             iteration += 1
@@ -342,6 +352,48 @@ def _blocked(
 
 
 @_jitted
+def _phase(
+    program: int,
+    part: int,
+    phase: int,
+    frame: int,
+    bases: int,
+    values: int,
+    worker: int,
+    failure: int,
+    halt: int,
+) -> Any:
+    """Do what falls to a part in a phase, and tell those that wait for it; 0, or a code."""
+    if load(program + BLOCK) != 0:
+        code = _blocked(program, part, phase, frame, bases, values, worker, failure, halt)
+    else:
+        code = _plain(program, part, phase, frame, bases, values, worker, failure, halt)
+    if code == 0:
+        place = load(program + STATE) + PART + LINE * part
+        store(place + ENDED, phase + 1)
+        if load(place + SLEEPERS) != 0:
+            wake_all(place + ENDED)
+    return code
+
+
+@_jitted
+def _all_parts(
+    program: int, frame: int, bases: int, values: int, worker: int, failure: int, halt: int
+) -> Any:
+    """Do what falls to all parts until the goal is reached, phase after phase; 0, or a code."""
+    state, parts = load(program + STATE), -load(program + PARTS)
+    last, goal = state + PART + LINE * (parts - 1), load(state + GOAL)
+    while load(last + ENDED) < goal:
+        phase = load(last + ENDED)
+        for part in range(parts):
+            if load(state + PART + LINE * part + ENDED) == phase:
+                code = _phase(program, part, phase, frame, bases, values, worker, failure, halt)
+                if code != 0:
+                    return code
+    return 0
+
+
+@_jitted
 def sweep(
     program: int,
     part: int,
@@ -357,18 +409,15 @@ def sweep(
     It also returns 0 when the word at `halt` is not 0, and when it has waited for too long: how far
     it has come stands in the state.
     """
-    state = load(program + STATE)
-    mine = state + PART + LINE * part
-    phase, goal = load(mine + ENDED), load(state + GOAL)
+    state, code = load(program + STATE), 0
+    if load(state + ALONE) != 0:
+        if part == 0:
+            code = _all_parts(program, frame, bases, values, worker, failure, halt)
+        return 0 if code == STOPPED else code
+    phase, goal = load(state + PART + LINE * part + ENDED), load(state + GOAL)
     while phase < goal and _wait_for_others(program, part, phase, halt):
-        if load(program + BLOCK) != 0:
-            code = _blocked(program, part, phase, frame, bases, values, worker, failure, halt)
-        else:
-            code = _plain(program, part, phase, frame, bases, values, worker, failure, halt)
+        code = _phase(program, part, phase, frame, bases, values, worker, failure, halt)
         if code != 0:
             return 0 if code == STOPPED else code
         phase += 1
-        store(mine + ENDED, phase)
-        if load(mine + SLEEPERS) != 0:
-            wake_all(mine + ENDED)
     return 0

@@ -299,6 +299,8 @@ class Plan:
 
     def blame(self, error: BaseException, number: int) -> None:
         """Say in which chunk an error arose."""
+        if self.sweeps is not None:
+            number = self.sweeps.at_work(number)
         start, stop = self.chunks[number]
         with suppress(
             Exception

@@ -13,15 +13,11 @@ import numpy as np
 from shmcompute.arrays import SharedArray
 from shmcompute.chunking import Chunk
 from shmcompute.kernels import NativeCall, NativePlan, NeedsPython, sweeping
+from shmcompute.plans.sweep_pace import Pace
 from shmcompute.plans.sweep_schedule import Schedule
 from shmcompute.system.unpatched import threading
 from shmcompute.typing import Array
 
-# Seconds of machine code after which a run comes back to Python, which sees to signals and time.
-SPAN = 0.05
-FIRST = 0.005  # those of the first run, by a guess
-STREAM = 1e10  # bytes a second that it guesses
-FASTER = 8  # at most so many times longer than the run before
 LINE = 16  # words: at such a multiple stands what workers write side by side
 
 
@@ -111,16 +107,15 @@ class Sweeps:
             Seconds after which who runs its own share stops, so that `run_once` can raise.
         """
         phases = self.schedule.phases(times)
-        a_phase = times * cost / max(1, phases) / STREAM
-        some = max(1, int(FIRST / max(a_phase, 1e-9)))
+        pace = Pace(phases, times * cost, self.schedule.parts)
         self.begin(times, first)
         with _halted(self.state, timeout):
             while (ended := self.ended()) < phases:
-                self.aim(min(phases, ended + some))
+                goal = min(phases, ended + pace.some)
+                self.aim(goal, alone=pace.alone)
                 began = time.perf_counter()
                 run_once()
-                taken = time.perf_counter() - began
-                some = max(1, int(some * min(FASTER, SPAN / taken)))
+                pace.ran(goal - ended, time.perf_counter() - began)
 
     @property
     def typical(self) -> tuple[Chunk, ...]:
@@ -144,14 +139,19 @@ class Sweeps:
         """Make ready for so many sweeps, of which this is the number of the first."""
         sweeping.begin(self.state, times, first=first, spin=self.spin)
 
-    def aim(self, phases: int) -> None:
-        """Let the next run go so far."""
+    def aim(self, phases: int, *, alone: bool = False) -> None:
+        """Let the next run go so far; `alone`: by the worker of the first part."""
         sweeping.set_goal(self.state, phases)
+        sweeping.set_alone(self.state, alone)
 
     def ended(self) -> int:
         """Phases that all parts have ended."""
         return sweeping.ended(self.state)
 
     def alone(self) -> None:
-        """Have no part wait for another: they are run one after another."""
-        sweeping.alone(self.state)
+        """Have the next run be done by the worker of the first part."""
+        sweeping.set_alone(self.state, True)
+
+    def at_work(self, part: int) -> int:
+        """The part that is being run by the worker of this one: it may do all of them."""
+        return sweeping.at_work(self.state, part)

@@ -10,6 +10,7 @@ import pytest
 
 import shmcompute as sc
 from shmcompute.errors import KernelTypeError
+from shmcompute.plans import sweep_state
 
 
 @nb.njit
@@ -346,6 +347,47 @@ def test_what_a_kernel_raises_says_after_which_sweep(some_pool):
         arr[:] = 0
         sc.parallel_iterate(fails_at, arr, -1, times=3, pool=some_pool)
         assert (arr.array == 3).all()
+
+
+class InTurns:
+    """A pace of two phases a run, every other one done by one worker alone."""
+
+    def __init__(self, *_):
+        self.some, self.alone = 2, True
+
+    def ran(self, *_):
+        self.alone = not self.alone
+
+
+@pytest.mark.parametrize("size", [START.shape[0], 1000])  # with and without blocks of time
+def test_one_worker_alone_does_what_all_do(some_pool, size, monkeypatch):
+    monkeypatch.setattr(sweep_state, "Pace", InTurns)
+    start = np.random.default_rng(1).random((size, 6))
+    with sc.SharedArray(start) as old, sc.SharedArray(start) as new:
+        last = sc.parallel_iterate(
+            heat, *rows_of(new, old), times=131, swap=(old, new), pool=some_pool
+        )
+        np.testing.assert_array_equal(last.array, swept(heat, start, 131))
+
+
+@nb.njit
+def fails_from(start, offset, x, sweep):
+    if sweep == 5 and offset >= start:
+        raise ZeroDivisionError("so it is")
+    for i in range(x.size):
+        x[i] += 1
+
+
+@pytest.mark.parametrize("pool", ["caller", "threads"])
+def test_who_works_alone_says_in_which_chunk_a_kernel_raised(pools, pool, monkeypatch):
+    monkeypatch.setattr(sweep_state, "Pace", InTurns)
+    with sc.SharedArray.zeros(100) as arr:
+        given = 50, sc.offset, arr, sc.sweep
+        with pytest.raises(ZeroDivisionError, match="so it is") as caught:
+            sc.parallel_iterate(fails_from, *given, times=8, pool=pools[pool])
+        assert any("in chunk [50, 100)" in note for note in caught.value.__notes__)
+        assert (arr.array[:50] >= 6).all()
+        assert (arr.array[50:] == 5).all()
 
 
 def test_debug_runs_sweep_by_sweep(some_pool):
