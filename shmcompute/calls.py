@@ -117,7 +117,8 @@ def _call_tuned(
     progress: Asked,
 ) -> Outputs:
     """Run a call on the backend that suits it."""
-    seconds = await_turn(chosen, seconds)
+    if chosen.submitted.busy:
+        seconds = await_turn(chosen, seconds)
     key, values = call_key(kernel, args, options)
     place = key if extent is None else (key, (extent[1] - extent[0]).bit_length())
     noted = chosen.plans.find_noted(place) if seconds is None else None

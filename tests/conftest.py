@@ -60,7 +60,12 @@ def _pool(name):
             return sc.Pool(2, start_method=name)
         if name in ("caller", "poll"):
             return sc.Pool(2, caller_runs=name == "caller")
-        return sc.Pool(1 if name == "serial" else 2, backend=name.removesuffix("-poll"))
+        if name.startswith("serial"):
+            pool = sc.Pool(1, backend="serial")
+            if name == "serial-native":
+                pool.running.pays = 0
+            return pool
+        return sc.Pool(2, backend=name.removesuffix("-poll"))
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +131,10 @@ def _warm(pool):
     return pool
 
 
-@pytest.fixture(params=[*START_METHODS, "caller", "poll", "threads", "threads-poll", "serial"])
+IN_PROCESS = "threads", "threads-poll", "serial", "serial-native"
+
+
+@pytest.fixture(params=[*START_METHODS, "caller", "poll", *IN_PROCESS])
 def any_pool(request, pools):
     """A pool of every backend, start method and waiting."""
     return pools[request.param]

@@ -22,6 +22,9 @@ NAMES = ("serial", "threads", "processes")
 SETTLING = 0.3  # seconds of calls, more than all trials take; or so many calls, if they are long:
 LEAST = 20
 FIRST, STEP = 4, 2  # exponents of two
+# Rounds: from turn to turn a call of some microseconds takes a tenth more or less.
+MANY, FEW = 15, 5
+SHORT = 0.002  # seconds of a call of which there are many
 ASKED = os.environ.get("SHMCOMPUTE_BENCH_AUTO")
 
 
@@ -72,7 +75,9 @@ def _of_size(kernel, exponent, pools):
             ways["auto"]()
         for _ in range(LEAST if exponent < LAST[stream] else LEAST // 2):
             ways["auto"]()
-        found = turns(ways, 5)
+        began = time.perf_counter()
+        ways["auto"]()
+        found = turns(ways, MANY if time.perf_counter() - began < SHORT else FEW)
     best = min(NAMES, key=lambda name: median(found[name]))
     what = f"auto, {kernel.__name__}, 2^{exponent}"
     yield ratio(f"{what}, best of three", found, "auto", best, 1.1)

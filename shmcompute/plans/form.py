@@ -21,4 +21,5 @@ class Form:
     native: NativePlan | None = None
     reasons: tuple[str | None, ...] = ()  # of each kernel: why it needs Python, if it does
     is_made: bool = False  # whether it is known if there is a native plan
+    by_python: int = 0  # chunks that a single thread has called from Python
     within: dict[CallContext, Form] = field(default_factory=dict)  # the latest, and the form there

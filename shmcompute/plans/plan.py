@@ -48,8 +48,8 @@ from shmcompute.typing import Array
 if TYPE_CHECKING:  # few programs need it
     from shmcompute.plans.sweep_state import Sweeps
 
-OF_CHUNKS = "_frame", "count"  # what a plan caches of its chunks,
-OF_ARRAYS = "outputs", "_places", "detached_links"  # and of its arrays
+OF_CHUNKS = "_frame", "frame_here", "count"  # what a plan caches of its chunks,
+OF_ARRAYS = "outputs", "_places", "frame_here", "detached_links"  # and of its arrays
 KEPT = 1024  # plans over other ranges that a plan knows
 
 
@@ -140,8 +140,7 @@ class Plan:
         assert self.native is not None  # noqa: S101  # else there would be no such plan
         from shmcompute.kernels import sweeping  # noqa: PLC0415  # for sweeps only
 
-        frame = pack_head(self.chunks) + find_places(self.views(), place_in_memory).words
-        error = sweeping.run_part(self.native, frame, number, values, worker)
+        error = sweeping.run_part(self.native, self.frame_here, number, values, worker)
         if error is not None:
             self.blame(error, number)
             raise error
@@ -253,6 +252,11 @@ class Plan:
             frame = self.__dict__["_frame"] = pack_head(self.chunks) + arrays
         return frame
 
+    @cached_property
+    def frame_here(self) -> bytes:
+        """The same, by addresses of this process."""
+        return pack_head(self.chunks) + find_places(self.views(), place_in_memory).words
+
     def places(self, place: Callable[[Array], Place], *, again: bool = False) -> Places:
         """Where its arrays are, as `place` tells; asked once, or again."""
         places: Places | None = None if again else self.__dict__.get("_places")
@@ -291,6 +295,15 @@ class Plan:
     def jitted(self) -> bool:
         """Whether all of it is jitted, so that no such context rules it."""
         return all(isinstance(link.kernel, NumbaKernel) for link in self.links)
+
+    @cached_property
+    def nogil(self) -> bool:
+        """Whether all of its kernels were compiled to run without the GIL."""
+        kernels = [link.kernel for link in self.links]
+        return all(
+            isinstance(kernel, NumbaKernel) and bool(kernel.dispatcher.targetoptions.get("nogil"))
+            for kernel in kernels
+        )
 
     def targets(self) -> list[Array]:
         """The arrays among its arguments that chunks write."""

@@ -290,14 +290,14 @@ def mean(new, old):
 
 def test_serial_calls_come_from_python(arr, runs):
     told = sc.explain(scale, arr, 2.0, backend="serial")
-    assert "one thread runs all chunks" in told.reason
+    assert "one thread calls it from Python" in told.reason
     assert told.advice == ()
     assert runs(scale, arr, 2.0, backend="serial") == 1
 
 
 def test_one_chunk_is_run_by_the_caller_alone(arr, threads, runs):
     told = sc.explain(scale, arr, 2.0, pool=threads, chunksize=arr.size)
-    assert "one thread runs all chunks" in told.reason
+    assert "one thread calls it from Python" in told.reason
     assert "1 for 2" in advice_of(told, "few-chunks")
     assert runs(scale, arr, 2.0, pool=threads, chunksize=arr.size) == 1
 

@@ -35,6 +35,8 @@ class DoorbellCaller:
         ``run(plan, count, own, native, step)``: ring `count` workers, do the share of the
         slot `own` (or 0: none) by the machine code at `native`, wait a moment. Whether all is done,
         and well; else see `finished`, `failed` and the own slot.
+    run_alone, run_with_gil : callable
+        ``run_alone(native)``: the same by the caller's own slot alone, for a block without workers.
     finished : callable
         Sleep until all have answered, for a moment at most; whether they have.
     settle : callable
@@ -59,6 +61,9 @@ class DoorbellCaller:
         self.run: Callable[..., bool] = partial(
             control.run, mapping.address, self._slots, bases, spin
         )
+        alone = mapping.address, bases, self.own
+        self.run_alone: Callable[[int], bool] = partial(control.run_alone, *alone)
+        self.run_with_gil: Callable[[int], bool] = partial(control.run_with_gil, *alone)
         self.record = mapping.writer(mapping.address + control.RUN)
         self._lost = [0] * (mapping.workers + 1)
         self.finished: Callable[[], bool] = partial(control.finished, mapping.address, 0, SLICE_NS)

@@ -105,8 +105,8 @@ PLANS = 4096  # places in a table of native plans: number and address of each, b
 _functions: list[Any] = []
 
 
-def _jitted(function: Callable[..., Any]) -> Any:
-    dispatcher = jitted(function)
+def _jitted(function: Callable[..., Any], *, nogil: bool = True) -> Any:
+    dispatcher = jitted(function, nogil=nogil)
     _functions.append(dispatcher)
     return dispatcher
 
@@ -545,6 +545,22 @@ def settle(control: int) -> None:
     """Wait until all have answered, however long that takes."""
     while load(control + PENDING) & LOW != 0:
         finished(control, 0, 0)
+
+
+@_jitted
+def run_alone(control: int, bases: int, own: int, native: int) -> Any:
+    """A whole run by the slot `own`, where there are no others; whether all is well."""
+    store(control + STOP, 0)
+    store(control + CURSOR, 0)
+    assign(own, 0, 1)
+    return share(control, own, native, bases) == 0
+
+
+def _with_gil(control: int, bases: int, own: int, native: int) -> Any:
+    return run_alone(control, bases, own, native)
+
+
+run_with_gil = _jitted(_with_gil, nogil=False)
 
 
 @_jitted
