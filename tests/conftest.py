@@ -131,7 +131,12 @@ def _warm(pool):
     return pool
 
 
-IN_PROCESS = "threads", "threads-poll", "serial", "serial-native"
+IN_PROCESS = (
+    "threads",
+    "threads-poll",
+    "serial",
+    pytest.param("serial-native", marks=pytest.mark.long),
+)
 
 
 @pytest.fixture(params=[*START_METHODS, "caller", "poll", *IN_PROCESS])

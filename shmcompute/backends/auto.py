@@ -10,11 +10,16 @@ from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
 from shmcompute.backends.base import Backend, Report
+from shmcompute.backends.serial import Serial
 from shmcompute.chunking import Values
 from shmcompute.errors import ClosedError
 from shmcompute.plans import Plan
 from shmcompute.system.interrupts import deadline_of
 from shmcompute.tasks import Function
+
+# Chunks that are called from Python before a serial call goes by machine code: fewer than it is
+# judged by. Threads make theirs at once.
+SOON = 100
 
 
 class OneKind(Protocol):
@@ -74,8 +79,10 @@ class Auto(Backend, Generic[P]):
             if self._lender is not None and kind != "serial":
                 self._pools[kind] = self._lender(kind)  # a new one, if its owner has closed it
             elif kind not in self._pools:
-                self._pools[kind] = self._make(kind)
-                self._own.append(self._pools[kind])
+                self._pools[kind] = made = self._make(kind)
+                if isinstance(made.running, Serial):
+                    made.running.pays = SOON
+                self._own.append(made)
             return self._pools[kind]
 
     def made(self, kind: str) -> P | None:
