@@ -38,7 +38,7 @@ class Serial(Backend):
     def prospect(cls, plan: Plan, terms: Terms) -> Prospect:  # noqa: ARG003  # others ask
         if plan.sweeps is not None:
             return Prospect(plan.reasons)
-        if plan.form.native is not None:
+        if plan.form.native is not None and not plan.has_scratch:
             return Prospect(plan.reasons)
         alone = f"one thread calls it from Python, until it has done so for some {cls.pays} chunks"
         return Prospect(tuple(reason or alone for reason in plan.reasons))
@@ -72,14 +72,13 @@ class Serial(Backend):
     def _has_run(self, plan: Plan, values: Values) -> bool:
         """Run it by machine code, if that has paid for itself and is free."""
         form = plan.form
+        if plan.sweeps is not None or plan.has_scratch:
+            return False  # machine code knows the scratch of workers alone
         if form.native is None:
             form.by_python += plan.count
-            if form.is_made or form.by_python < self.pays:
+            if form.is_made or form.by_python < self.pays or plan.native is None:
                 return False
-            if plan.native is None:
-                return False
-        if form.native is None or plan.sweeps is not None:
-            return False
+        assert form.native is not None  # noqa: S101  # for the type checker
         if self._native is None:
             from shmcompute.backends.native_runner import native_runner  # noqa: PLC0415  # 9 ms
 

@@ -5,6 +5,7 @@ from shmcompute.chunking.arguments import Arguments, bytes_of
 from shmcompute.chunking.array_likes import UnlentError, is_array_like, kind_of, lent_array
 from shmcompute.chunking.binding import Setting, bind, is_split
 from shmcompute.chunking.bound import (
+    NO_WORKER,
     Attached,
     Block,
     Bound,
@@ -87,6 +88,7 @@ __all__ = [
     "FORMATS",
     "FRAME_HEAD",
     "FRAME_WORDS",
+    "NO_WORKER",
     "VALUE",
     "VALUES",
     "Access",

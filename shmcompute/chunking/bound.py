@@ -16,9 +16,14 @@ import numpy as np
 
 from shmcompute.chunking.generators import Rng
 from shmcompute.chunking.numbers import Number, Values
+from shmcompute.system.unpatched import threading
 from shmcompute.typing import Array
 
 LINE = 128  # bytes; rows of scratch that workers write side by side share no cache line
+
+
+# Who runs all of a call by itself: several threads may do so, while the workers run another one.
+NO_WORKER = -1
 
 
 class ChunkCall(NamedTuple):
@@ -27,7 +32,7 @@ class ChunkCall(NamedTuple):
     start: Any  # an index; in two dimensions a pair of them
     stop: Any
     number: int = 0  # of the chunk
-    worker: int = 0  # which of those that run at the same time
+    worker: int = 0  # which of those that run at the same time, or `NO_WORKER`
     values: Values = ()
 
 
@@ -220,11 +225,24 @@ class ScratchRow:
     @cached_property
     def rows(self) -> Array:
         """The memory of all workers, a row each. What nobody touches takes no memory."""
+        return self._rows(self.workers)
+
+    def _rows(self, count: int) -> Array:
         size = int(np.prod(self.shape)) * self.dtype.itemsize
-        return np.zeros((self.workers, -(-max(1, size) // LINE) * LINE), np.uint8)
+        return np.zeros((count, -(-max(1, size) // LINE) * LINE), np.uint8)
+
+    @cached_property
+    def _of_thread(self) -> Any:
+        """The row of each thread that is no worker."""
+        return threading.local()
 
     def at(self, call: ChunkCall) -> Array:
-        return np.ndarray(self.shape, self.dtype, self.rows[call.worker])
+        if call.worker != NO_WORKER:
+            return np.ndarray(self.shape, self.dtype, self.rows[call.worker])
+        row = getattr(self._of_thread, "row", None)
+        if row is None:
+            row = self._of_thread.row = self._rows(1)[0]
+        return np.ndarray(self.shape, self.dtype, row)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"shape": self.shape, "dtype": self.dtype, "workers": self.workers}

@@ -377,19 +377,28 @@ def _phase(
 
 
 @_jitted
+def _least(state: int, parts: int) -> Any:
+    """Phases that all parts have ended: one that waited for too long may be behind the others."""
+    least = load(state + PART + ENDED)
+    for part in range(1, parts):
+        least = min(least, load(state + PART + LINE * part + ENDED))
+    return least
+
+
+@_jitted
 def _all_parts(
     program: int, frame: int, bases: int, values: int, worker: int, failure: int, halt: int
 ) -> Any:
     """Do what falls to all parts until the goal is reached, phase after phase; 0, or a code."""
     state, parts = load(program + STATE), -load(program + PARTS)
-    last, goal = state + PART + LINE * (parts - 1), load(state + GOAL)
-    while load(last + ENDED) < goal:
-        phase = load(last + ENDED)
+    phase, goal = _least(state, parts), load(state + GOAL)
+    while phase < goal:
         for part in range(parts):
             if load(state + PART + LINE * part + ENDED) == phase:
                 code = _phase(program, part, phase, frame, bases, values, worker, failure, halt)
                 if code != 0:
                     return code
+        phase += 1
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shmcompute.chunking import (
+    NO_WORKER,
     Arguments,
     Chunk,
     ChunkCall,
@@ -23,6 +24,7 @@ from shmcompute.chunking import (
     Grid,
     Place,
     Places,
+    ScratchRow,
     Values,
     find_places,
     pack_head,
@@ -113,7 +115,7 @@ class Plan:
         # Not known.values(): an OrderedDict looks each key up, and hashes Numba's types for it.
         return tuple((known, next(iter(dict.values(known)), None)) for known in overloads)
 
-    def run_chunk(self, number: int, values: Values, worker: int = 0) -> None:
+    def run_chunk(self, number: int, values: Values, worker: int = NO_WORKER) -> None:
         """Call the kernels on one chunk. This is the only place where Python calls a kernel."""
         if self.sweeps is not None:
             self._run_part(number, values, worker)
@@ -140,7 +142,7 @@ class Plan:
         assert self.native is not None  # noqa: S101  # else there would be no such plan
         from shmcompute.kernels import sweeping  # noqa: PLC0415  # for sweeps only
 
-        error = sweeping.run_part(self.native, self.frame_here, number, values, worker)
+        error = sweeping.run_part(self.native, self.frame_here, number, values, max(0, worker))
         if error is not None:
             self.blame(error, number)
             raise error
@@ -295,6 +297,11 @@ class Plan:
     def jitted(self) -> bool:
         """Whether all of it is jitted, so that no such context rules it."""
         return all(isinstance(link.kernel, NumbaKernel) for link in self.links)
+
+    @cached_property
+    def has_scratch(self) -> bool:
+        """Whether workers have memory of their own for it."""
+        return any(ScratchRow in link.arguments.classes for link in self.links)
 
     @cached_property
     def nogil(self) -> bool:

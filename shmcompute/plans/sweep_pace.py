@@ -49,10 +49,15 @@ class Pace:
         self._usual = self.some  # phases of runs that are none
 
     def ran(self, phases: int, taken: float) -> None:
-        """Decide on the next run, after one of so many phases and seconds."""
+        """Decide on the next run, after one of so many phases and seconds.
+
+        There are none if one was late, and who waited for it gave up: that says nothing.
+        """
+        if phases == 0:
+            return
         self._takes[self.alone] = taken / phases
         if not self._trial:
-            self._usual = max(1, int(self.some * min(FASTER, SPAN / taken)))
+            self._usual = max(1, int(phases * min(FASTER, SPAN / taken)))
             if (trial := self._trial_after(phases, taken)) is not None:
                 self._trial, self.alone, self.some = True, not self.alone, trial
                 return

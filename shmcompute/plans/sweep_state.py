@@ -111,11 +111,10 @@ class Sweeps:
         self.begin(times, first)
         with _halted(self.state, timeout):
             while (ended := self.ended()) < phases:
-                goal = min(phases, ended + pace.some)
-                self.aim(goal, alone=pace.alone)
+                self.aim(min(phases, ended + pace.some), alone=pace.alone)
                 began = time.perf_counter()
                 run_once()
-                pace.ran(goal - ended, time.perf_counter() - began)
+                pace.ran(self.ended() - ended, time.perf_counter() - began)
 
     @property
     def typical(self) -> tuple[Chunk, ...]:

@@ -159,3 +159,36 @@ def test_the_gil_is_held_where_the_kernel_holds_it(serial, nogil, monkeypatch):
         sc.parallel_apply(kernel, arr, 2.0, pool=serial)
         assert (arr.array == 2).all()
     assert seen == [nogil]
+
+
+@pytest.mark.parametrize("backend", ["serial", "threads"])
+def test_scratch_is_of_one_thread_whoever_else_calls(backend):
+    meeting, rooms = threading.Barrier(2, timeout=60), []
+
+    def meet(_, room):
+        rooms.append(room.ctypes.data)
+        meeting.wait()
+
+    with sc.SharedArray(np.zeros(2)) as arr, sc.Pool(2, backend=backend) as pool:
+        step = sc.plan(meet, arr, sc.scratch(3), chunksize=2, pool=pool)
+        threads = [threading.Thread(target=step) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(set(rooms)) == 2
+
+
+def test_scratch_stays_with_python(serial, native):
+    serial.running.pays = 0
+
+    @nb.njit
+    def fill(x, room):
+        x[:] = room
+        room[:] += 1
+
+    with sc.SharedArray(np.zeros(2)) as arr:
+        for count in range(3):
+            sc.parallel_apply(fill, arr, sc.scratch(2), pool=serial)
+            assert (arr.array == count).all()
+    assert native == []

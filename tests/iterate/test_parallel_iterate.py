@@ -370,6 +370,41 @@ def test_one_worker_alone_does_what_all_do(some_pool, size, monkeypatch):
         np.testing.assert_array_equal(last.array, swept(heat, start, 131))
 
 
+class AloneAfterwards(InTurns):
+    """The first run is of all workers, and of some phases."""
+
+    def __init__(self, *_):
+        self.some, self.alone = 4, False
+
+
+@nb.njit
+def slow_once(new, up, middle, down, first, sweep, late):
+    if sweep == late and first >= new.shape[0] // 2:
+        for turn in range(20_000_000):  # longer than others wait for who is late
+            new[0, 1] += np.sin(turn)
+    heat(new, up, middle, down)
+
+
+@pytest.mark.parametrize("late", [1, 2])
+@pytest.mark.parametrize("pool", ["forkserver", "caller", "threads"])
+@pytest.mark.parametrize("size", [40, 300])
+def test_one_worker_alone_goes_on_where_each_part_is(pools, pool, late, size, monkeypatch):
+    monkeypatch.setattr(sweep_state, "Pace", AloneAfterwards)
+    start = np.random.default_rng(1).random((size, 6))
+    with sc.SharedArray(start) as old, sc.SharedArray(start) as new:
+        last = sc.parallel_iterate(
+            slow_once,
+            *rows_of(new, old),
+            sc.offset,
+            sc.sweep,
+            late,
+            times=21,
+            swap=(old, new),
+            pool=pools[pool],
+        )
+        np.testing.assert_array_equal(last.array, swept(heat, start, 21))
+
+
 @nb.njit
 def fails_from(start, offset, x, sweep):
     if sweep == 5 and offset >= start:

@@ -68,3 +68,11 @@ def test_runs_grow_to_their_span_and_no_further():
 
 def test_of_much_memory_the_first_run_is_a_phase():
     assert Pace(100, 100 * 1e9, 2).some == 1
+
+
+def test_a_run_in_which_nothing_was_done_says_nothing():
+    pace = Pace(1000, 0.0, 2)
+    some = pace.some
+    for _ in range(50):
+        pace.ran(0, 1e-6)
+    assert (pace.some, pace.alone) == (some, False)
