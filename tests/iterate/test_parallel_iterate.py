@@ -380,14 +380,14 @@ class AloneAfterwards(InTurns):
 @nb.njit
 def slow_once(new, up, middle, down, first, sweep, late):
     if sweep == late and first >= new.shape[0] // 2:
-        for turn in range(20_000_000):  # longer than others wait for who is late
+        for turn in range(10_000_000):  # longer than others wait for who is late
             new[0, 1] += np.sin(turn)
     heat(new, up, middle, down)
 
 
-@pytest.mark.parametrize("late", [1, 2])
+@pytest.mark.parametrize("late", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("pool", ["forkserver", "caller", "threads"])
-@pytest.mark.parametrize("size", [40, 300])
+@pytest.mark.parametrize("size", [40, pytest.param(300, marks=pytest.mark.long)])
 def test_one_worker_alone_goes_on_where_each_part_is(pools, pool, late, size, monkeypatch):
     monkeypatch.setattr(sweep_state, "Pace", AloneAfterwards)
     start = np.random.default_rng(1).random((size, 6))
