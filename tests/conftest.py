@@ -131,9 +131,10 @@ def _warm(pool):
     return pool
 
 
+# What waits like "poll", and what calls like "threads", is for the whole suite.
 IN_PROCESS = (
     "threads",
-    "threads-poll",
+    pytest.param("threads-poll", marks=pytest.mark.long),
     "serial",
     pytest.param("serial-native", marks=pytest.mark.long),
 )

@@ -184,8 +184,9 @@ def test_scratch_stays_with_python(serial, native):
 
     @nb.njit
     def fill(x, room):
-        x[:] = room
-        room[:] += 1
+        for i in range(x.size):
+            x[i] = room[i]
+            room[i] += 1
 
     with sc.SharedArray(np.zeros(2)) as arr:
         for count in range(3):
