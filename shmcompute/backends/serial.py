@@ -40,7 +40,7 @@ class Serial(Backend):
             return Prospect(plan.reasons)
         if plan.form.native is not None and not plan.has_scratch:
             return Prospect(plan.reasons)
-        alone = f"one thread calls it from Python, until it has done so for some {cls.pays} chunks"
+        alone = "one thread calls it from Python, until machine code for it has paid for its making"
         return Prospect(tuple(reason or alone for reason in plan.reasons))
 
     def run(
